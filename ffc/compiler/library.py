@@ -1,0 +1,189 @@
+"""Where passes come from: the files of the library, entry points of installed packages, and a user's own files."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+
+from ffc.compiler.base import Pass
+from ffc.errors import FfcError, InputError, MissingError, UsageError, nearest
+
+__all__ = ["GROUP", "Library", "builtin_folder"]
+
+GROUP = "ffc.passes"
+"""The entry-point group of passes that other packages bring."""
+
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+
+
+def builtin_folder() -> Path:
+    """Return the folder of the built-in passes: ``ffc/passes`` if installed, ``passes`` beside ``ffc`` in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "passes"
+    return installed if installed.is_dir() else package.parent / "passes"
+
+
+class Library(Mapping[str, type[Pass]]):
+    """All passes that can be named, by name."""
+
+    def __init__(self) -> None:
+        self._passes: dict[str, type[Pass]] = {}
+        self._origins: dict[str, str] = {}
+
+    @classmethod
+    def default(cls, plugins: Sequence[str] = ()) -> Library:
+        """Return the built-in passes, those of installed packages, and those of `plugins`.
+
+        Args:
+            plugins: ``file.py:Name`` for one pass, or ``file.py`` for all that the file defines.
+
+        Raises:
+            InputError: If a file is missing or cannot be loaded.
+            MissingError: If a file imports what is not installed.
+            UsageError: If two passes have the same name, or a file does not define what it should.
+        """
+        library = cls()
+        library.add_folder(builtin_folder())
+        library.add_entry_points()
+        for plugin in plugins:
+            library.add_file(plugin)
+        return library
+
+    def __getitem__(self, name: str) -> type[Pass]:
+        return self._passes[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._passes)
+
+    def __len__(self) -> int:
+        return len(self._passes)
+
+    def origin(self, name: str) -> str:
+        """Say where the pass of that name comes from, in words."""
+        return self._origins[name]
+
+    def module(self, name: str) -> ModuleType:
+        """Return the module that defines the pass of that name, for the tables it holds beside the pass."""
+        return sys.modules[self._passes[name].__module__]
+
+    def add_folder(self, folder: Path, package: str = "ffc.passes") -> None:
+        """Add the passes of the ``.py`` files in `folder`, as modules of `package`; names that start with ``_`` are left out."""
+        for file in sorted(folder.glob("[!_]*.py")):
+            for kind in _defined(_load(file, f"{package}.{file.stem}")):
+                self._add(kind, f"built in ({folder.name}/{file.name})")
+
+    def add_entry_points(self, group: str = GROUP) -> None:
+        """Add the passes that installed packages declare as entry points."""
+        for entry in importlib.metadata.entry_points(group=group):
+            package = entry.dist.name if entry.dist else "an unknown package"
+            origin = f"entry point '{entry.name}' of {package}"
+            try:
+                kind = entry.load()
+            except Exception as error:
+                raise InputError(f"{origin} cannot be loaded: {type(error).__name__}: {error}") from error
+            if not _is_pass(kind):
+                raise InputError(f"{origin} is not a subclass of ffc.Pass with a name; it names '{entry.value}'")
+            self._add(kind, origin)
+
+    def add_file(self, text: str) -> list[type[Pass]]:
+        """Add the pass ``file.py:Name``, or all passes of ``file.py``, and return what was added.
+
+        Adding the same again changes nothing.
+
+        Raises:
+            InputError: If the file is missing or cannot be loaded.
+            MissingError: If it imports what is not installed.
+            UsageError: If it does not define the pass, or a pass has a name that is taken.
+        """
+        path, _, name = text.rpartition(":") if not text.endswith(".py") else (text, "", "")
+        if not path.endswith(".py"):
+            raise UsageError(f"plugin {text!r} is not of the form file.py or file.py:Name")
+        file = Path(path)
+        if not file.is_file():
+            raise InputError(f"the file {path!r} of pass {text!r} does not exist")
+        digest = hashlib.sha256(f"{file.resolve()}\n".encode() + file.read_bytes()).hexdigest()[:12]
+        # The digest in the module's name makes an unchanged file the same classes again, and an edited one new classes.
+        found = {kind.__name__: kind for kind in _defined(_load(file, f"ffc_plugin_{digest}"))}
+        if not found:
+            raise UsageError(f"{path!r} defines no pass, that is no subclass of ffc.Pass with a name")
+        if name and name not in found:
+            raise UsageError(f"{path!r} defines no pass {name!r}{nearest(name, found)}")
+        wanted = [found[name]] if name else list(found.values())
+        for kind in wanted:
+            self._add(kind, f"{path}:{kind.__name__}")
+        return wanted
+
+    def _add(self, kind: type[Pass], origin: str) -> None:
+        taken = self._passes.get(kind.name)
+        if taken is kind:
+            return
+        if taken is not None:
+            raise UsageError(f"two passes are named '{kind.name}': {self.origin(kind.name)} and {origin}; rename one")
+        _validate(kind, origin)
+        self._passes[kind.name] = kind
+        self._origins[kind.name] = origin
+
+
+def _is_pass(kind: object) -> bool:
+    return inspect.isclass(kind) and issubclass(kind, Pass) and not inspect.isabstract(kind) and hasattr(kind, "name")
+
+
+def _defined(module: ModuleType) -> list[type[Pass]]:
+    """Return the passes that a module defines itself, in the order it does."""
+    return [kind for kind in vars(module).values() if _is_pass(kind) and kind.__module__ == module.__name__]
+
+
+def _validate(kind: type[Pass], origin: str) -> None:
+    if not isinstance(kind.name, str) or not _NAME.fullmatch(kind.name):
+        raise UsageError(
+            f"the name {kind.name!r} of the pass from {origin} is not in kebab-case, such as 'drop-tokens'"
+        )
+    if any(isinstance(value, dataclasses.Field) for value in vars(kind).values()):
+        raise UsageError(
+            f"the pass from {origin} has options but is no dataclass; decorate it with @dataclass(frozen=True)"
+        )
+
+
+def _load(file: Path, name: str) -> ModuleType:
+    """Load a file as the module `name`, or return it where that was done before."""
+    loaded = sys.modules.get(name)
+    path = file.resolve()
+    if loaded is not None and loaded.__file__ == str(path):
+        return loaded
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look up postponed annotations there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[name]
+        if isinstance(error, FfcError) or not isinstance(error, Exception):
+            raise
+        raise _broken(file, error) from error
+    return module
+
+
+def _broken(file: Path, error: Exception) -> FfcError:
+    """Say what is wrong with a file of passes."""
+    if isinstance(error, ModuleNotFoundError):
+        return MissingError(f"{file} needs the module '{error.name}', which is not installed")
+    frames = []
+    trace = error.__traceback__
+    while trace is not None:
+        frames.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
+        trace = trace.tb_next
+    line = next((number for name, number in reversed(frames) if name == str(file.resolve())), None)
+    if isinstance(error, SyntaxError):
+        line = error.lineno
+    place = f"{file}:{line}" if line else str(file)
+    reason = error.msg if isinstance(error, SyntaxError) else str(error)
+    return InputError(f"{place} cannot be loaded: {type(error).__name__}: {reason}")

@@ -1,0 +1,268 @@
+"""The run loop: load, one pass after another, each on a clone and proved before the next, and save."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from ffc.compiler import probes, spec
+from ffc.compiler.base import Budget, Log, Pass
+from ffc.compiler.library import Library
+from ffc.compiler.plain import dequantised, holds_int8
+from ffc.compiler.report import Report, Step, Verdict
+from ffc.compiler.tidy import tidy
+from ffc.compiler.verify import Outputs, Prover, measure
+from ffc.errors import CannotApplyError, FfcError, UsageError
+from ffc.graph import files
+from ffc.graph.cost import cost
+
+__all__ = ["Result", "compile"]
+
+BATCH, LENGTH = 1, 128
+"""Where MACs are counted."""
+
+# The first onnxruntime whose documentation lists opset 23.
+_OLDEST_ONNXRUNTIME = "1.23"
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A compiled model.
+
+    Attributes:
+        model: The model, standard operators and kernels of onnxruntime only.
+        report: What was done, proved and measured.
+    """
+
+    model: ir.Model
+    report: Report
+
+
+@dataclass(frozen=True, eq=False)
+class _Stage:
+    """A model between two passes, with what it gives on the probes.
+
+    Attributes:
+        model: The model.
+        outputs: Its outputs, int8 products included.
+        last_fp32: Outputs of the last stage without int8 products, against which int8's budget holds.
+        budget: That budget, once there is one.
+    """
+
+    model: ir.Model
+    outputs: Outputs
+    last_fp32: Outputs
+    budget: Budget | None = None
+
+
+def compile(
+    model: str | Path | ir.Model,
+    passes: str | Sequence[Pass] = "fuse,int8",
+    *,
+    out: str | Path | None = None,
+    data: str | Path | Mapping[str, np.ndarray] | None = None,
+    target: str = "cpu",
+    sets: Mapping[str, str] | Sequence[str] = (),
+    plugins: Sequence[str] = (),
+    progress: Callable[[str], None] | None = None,
+) -> Result:
+    """Compile a model: run passes over it, prove each, and end with kernels for a target.
+
+    Args:
+        model: A path, or a model in memory, which stays as it is.
+        passes: The pipeline, as text (``"prune{plan=p.json},fuse,int8"``) or as passes.
+        out: Where to write the result; nothing is written unless everything holds.
+        data: Rows of the user's own to prove on too: an array per input, or an ``.npz`` file with them.
+        target: What `lower` writes: ``cpu`` for onnxruntime's CPU kernels, ``portable`` for standard operators alone.
+        sets: Further options as ``pass.option=value``.
+        plugins: Files with passes, ``file.py`` or ``file.py:Name``.
+        progress: Called with a line at every step.
+
+    Returns:
+        The compiled model and the report.
+
+    Raises:
+        UsageError: If the pipeline is malformed, or `out` is the input.
+        InputError: If the model or the data is missing, broken, or differs from itself.
+        CannotApplyError: If a pass cannot be applied as asked.
+        GateError: If a contract does not hold.
+    """
+    started = time.perf_counter()
+    tell = progress or (lambda line: None)
+    library = Library.default(plugins)
+    asked = spec.parse(passes, library, sets) if isinstance(passes, str) else list(passes)
+    chain = _chain(asked, library, target)
+    if out is not None and isinstance(model, str | Path) and Path(out).resolve() == Path(model).resolve():
+        raise UsageError(f"the output is the input, {out}; give another path with -o")
+    source = _open(model)
+    rows = [] if data is None else probes.from_data(source, data)
+    tell("running the model as it came")
+    prover = Prover(source, [*probes.make(source), *rows])
+    before = cost(source, BATCH, LENGTH)
+    stage = _Stage(source, prover.source, prover.source)
+    steps: list[Step] = []
+    for item, needed_by in chain:
+        tell(f"{item.name} ...")
+        stage, step = _step(item, needed_by, stage, steps, prover)
+        steps.append(step)
+    verdict = _overall(prover, stage)
+    _stamp(stage.model, asked, steps)
+    if out is not None:
+        files.save(stage.model, out)
+    report = Report(
+        source=str(model) if isinstance(model, str | Path) else "a model in memory",
+        output=None if out is None else str(out),
+        pipeline=spec.unparse(asked),
+        target=target,
+        before=before,
+        batch=BATCH,
+        length=LENGTH,
+        steps=steps,
+        verdict=verdict,
+        oldest_onnxruntime=_OLDEST_ONNXRUNTIME,
+        versions=_versions(),
+        seconds=time.perf_counter() - started,
+    )
+    return Result(stage.model, report)
+
+
+def _open(model: str | Path | ir.Model) -> ir.Model:
+    if isinstance(model, ir.Model):
+        return model.clone()
+    loaded = files.load(model)
+    loaded.meta["ffc.path"] = Path(model)
+    return loaded
+
+
+def _chain(asked: Sequence[Pass], library: Library, target: str) -> list[tuple[Pass, str | None]]:
+    """Return the passes to run, each with the one it was inserted for: `opset` first, needs before passes, `lower` last."""
+    chain: list[tuple[Pass, str | None]] = []
+    after_int8 = False
+    for item in asked:
+        if item.before_int8 and after_int8:
+            raise CannotApplyError(f"'{item.name}' comes after 'int8' in the pipeline; put it before")
+        _add(item, None, chain, library)
+        after_int8 = after_int8 or item.name == "int8"
+    early = next((item.name for item, _ in chain[:-1] if item.name == "lower"), None)
+    if early:
+        raise UsageError("'lower' ends every compile; put no pass after it")
+    if not chain or chain[-1][0].name != "lower":
+        lower = spec.parse(f"lower{{target={target}}}", library)[0]
+        chain.append((lower, "target"))
+    if all(item.name != "opset" for item, _ in chain):
+        chain.insert(0, (library["opset"](), "load"))
+    return chain
+
+
+def _add(item: Pass, needed_by: str | None, chain: list[tuple[Pass, str | None]], library: Library) -> None:
+    for need in item.needs:
+        if all(done.name != need for done, _ in chain):
+            _add(library[need](), item.name, chain, library)
+    chain.append((item, needed_by))
+
+
+def _step(item: Pass, needed_by: str | None, stage: _Stage, steps: list[Step], prover: Prover) -> tuple[_Stage, Step]:
+    """Run and prove one pass."""
+    started = time.perf_counter()
+    text = spec.unparse([item])
+    log = Log()
+    try:
+        after = _run(item, stage.model, log)
+        _check_expected(item, log)
+        if log.count:
+            stage, verdict = _prove(item, text, stage, after, prover)
+        else:
+            verdict = None
+    except FfcError as error:
+        error.args = (_located(item.name, str(error)),)
+        raise
+    seconds = time.perf_counter() - started
+    spent = cost(stage.model, BATCH, LENGTH) if verdict or not steps else steps[-1].cost
+    return stage, Step(text, needed_by, log.done, log.notes, _skipped(log), spent, seconds, verdict)
+
+
+def _located(name: str, message: str) -> str:
+    return message if message.startswith(f"pass '{name}'") else f"pass '{name}': {message}"
+
+
+def _run(item: Pass, model: ir.Model, log: Log) -> ir.Model:
+    """Run a pass on a clone of `model` and return the clone, tidied and checked."""
+    clone = model.clone()
+    clone.meta.update(model.meta)
+    item.run(clone, log)
+    if log.count:
+        tidy(clone)
+    return clone
+
+
+def _check_expected(item: Pass, log: Log) -> None:
+    if item.expect is None or item.expect == log.count:
+        return
+    nearest = log.nearest()
+    hint = f"; nearest: {nearest.where}: {nearest.why}" if nearest else ""
+    raise CannotApplyError(f"made {log.count} changes where expect={item.expect}{hint}")
+
+
+def _skipped(log: Log) -> list[str]:
+    """Return what was left alone, in words: everything a pass names at depth 0, else the nearest miss when nothing was done."""
+    said = [f"{miss.where}: {miss.why}" for miss in log.misses if not miss.depth]
+    nearest = log.nearest()
+    if not log.count and nearest is not None and nearest.depth:
+        said.append(f"nearest: {nearest.where}: {nearest.why}")
+    return list(dict.fromkeys(said))
+
+
+def _prove(item: Pass, text: str, stage: _Stage, after: ir.Model, prover: Prover) -> tuple[_Stage, Verdict]:
+    """Hold the result of a pass to its contract; return the next stage and what was measured."""
+    contract = item.contract
+    outputs = prover.run(after)
+    if isinstance(contract, Budget):
+        verdict = prover.judge(contract, stage.outputs, outputs, text)
+        last = stage.last_fp32 if holds_int8(after) else outputs
+        return _Stage(after, outputs, last, contract if holds_int8(after) else stage.budget), verdict
+    if holds_int8(stage.model):
+        plain = dequantised(stage.model)
+        moved = dequantised(after) if holds_int8(after) else _run(item, plain, Log())
+        verdict = prover.judge(contract, prover.run(plain), prover.run(moved), text)
+        if stage.budget is not None:
+            prover.judge(stage.budget, stage.last_fp32, outputs, f"{text}, held to the budget of int8")
+        return replace(stage, model=after, outputs=outputs), verdict
+    differs = type(item).reference is not Pass.reference
+    reference = prover.run(tidy(item.reference(stage.model.clone()))) if differs else stage.outputs
+    verdict = prover.judge(contract, reference, outputs, text)
+    return _Stage(after, outputs, outputs, stage.budget), verdict
+
+
+def _overall(prover: Prover, stage: _Stage) -> Verdict | None:
+    if stage.outputs is prover.source:
+        return None
+    return measure(prover.probes, prover.source, stage.outputs, "measured against the model as it came")
+
+
+def _stamp(model: ir.Model, asked: Sequence[Pass], steps: Sequence[Step]) -> None:
+    """Leave in the metadata only what is ffc's, and note the pipeline if it changed anything."""
+    for key in [key for key in model.metadata_props if not key.startswith("ffc.")]:
+        del model.metadata_props[key]
+    model.graph.metadata_props.clear()
+    if any(step.changes for step in steps):
+        versions = _versions()
+        model.metadata_props["ffc.pipeline"] = spec.unparse(asked)
+        model.metadata_props["ffc.version"] = versions["ffc"]
+        model.producer_name, model.producer_version = "ffc", versions["ffc"]
+
+
+def _versions() -> dict[str, str]:
+    names = {"ffc": "fastformers-compiler", "onnx": "onnx", "onnx-ir": "onnx-ir", "onnxruntime": "onnxruntime"}
+    found = {}
+    for name, distribution in names.items():
+        try:
+            found[name] = importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "uninstalled"
+    return found

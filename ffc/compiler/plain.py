@@ -1,0 +1,34 @@
+"""The fp32 meaning of a graph that holds int8 products.
+
+Rounding to int8 amplifies harmless differences, so structural passes are proved on this meaning instead: each ``LinearInt8`` becomes
+the ``Linear`` of its dequantised weight.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from ffc.graph import ops
+from ffc.graph.edit import Editor, constant
+
+__all__ = ["dequantised", "holds_int8"]
+
+
+def holds_int8(model: ir.Model) -> bool:
+    """Whether a product of the graph is a call of an int8 function."""
+    return any(ops.is_call(node, *ops.PLAIN) for node in model.graph)
+
+
+def dequantised(model: ir.Model) -> ir.Model:
+    """Return a clone of `model` in which int8 products are fp32 products of the dequantised weights."""
+    clone = model.clone()
+    editor = Editor(clone)
+    for node in [node for node in clone.graph if ops.is_call(node, *ops.PLAIN)]:
+        x, w, scale, b = node.inputs
+        weight, scales = constant(w), constant(scale)
+        assert weight is not None and scales is not None
+        plain = weight.astype(np.float32) * scales
+        editor.call(ops.PLAIN[node.op_type], [x, plain, b], node.attributes, replaces=node.outputs[0])
+    ops.register(clone)
+    return clone

@@ -1,0 +1,174 @@
+"""Small programs over tensors, written as Python functions and traced into ONNX nodes.
+
+A *program* is a function ``def name(op, x, w, *, heads: int): ...``: `op` comes first, then the tensors it takes, then, as
+keywords, its attributes. `op.MatMul(x, w)` adds a node; `op.ffc.Linear(...)` and `op.ms.MultiHeadAttention(...)` reach the domains
+``ffc`` and ``com.microsoft``. Numbers, lists and arrays stand for constants. The bodies of the ``ffc`` functions, both sides of every
+rule and every lowering are such programs, so all of them can be read, matched, inserted and run alike.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+import numpy as np
+import onnx_ir as ir
+
+__all__ = ["DOMAINS", "OPSET", "Fragment", "Op", "Program", "as_tensor", "insert", "trace"]
+
+OPSET = 23
+"""The default-domain opset of every model between load and save, and of every program."""
+
+DOMAINS = {"ffc": "ffc", "ms": "com.microsoft"}
+"""Attributes of `op` that reach other domains."""
+
+Program = Callable[..., Any]
+
+_ATTRIBUTE_TYPES = {
+    int: ir.AttributeType.INT,
+    float: ir.AttributeType.FLOAT,
+    str: ir.AttributeType.STRING,
+    tuple[int, ...]: ir.AttributeType.INTS,
+}
+
+
+def as_tensor(literal: Any) -> ir.Tensor:
+    """Return `literal` as a tensor: floats as float32, integers as int64, bools as bool, arrays as they are."""
+    if isinstance(literal, np.ndarray | np.generic):
+        return ir.Tensor(np.asarray(literal))
+    kinds = {type(item) for item in (literal if isinstance(literal, list | tuple) else [literal])}
+    dtype = np.bool_ if kinds == {bool} else np.float32 if float in kinds else np.int64
+    return ir.Tensor(np.asarray(literal, dtype))
+
+
+class Op:
+    """Records the nodes that a program asks for."""
+
+    def __init__(self, domain: str = "", nodes: list[ir.Node] | None = None) -> None:
+        self._domain = domain
+        self.nodes: list[ir.Node] = [] if nodes is None else nodes
+
+    def __getattr__(self, name: str) -> Any:
+        if name in DOMAINS:
+            return Op(DOMAINS[name], self.nodes)
+        if not name[:1].isupper():
+            raise AttributeError(name)
+        return functools.partial(self.node, name)
+
+    def node(self, op_type: str, /, *inputs: Any, outputs: int = 1, **attributes: Any) -> Any:
+        """Add a node and return its output, or a tuple of them where `outputs` is more than one.
+
+        Args:
+            op_type: The operator in this recorder's domain.
+            *inputs: Values, literals, or None for an input left out.
+            outputs: Number of outputs.
+            **attributes: Attribute values; an `ir.RefAttr` refers to an attribute of the enclosing program.
+        """
+        values = [self._value(item) for item in inputs]
+        attrs = [_attribute(name, value) for name, value in sorted(attributes.items()) if value is not None]
+        node = ir.Node(self._domain, op_type, values, attrs, num_outputs=outputs)
+        self.nodes.append(node)
+        return node.outputs[0] if outputs == 1 else tuple(node.outputs)
+
+    def _value(self, item: Any) -> ir.Value | None:
+        if item is None or isinstance(item, ir.Value):
+            return item
+        node = ir.Node("", "Constant", [], [ir.AttrTensor("value", as_tensor(item))])
+        node.outputs[0].const_value = node.attributes["value"].as_tensor()
+        self.nodes.append(node)
+        return node.outputs[0]
+
+
+def _attribute(name: str, value: Any) -> ir.Attr:
+    if isinstance(value, ir.Attr):  # a reference to an attribute of the program, under its own name there
+        return ir.RefAttr(name, value.ref_attr_name or value.name, value.type)
+    if isinstance(value, np.ndarray):
+        return ir.AttrTensor(name, ir.Tensor(value))
+    return ir.convenience.convert_attribute(name, value)
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """A traced program.
+
+    Attributes:
+        inputs: Its tensors by parameter name, in order.
+        attributes: Its attributes, with the type each has and the default, or None where it must be given.
+        nodes: Its nodes in topological order; attributes of the program appear in them as references.
+        outputs: Its results.
+    """
+
+    inputs: Mapping[str, ir.Value]
+    attributes: Mapping[str, ir.Attr]
+    nodes: Sequence[ir.Node]
+    outputs: Sequence[ir.Value]
+
+
+@functools.cache
+def trace(program: Program) -> Fragment:
+    """Run `program` once on placeholders and return what it recorded."""
+    signature = inspect.signature(program)
+    hints = get_type_hints(program)
+    inputs: dict[str, ir.Value] = {}
+    attributes: dict[str, ir.Attr] = {}
+    for parameter in list(signature.parameters.values())[1:]:
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+            inputs[parameter.name] = ir.Value(name=parameter.name)
+            continue
+        kind = _ATTRIBUTE_TYPES[_plain(hints[parameter.name])]
+        default = None if parameter.default is inspect.Parameter.empty else parameter.default
+        attributes[parameter.name] = ir.Attr(parameter.name, kind, default)
+    op = Op()
+    references = {name: ir.RefAttr(name, name, attr.type) for name, attr in attributes.items()}
+    result = program(op, *inputs.values(), **references)
+    outputs = result if isinstance(result, tuple) else (result,)
+    return Fragment(inputs, attributes, tuple(op.nodes), outputs)
+
+
+def _plain(hint: Any) -> Any:
+    """Return ``T`` for ``T | None``."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return next(arg for arg in typing.get_args(hint) if arg is not types.NoneType)
+    return hint
+
+
+def insert(
+    fragment: Fragment, inputs: Mapping[str, ir.Value | None], attributes: Mapping[str, ir.Attr]
+) -> tuple[list[ir.Node], list[ir.Value]]:
+    """Copy a fragment for use in a graph.
+
+    Args:
+        fragment: What to copy.
+        inputs: A value for each input of the fragment.
+        attributes: Attributes for it; the fragment's defaults stand in for those left out.
+
+    Returns:
+        The new nodes in order, not yet part of any graph, and the values that are its outputs.
+    """
+    values: dict[ir.Value, ir.Value | None] = {fragment.inputs[name]: inputs[name] for name in fragment.inputs}
+    known = {name: attr for name, attr in fragment.attributes.items() if attr.value is not None} | dict(attributes)
+    nodes = []
+    for node in fragment.nodes:
+        attrs = [_resolve(attr, known) for attr in node.attributes.values()]
+        args = [None if value is None else values[value] for value in node.inputs]
+        copy = ir.Node(
+            node.domain, node.op_type, args, [a for a in attrs if a is not None], num_outputs=len(node.outputs)
+        )
+        for old, new in zip(node.outputs, copy.outputs, strict=True):
+            new.const_value = old.const_value
+            values[old] = new
+        nodes.append(copy)
+    outputs = [values[value] for value in fragment.outputs]
+    return nodes, [value for value in outputs if value is not None]
+
+
+def _resolve(attr: ir.Attr, known: Mapping[str, ir.Attr]) -> ir.Attr | None:
+    if attr.ref_attr_name is None:
+        return attr
+    value = known.get(attr.ref_attr_name)
+    return None if value is None else ir.Attr(attr.name, attr.type, value.value)

@@ -1,0 +1,194 @@
+"""Importance: a score for every attention head and feed-forward unit of a model, and its file."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ffc.errors import InputError, UsageError
+from ffc.graph.blocks import Blocks, Layer
+
+__all__ = ["FORMAT", "Importance", "LayerImportance", "head_count", "unit_count"]
+
+FORMAT = "ffc.importance/1"
+
+_KEY = re.compile(r"layers\.(0|[1-9][0-9]{0,5})\.(heads|ffn)")
+
+
+@dataclass(frozen=True, eq=False)
+class LayerImportance:
+    """The scores of one layer; larger means keep.
+
+    Attributes:
+        heads: float32 [heads], empty where the layer has no attention.
+        ffn: float32 [units], empty where the layer has no feed-forward network.
+    """
+
+    heads: np.ndarray
+    ffn: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Importance:
+    """The scores of all layers, and where they come from. A 0/1 mask is an importance.
+
+    Attributes:
+        layers: Scores, in the order in which data flow.
+        method: How they were made, such as ``norm``.
+        data: The data they were made on, or "".
+        samples: Number of samples of these data.
+        seed: Seed of what was random.
+        model: Hash of the model that was scored, or "".
+
+    Raises:
+        InputError: If scores are not float32, have the wrong rank or are not finite.
+    """
+
+    layers: tuple[LayerImportance, ...]
+    method: str
+    data: str = ""
+    samples: int = 0
+    seed: int = 0
+    model: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse scores that cannot be ranked."""
+        if not self.layers:
+            raise InputError("importance has no layers; make it again")
+        for index, layer in enumerate(self.layers):
+            _check_scores(f"layers.{index}.heads", layer.heads)
+            _check_scores(f"layers.{index}.ffn", layer.ffn)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Importance:
+        """Read an importance file.
+
+        Args:
+            path: Safetensors with ``layers.{i}.heads`` f32[heads] and ``layers.{i}.ffn`` f32[units].
+
+        Raises:
+            InputError: If the file is missing, corrupt or of another format, lacks a layer, or holds scores that are
+                not float32 vectors of finite numbers.
+        """
+        tensors, metadata = _read(Path(path))
+        found = metadata.get("format", "none")
+        if found != FORMAT:
+            raise InputError(f"{path}: format is '{found}', expected '{FORMAT}'; it is not an importance file")
+        try:
+            return cls(
+                _layers(tensors),
+                method=metadata.get("method", ""),
+                data=metadata.get("data", ""),
+                samples=_whole(metadata, "samples"),
+                seed=_whole(metadata, "seed"),
+                model=metadata.get("model", ""),
+            )
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write an importance file, which `load` reads.
+
+        Raises:
+            UsageError: If the path cannot be written.
+        """
+        tensors = {}
+        for index, layer in enumerate(self.layers):
+            tensors[f"layers.{index}.heads"] = np.ascontiguousarray(layer.heads)
+            tensors[f"layers.{index}.ffn"] = np.ascontiguousarray(layer.ffn)
+        metadata = {
+            "format": FORMAT,
+            "method": self.method,
+            "data": self.data,
+            "samples": str(self.samples),
+            "seed": str(self.seed),
+            "model": self.model,
+        }
+        try:
+            save_file(tensors, Path(path), metadata)
+        except (OSError, SafetensorError) as error:
+            raise UsageError(f"cannot write {path}: {_one_line(error)}; choose another place") from error
+
+    def mismatch(self, blocks: Blocks) -> str | None:
+        """Say in which layer these scores do not fit a model, or None if they do."""
+        if len(self.layers) != len(blocks.layers):
+            return f"the importance has {len(self.layers)} layers and the model has {len(blocks.layers)}"
+        for layer, scores in zip(blocks.layers, self.layers, strict=True):
+            heads, units = head_count(layer), unit_count(layer)
+            if len(scores.heads) != heads:
+                return f"layer {layer.index}: the importance has {len(scores.heads)} heads and the model has {heads}"
+            if len(scores.ffn) != units:
+                return f"layer {layer.index}: the importance has {len(scores.ffn)} units and the model has {units}"
+        return None
+
+
+def head_count(layer: Layer) -> int:
+    """Return the number of heads of a layer, 0 where it has no attention."""
+    return 0 if layer.attention is None else layer.attention.heads
+
+
+def unit_count(layer: Layer) -> int:
+    """Return the number of feed-forward units of a layer, 0 where it has none."""
+    return 0 if layer.ffn is None else layer.ffn.units
+
+
+def _check_scores(name: str, scores: np.ndarray) -> None:
+    if scores.dtype != np.float32:
+        raise InputError(f"{name} is {scores.dtype}, expected float32")
+    if scores.ndim != 1:
+        raise InputError(f"{name} has shape {list(scores.shape)}, expected one score each, so one axis")
+    if not np.isfinite(scores).all():
+        raise InputError(f"{name} holds a score that is not a finite number; make the importance again")
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Return the tensors and the metadata of a safetensors file."""
+    if not path.is_file():
+        raise InputError(f"cannot read {path}: no such file; `ffc importance` makes one")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names = file.keys()
+            for name in names:
+                dtype = file.get_slice(name).get_dtype()
+                if dtype != "F32":  # numpy has no name for some types, and reading those fails obscurely
+                    raise InputError(f"{path}: {name} is {dtype}, expected F32")
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"cannot read {path}: not a safetensors file or damaged: {_one_line(error)}") from error
+
+
+def _layers(tensors: dict[str, np.ndarray]) -> tuple[LayerImportance, ...]:
+    """Sort tensors into layers."""
+    matches = [_KEY.fullmatch(name) or _unknown(name) for name in sorted(tensors)]
+    count = 1 + max((int(match[1]) for match in matches), default=-1)
+    return tuple(
+        LayerImportance(_tensor(tensors, f"layers.{i}.heads"), _tensor(tensors, f"layers.{i}.ffn"))
+        for i in range(count)
+    )
+
+
+def _unknown(name: str) -> re.Match[str]:
+    raise InputError(f"unknown tensor '{name[:60]}', expected layers.N.heads and layers.N.ffn")
+
+
+def _tensor(tensors: dict[str, np.ndarray], name: str) -> np.ndarray:
+    if name not in tensors:
+        raise InputError(f"{name} is missing; every layer needs its heads and its ffn")
+    return tensors[name]
+
+
+def _whole(metadata: dict[str, str], key: str) -> int:
+    text = metadata.get(key, "0")
+    if not re.fullmatch(r"-?[0-9]{1,18}", text):
+        raise InputError(f"metadata '{key}' is '{text[:40]}', expected a whole number")
+    return int(text)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,280 @@
+"""Take out what an exporter leaves behind and no one needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx.reference import ReferenceEvaluator
+from onnx_ir.passes import common
+
+import ffc
+from ffc.compiler.rules import Match, Rule, Sample, apply, is_constant
+from ffc.graph.dim import Dim
+from ffc.graph.edit import Editor, constant
+from ffc.graph.shapes import Shapes
+
+LOWEST = float(np.finfo(np.float32).min)
+"""Stands for minus infinity in masks: a score with it added gets probability 0, and a row of nothing else stays finite."""
+
+FOLD_LIMIT = 1 << 16
+"""Bytes that a folded constant may have beyond those of its inputs, so that folding never inflates a model."""
+
+_MAX_ROUNDS = 8
+
+
+# Rules
+
+
+def _keep(op: Any, x: Any) -> Any:
+    return x
+
+
+def _guarded(op: Any, scores: Any, keep: Any) -> Any:
+    probabilities = op.Softmax(op.Add(scores, op.Where(keep, 0.0, -np.inf)), axis=-1)
+    return op.Where(op.IsNaN(probabilities), 0.0, probabilities)
+
+
+def _unguarded(op: Any, scores: Any, keep: Any) -> Any:
+    return op.Softmax(op.Add(scores, op.Where(keep, 0.0, LOWEST)), axis=-1)
+
+
+def _guard_samples(random: np.random.Generator) -> Iterator[Sample]:
+    for batch, heads, tokens in ((1, 1, 3), (2, 4, 7)):
+        keep = random.random((batch, 1, 1, tokens)) < 0.7
+        keep[..., 0] = True  # a row masked throughout is allowed to differ
+        scores = random.standard_normal((batch, heads, tokens, tokens)).astype(np.float32)
+        yield Sample({"scores": scores, "keep": keep})
+
+
+def _cast(op: Any, x: Any, *, to: int) -> Any:
+    return op.Cast(x, to=to)
+
+
+def _cast_samples(random: np.random.Generator) -> Iterator[Sample]:
+    x = random.standard_normal((2, 3)).astype(np.float32)
+    yield Sample({"x": x}, attributes={"to": ir.DataType.FLOAT.value})
+    yield Sample({"x": x}, attributes={"to": ir.DataType.INT64.value}, matches=False)
+
+
+def _same_type(match: Match) -> str | None:
+    value, wanted = match.values["x"], match.attributes["to"].as_int()
+    found = match.editor.shapes.dtype(value)
+    return None if found == ir.DataType(wanted) else f"it casts {found} to {ir.DataType(wanted)}"
+
+
+def _transpose(op: Any, x: Any, *, perm: tuple[int, ...]) -> Any:
+    return op.Transpose(x, perm=perm)
+
+
+def _in_place(match: Match) -> str | None:
+    perm = list(match.attributes["perm"].as_ints())
+    return None if perm == sorted(perm) else f"it moves axes {perm}"
+
+
+def _transpose_samples(random: np.random.Generator) -> Iterator[Sample]:
+    x = random.standard_normal((2, 3, 4)).astype(np.float32)
+    yield Sample({"x": x}, attributes={"perm": [0, 1, 2]})
+    yield Sample({"x": x}, attributes={"perm": [0, 2, 1]}, matches=False)
+
+
+def _reshape(op: Any, x: Any, shape: Any) -> Any:
+    return op.Reshape(x, shape)
+
+
+def _expand(op: Any, x: Any, shape: Any) -> Any:
+    return op.Expand(x, shape)
+
+
+def _same_shape(match: Match) -> str | None:
+    shapes = match.editor.shapes
+    before, after = shapes.of(match.values["x"]), shapes.of(match.root.outputs[0])
+    return None if before is not None and before == after else "it changes the shape"
+
+
+def _shape_samples(random: np.random.Generator) -> Iterator[Sample]:
+    x = random.standard_normal((2, 3)).astype(np.float32)
+    yield Sample({"x": x}, {"shape": np.array([2, 3])})
+    yield Sample({"x": x[:1]}, {"shape": np.array([1, 1, 3])}, matches=False)
+
+
+def _and(op: Any, x: Any, always: Any) -> Any:
+    return op.And(x, always)
+
+
+def _always_true(match: Match) -> str | None:
+    array = constant(match.values["always"])
+    if array is None or not array.all():
+        return "neither operand is always true"
+    return _same_shape(match)
+
+
+def _and_samples(random: np.random.Generator) -> Iterator[Sample]:
+    x = random.random((2, 3)) < 0.5
+    yield Sample({"x": x}, {"always": np.ones((), np.bool_)})
+    yield Sample({"x": x}, {"always": np.ones((1, 3), np.bool_)})
+    yield Sample({"x": x}, {"always": np.zeros((), np.bool_)}, matches=False)
+    yield Sample({"x": x}, {"always": np.ones((4, 2, 3), np.bool_)}, matches=False)
+
+
+def _mul(op: Any, x: Any, one: Any) -> Any:
+    return op.Mul(x, one)
+
+
+def _is_one(match: Match) -> str | None:
+    return _same_shape(match) if (match.array("one") == 1).all() else "the factor is not 1"
+
+
+def _mul_samples(random: np.random.Generator) -> Iterator[Sample]:
+    x = random.standard_normal((2, 3)).astype(np.float32)
+    yield Sample({"x": x}, {"one": np.ones((), np.float32)})
+    yield Sample({"x": x}, {"one": np.full(3, 2, np.float32)}, matches=False)
+
+
+RULES = (
+    # Where(IsNaN(p), 0, p) around p = Softmax(scores + mask), with mask 0 or -inf: made finite, no NaN can arise
+    Rule("nan-guard", _guarded, _unguarded, _guard_samples, shared=True),
+    Rule("cast-to-same", _cast, _keep, _cast_samples, where=(_same_type,)),
+    Rule("transpose-nothing", _transpose, _keep, _transpose_samples, where=(_in_place,)),
+    Rule("reshape-to-same", _reshape, _keep, _shape_samples, where=(_same_shape,)),
+    Rule("expand-to-same", _expand, _keep, _shape_samples, where=(_same_shape,)),
+    Rule("and-true", _and, _keep, _and_samples, where=(_always_true,)),
+    Rule("times-one", _mul, _keep, _mul_samples, where=(is_constant("one"), _is_one)),
+)
+
+
+@dataclass(frozen=True)
+class Clean(ffc.Pass):
+    """Fold constants, and remove dead code, duplicates, identities and exporter noise.
+
+    1. Nodes whose inputs are all constant are computed, unless that would inflate the model.
+    2. Shapes that are computed and come out constant are written down, and so is the target of a Reshape that keeps the
+       dimensions which vary.
+    3. The rules of its table are applied. One of them drops the ``IsNaN``/``Where`` that exporters put around a Softmax: the mask's minus
+       infinity becomes the lowest finite number, so a row that is masked throughout gives finite numbers of no meaning
+       instead of NaN turned into zeros; other rows are untouched by that.
+    4. Identities, equal nodes and equal initializers are merged.
+
+    Outputs stay equal.
+    """
+
+    name = "clean"
+    needs = ("opset",)
+    rules = RULES
+
+    def run(self, model: ir.Model, log: ffc.Log) -> None:
+        """See `ffc.Pass.run`."""
+        for _ in range(_MAX_ROUNDS):
+            before = log.count
+            log.did("constants folded", _fold(model))
+            log.did("shapes written down", _write_shapes(model))
+            apply(RULES, model, log)
+            log.did("duplicates and dead code", _merge(model))
+            if log.count == before:
+                return
+
+
+def _fold(model: ir.Model) -> int:
+    """Compute every node whose inputs are all constant; return how many there were."""
+    editor = Editor(model)
+    return sum(_fold_node(node, editor) for node in list(model.graph))
+
+
+def _fold_node(node: ir.Node, editor: Editor) -> bool:
+    if node.domain or node.op_type == "Constant" or len(node.outputs) != 1 or not node.inputs:
+        return False
+    inputs = {value.name: constant(value) for value in node.inputs if value is not None}
+    known = {name: array for name, array in inputs.items() if array is not None}
+    if len(known) < len(inputs) or any(attr.type == ir.AttributeType.GRAPH for attr in node.attributes.values()):
+        return False
+    limit = FOLD_LIMIT + sum(array.nbytes for array in known.values())
+    size = _size(editor.shapes, node.outputs[0])
+    if size is None or size > limit:
+        return False
+    result = _evaluate(node, known)
+    if result is None or result.nbytes > limit:
+        return False
+    out = node.outputs[0]
+    editor.replace(out, editor.constant(result, out.name or "folded"))
+    return True
+
+
+def _size(shapes: Shapes, value: ir.Value) -> int | None:
+    """Return the bytes of `value` before it is computed, or None if they are not known."""
+    shape, dtype = shapes.of(value), shapes.dtype(value)
+    if shape is None or dtype is None or not all(isinstance(dim, int) for dim in shape):
+        return None
+    return int(np.prod([int(dim) for dim in shape if isinstance(dim, int)], dtype=np.int64)) * max(1, dtype.itemsize)
+
+
+def _evaluate(node: ir.Node, inputs: dict[str | None, np.ndarray]) -> np.ndarray | None:
+    proto = ir.to_proto(node)
+    opset = [onnx.helper.make_opsetid("", ffc.OPSET)]
+    infos = [onnx.helper.make_tensor_value_info(str(name), 0, None) for name in inputs]
+    outputs = [onnx.helper.make_tensor_value_info(proto.output[0], 0, None)]
+    graph = onnx.helper.make_graph([proto], "fold", infos, outputs)
+    try:
+        return np.asarray(ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=opset)).run(None, inputs)[0])
+    except Exception:  # whatever the evaluator lacks, the runtime has: the node stays
+        return None
+
+
+def _write_shapes(model: ir.Model) -> int:
+    """Replace computed integer vectors that come out constant, and targets of Reshapes; return how many."""
+    editor = Editor(model)
+    count = 0
+    for node in list(model.graph):
+        if node.graph is None or node.domain:
+            continue
+        if node.op_type == "Reshape":
+            count += _write_target(node, editor)
+        for out in node.outputs:
+            ints, dtype = editor.shapes.ints(out), editor.shapes.dtype(out)
+            known = ints is not None and all(isinstance(item, int) for item in ints)
+            if not known or dtype is None or constant(out) is not None or not out.uses():
+                continue
+            shape = editor.shapes.of(out)
+            array = np.asarray(ints, dtype.numpy())
+            editor.replace(out, editor.constant(array if shape else array.reshape(()), out.name or "shape"))
+            count += 1
+    return count
+
+
+def _write_target(node: ir.Node, editor: Editor) -> int:
+    """Give a Reshape a constant target: 0 where a dimension is kept, -1 for one other that varies."""
+    data, target = node.inputs
+    if data is None or target is None or constant(target) is not None or node.outputs[0].is_graph_output():
+        return 0
+    before, wanted = editor.shapes.of(data), editor.shapes.ints(target)
+    zero = node.attributes.get("allowzero")
+    if before is None or wanted is None or (zero is not None and zero.value and 0 in wanted):
+        return 0
+    literal = [_target(index, dim, before) for index, dim in enumerate(wanted)]
+    if literal.count(-1) > 1:
+        return 0
+    node.attributes.pop("allowzero", None)
+    node.replace_input_with(1, editor.constant(np.asarray(literal, np.int64), "target"))
+    source = target.producer()
+    if source is not None:
+        editor.discard(source)
+    return 1
+
+
+def _target(index: int, dim: Dim, before: tuple[Dim, ...]) -> int:
+    if isinstance(dim, int):
+        return dim
+    return 0 if index < len(before) and before[index] == dim else -1
+
+
+def _merge(model: ir.Model) -> int:
+    """Merge identities, equal nodes and equal initializers, and drop what nothing reads; return how many nodes and weights went."""
+    before = len(model.graph) + len(model.graph.initializers)
+    common.IdentityEliminationPass()(model)
+    common.DeduplicateInitializersPass()(model)
+    common.CommonSubexpressionEliminationPass()(model)
+    common.RemoveUnusedNodesPass()(model)
+    return before - len(model.graph) - len(model.graph.initializers)

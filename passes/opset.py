@@ -1,0 +1,88 @@
+"""Bring a model to the opset that everything else is written for."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+import ffc
+
+OPSET = 23
+MIN_IR_VERSION = 10
+
+_RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+
+
+@dataclass(frozen=True)
+class Opset(ffc.Pass):
+    """Convert a model to opset 23, with its functions inlined; every compile begins with this.
+
+    1. Functions of any domain but ``ffc`` are inlined: converters either drop them or break their calls.
+    2. The default domain is converted to opset 23.
+    3. Constant nodes become initializers, so that later passes meet constants in one form.
+
+    A model that draws random numbers (live Dropout after an export in training mode) is refused.
+    """
+
+    name = "opset"
+
+    def run(self, model: ir.Model, log: ffc.Log) -> None:
+        """See `ffc.Pass.run`."""
+        _refuse_random(model)
+        self._inline(model, log)
+        self._convert(model, log)
+        constants = common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
+        count = sum(node.op_type == "Constant" for node in model.graph)
+        if count and constants(model).modified:
+            log.did("constants lifted", count)
+
+    def _inline(self, model: ir.Model, log: ffc.Log) -> None:
+        foreign = [key for key in model.functions if key[0] != "ffc"]
+        if not foreign:
+            return
+        common.InlinePass()(model)
+        log.did("functions inlined", len(foreign))
+
+    def _convert(self, model: ir.Model, log: ffc.Log) -> None:
+        found = model.opset_imports.get("", 0)
+        if found == OPSET:
+            return
+        if found > OPSET:
+            raise ffc.errors.CannotApplyError(
+                f"the model is at opset {found}, newer than {OPSET}; export it with opset_version={OPSET} or less"
+            )
+        if any(key[0] == "ffc" for key in model.functions):
+            raise ffc.errors.CannotApplyError(f"the model calls ffc functions at opset {found}; they need {OPSET}")
+        # Deferred: the converter takes a while to import, and most commands never convert.
+        from onnxscript import version_converter
+
+        logging.getLogger("onnxscript.version_converter").setLevel(logging.ERROR)
+        try:
+            version_converter.convert_version(model, OPSET, fallback=True)
+        except Exception as error:  # the converters raise whatever their adapters meet
+            reason = " ".join(str(error).split())[:200]
+            raise ffc.errors.CannotApplyError(f"cannot convert opset {found} to {OPSET}: {reason}") from error
+        if model.opset_imports.get("") != OPSET:
+            raise ffc.errors.CannotApplyError(
+                f"cannot convert opset {found} to {OPSET}: an operator has no conversion; export at opset 18 or later"
+            )
+        model.ir_version = max(model.ir_version, MIN_IR_VERSION)
+        log.did(f"opset {found} to {OPSET}")
+
+
+def _refuse_random(model: ir.Model) -> None:
+    for node in model.graph.all_nodes():
+        if node.domain:
+            continue
+        training = node.inputs[2] if node.op_type == "Dropout" and len(node.inputs) > 2 else None
+        if training is not None:
+            tensor = ir.convenience.get_const_tensor(training)
+            if tensor is not None and not tensor.numpy().any():
+                continue
+        if node.op_type in _RANDOM or training is not None:
+            raise ffc.errors.CannotApplyError(
+                f"{node.op_type} {node.name} draws random numbers; export the model in evaluation mode (model.eval())"
+            )

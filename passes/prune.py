@@ -1,0 +1,324 @@
+"""The pass `prune`: slice away the attention heads and feed-forward units that a plan does not keep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+
+import ffc
+from ffc.errors import CannotApplyError, UsageError
+from ffc.graph.blocks import Attention, Blocks, FeedForward, Product
+from ffc.graph.edit import Editor, constant, is_output, only_consumer
+from ffc.graph.ops import is_call
+from ffc.graph.shapes import infer
+from ffc.pruning import Importance, LayerPlan, Plan, by_norm, check, stamp, uniform
+
+_HOW = "make one with `ffc plan MODEL --by norm --heads 0.5 --ffn 0.5 -o plan.json` and give prune{plan=plan.json}"
+
+_ELEMENTWISE = frozenset(
+    "Abs Add Cast Clip Div Elu Erf Exp FastGelu Gelu HardSigmoid HardSwish Identity LeakyRelu Max Min Mish Mul Neg Pow "
+    "QuickGelu Relu Selu Sigmoid Softplus Sqrt Sub Swish Tanh".split()
+)
+"""Operators that treat every unit alike, provided that what else they read is a single number."""
+
+
+@dataclass(frozen=True)
+class Prune(ffc.Pass):
+    """Slice away the attention heads and feed-forward units that a plan does not keep.
+
+    The plan is given, or made from an importance file or the norm of the weights, with `heads` and `ffn` saying how much to keep
+    in each layer. Without any of these, the plan that the model's metadata names, or that lies beside the model, is used.
+    Layers may keep different numbers. Weights are copied, never changed in place: layers may share them.
+    """
+
+    name = "prune"
+    contract = ffc.EqualToMasked()
+    needs = ("fuse",)
+    before_int8 = True
+
+    plan: Path | None = ffc.option("plan.json as `ffc plan` writes it", default=None)
+    importance: Path | None = ffc.option("importance.safetensors; heads or ffn say how much to keep", default=None)
+    heads: int | float | None = ffc.option("heads to keep per layer: a number, or a share such as 0.5", default=None)
+    ffn: int | float | None = ffc.option("feed-forward units to keep per layer: a number, or a share", default=None)
+    by: Literal["norm"] | None = ffc.option("score heads and units by the norm of their weights", default=None)
+
+    def __post_init__(self) -> None:
+        """Refuse options that contradict each other."""
+        given = [name for name in ("plan", "importance", "by") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise UsageError(f"prune: {' and '.join(given)} each say what to keep; give one of them")
+        if self.plan is not None and self._asked:
+            raise UsageError("prune: a plan says already how much to keep; leave heads and ffn out")
+        if given and self.plan is None and not self._asked:
+            raise UsageError(f"prune: {given[0]} does not say how much to keep; add heads=0.5 or ffn=0.5, or a number")
+
+    @property
+    def _asked(self) -> bool:
+        return self.heads is not None or self.ffn is not None
+
+    def run(self, model: ir.Model, log: ffc.Log) -> None:
+        """Slice every layer as the plan says."""
+        blocks = ffc.find_blocks(model)
+        plan = self._plan(model, blocks)
+        knife = _Knife(Editor(model))
+        for layer, kept in zip(blocks.layers, plan.layers, strict=True):
+            if layer.attention is not None and kept.heads is not None:
+                _cut_heads(knife, layer.attention, layer.index, kept, log)
+            if layer.ffn is not None and kept.units is not None:
+                _cut_units(knife, layer.ffn, layer.index, kept, log)
+        if not log.count:
+            log.missed("plan", "it keeps every head and every unit")
+        # They name what was made for the model before, which the result is not.
+        model.metadata_props.pop("ffc.plan", None)
+        model.metadata_props.pop("ffc.importance", None)
+
+    def reference(self, model: ir.Model) -> ir.Model:
+        """Return the model with the outgoing rows of what the plan drops set to zero, and those it scales scaled."""
+        masked = model.clone()
+        blocks = ffc.find_blocks(masked)
+        plan = self._plan(model, blocks)
+        knife = _Knife(Editor(masked))
+        for layer, kept in zip(blocks.layers, plan.layers, strict=True):
+            if layer.attention is not None and kept.heads is not None:
+                factors = _factors(layer.attention.heads, kept.heads, kept.head_scales)
+                knife.scale(layer.attention.attn_out, factors, layer.index)
+            if layer.ffn is not None and kept.units is not None:
+                factors = _factors(layer.ffn.units, kept.units, kept.unit_scales)
+                knife.scale(layer.ffn.ffn_out, factors, layer.index)
+        return masked
+
+    def _plan(self, model: ir.Model, blocks: Blocks) -> Plan:
+        """Return the plan asked for, checked against the model."""
+        if not blocks.layers:
+            raise CannotApplyError("prune: no attention or feed-forward block was found in the model")
+        if self.by is not None:
+            return stamp(uniform(by_norm(blocks), self.heads, self.ffn), blocks)
+        path = self.plan or self.importance or _beside(model, "importance" if self._asked else "plan")
+        if self._asked:
+            scores = Importance.load(path)
+            if reason := scores.mismatch(blocks):
+                raise CannotApplyError(f"prune: {path} was made for another model: {reason}; make it from this model")
+            return stamp(uniform(scores, self.heads, self.ffn), blocks)
+        plan = Plan.load(path)
+        try:
+            check(plan, blocks)
+        except CannotApplyError as error:
+            raise CannotApplyError(f"prune: {path}: {error}") from error
+        return plan
+
+
+def _beside(model: ir.Model, kind: Literal["plan", "importance"]) -> Path:
+    """Return the plan or importance file that the model names in its metadata or that lies beside it."""
+    place = model.meta.get("ffc.path")
+    if place is None:
+        raise CannotApplyError(f"prune: no {kind} was given and the model comes from no file to look beside; {_HOW}")
+    folder = Path(place).parent
+    named = model.metadata_props.get(f"ffc.{kind}")
+    if named is not None:
+        path = folder / named
+        if not path.resolve().is_relative_to(folder.resolve()):  # metadata may come from anywhere
+            raise CannotApplyError(
+                f"prune: the model's metadata name the {kind} '{named}' outside its folder; give {kind}="
+            )
+        return path
+    ending = ".json" if kind == "plan" else ".safetensors"
+    for name in (f"{Path(place).stem}.{kind}{ending}", f"{kind}{ending}"):
+        if (folder / name).is_file():
+            return folder / name
+    if kind == "plan" and "ffc.importance" in model.metadata_props or (folder / "importance.safetensors").is_file():
+        raise CannotApplyError(
+            f"prune: no plan beside {place}, only importance; say how much to keep, such as prune{{heads=0.5 ffn=0.5}}"
+        )
+    raise CannotApplyError(f"prune: no {kind} was given, named in the model's metadata or found beside {place}; {_HOW}")
+
+
+def _cut_heads(knife: _Knife, attention: Attention, layer: int, kept: LayerPlan, log: ffc.Log) -> None:
+    """Keep the planned heads of one layer."""
+    assert kept.heads is not None
+    dropped = attention.heads - len(kept.heads)
+    log.note(f"layer {layer}: heads {len(kept.heads)} of {attention.heads}")
+    log.did("heads", dropped)
+    log.did("head scales", len(kept.head_scales or ()))
+    if dropped:
+        if reason := _attention_obstacle(attention):
+            raise CannotApplyError(f"prune: layer {layer}: heads cannot be cut: {reason}")
+        for product in {product.node: product for product in (attention.q, attention.k, attention.v)}.values():
+            knife.columns(product, _spread(kept.heads, attention.heads, product.matrix().shape[1]), layer)
+        _cut_mask(knife, attention, layer, kept.heads)
+        attention.core.attributes["heads"] = ir.AttrInt64("heads", len(kept.heads))
+        attention.context.shape = None
+    rows = attention.attn_out.matrix().shape[0]
+    scales = None if kept.head_scales is None else np.repeat(kept.head_scales, rows // attention.heads)
+    knife.rows(attention.attn_out, _spread(kept.heads, attention.heads, rows), scales, layer)
+
+
+def _cut_units(knife: _Knife, ffn: FeedForward, layer: int, kept: LayerPlan, log: ffc.Log) -> None:
+    """Keep the planned feed-forward units of one layer."""
+    assert kept.units is not None
+    dropped = ffn.units - len(kept.units)
+    log.note(f"layer {layer}: units {len(kept.units)} of {ffn.units}")
+    log.did("units", dropped)
+    log.did("unit scales", len(kept.unit_scales or ()))
+    if dropped:
+        between = _reach(ffn)
+        if reason := _ffn_obstacle(ffn, between):
+            raise CannotApplyError(f"prune: layer {layer}: units cannot be cut: {reason}")
+        for value in between:
+            value.shape = None
+        knife.columns(ffn.ffn_in, np.asarray(kept.units), layer)
+    scales = None if kept.unit_scales is None else np.asarray(kept.unit_scales)
+    knife.rows(ffn.ffn_out, np.asarray(kept.units), scales, layer)
+
+
+def _cut_mask(knife: _Knife, attention: Attention, layer: int, heads: Sequence[int]) -> None:
+    """Take the kept heads of a mask that has one plane for each head."""
+    if attention.mask is None:
+        return
+    shape = infer(knife.editor.model).of(attention.mask)
+    axis = shape[1] if shape is not None and len(shape) == 4 else None
+    if axis == 1:
+        return
+    if axis != attention.heads:
+        known = "is unknown" if shape is None else f"is [{', '.join(map(str, shape))}]"
+        raise CannotApplyError(
+            f"prune: layer {layer}: heads cannot be cut: the shape of the mask '{attention.mask.name}' {known}, expected "
+            f"[batch, 1 or {attention.heads}, tokens, tokens]"
+        )
+    name = knife.editor.unique(f"{attention.mask.name}.pruned")
+    index = knife.editor.constant(np.asarray(heads, np.int64), f"{name}.heads")
+    gather = ir.node("Gather", [attention.mask, index], {"axis": 1}, name=name)
+    gather.outputs[0].name = name
+    knife.editor.graph.insert_before(attention.core, gather)
+    attention.core.replace_input_with(3, gather.outputs[0])
+
+
+@dataclass(frozen=True)
+class _Knife:
+    """Replaces weights of products by parts of them."""
+
+    editor: Editor
+
+    def columns(self, product: Product, kept: np.ndarray, layer: int) -> None:
+        """Keep columns of a product's weight [I, O] and of its bias."""
+        weight = np.take(product.matrix(), kept, axis=1)
+        self._replace(product, product.weight, weight.T if product.transposed else weight, layer)
+        bias = constant(product.bias)
+        if product.bias is not None and bias is None:
+            raise CannotApplyError(f"prune: layer {layer}, {product.role}: the bias '{product.bias.name}' is computed")
+        if product.bias is not None and bias is not None and bias.size > 1:
+            self._replace(product, product.bias, np.take(bias, kept, axis=-1), layer)
+        for value in (product.node.outputs[0], product.out):
+            value.shape = None
+
+    def rows(self, product: Product, kept: np.ndarray, scales: np.ndarray | None, layer: int) -> None:
+        """Keep rows of a product's weight [I, O], each times its scale."""
+        matrix = product.matrix()
+        weight = np.take(matrix, kept, axis=0)
+        if scales is not None:
+            weight = (weight * scales[:, None]).astype(matrix.dtype)
+        self._replace(product, product.weight, weight.T if product.transposed else weight, layer)
+
+    def scale(self, product: Product, factors: np.ndarray, layer: int) -> None:
+        """Multiply groups of rows of a product's weight, as many groups as there are factors."""
+        rows = product.matrix().shape[0]
+        self.rows(product, np.arange(rows), np.repeat(factors, rows // len(factors)), layer)
+
+    def _replace(self, product: Product, old: ir.Value, array: np.ndarray, layer: int) -> None:
+        """Let the nodes of one product, and no others, read a new constant."""
+        new = self.editor.constant(np.ascontiguousarray(array), f"{old.name}.pruned")
+        places = [
+            (node, index)
+            for node in {product.node, product.out.producer()}
+            for index, value in enumerate(node.inputs if node is not None else ())
+            if value is old
+        ]
+        if not places:
+            raise CannotApplyError(
+                f"prune: layer {layer}, {product.role}: '{product.node.name}' reads '{old.name}' through other nodes; "
+                "run `clean` before"
+            )
+        for node, index in places:
+            assert node is not None
+            node.replace_input_with(index, new)
+
+
+def _attention_obstacle(attention: Attention) -> str | None:
+    """Say why heads cannot be cut from an attention, or None if they can."""
+    core, out = attention.core, attention.attn_out
+    if not is_call(core, "Attention", "AttentionMasked"):
+        return f"`fuse` did not take it; it ends in '{core.name}' ({core.op_type})"
+    parts = (attention.q, attention.k, attention.v)
+    for product, value in zip(parts, core.inputs, strict=False):
+        if product.columns is not None:
+            return f"{product.role} is part of a fused product that `fuse` did not split"
+        if value is not product.out or not _leads_to(product, core):
+            return f"the output of {product.role} is used otherwise than by '{core.name}' as {product.role}"
+        if product.matrix().shape[1] % attention.heads:
+            return (
+                f"{product.role} has {product.matrix().shape[1]} columns, which {attention.heads} heads do not divide"
+            )
+    if out.x is not attention.context or only_consumer(attention.context) is not out.node:
+        return f"the output of '{core.name}' is used otherwise than by attn_out"
+    return None
+
+
+def _leads_to(product: Product, consumer: ir.Node) -> bool:
+    """Whether all that a product computes goes to `consumer`."""
+    inner = product.node.outputs[0]
+    if inner is not product.out and only_consumer(inner) is not product.out.producer():
+        return False
+    return only_consumer(product.out) is consumer
+
+
+def _reach(ffn: FeedForward) -> list[ir.Value]:
+    """Return the values computed from the first product of a feed-forward network up to its second product."""
+    found = [ffn.ffn_in.out]
+    for value in found:  # grows while it is walked
+        for use in value.uses():
+            if use.node is not ffn.ffn_out.node and use.node.op_type in _ELEMENTWISE:
+                found += [output for output in use.node.outputs if output not in found]
+    return found
+
+
+def _ffn_obstacle(ffn: FeedForward, between: Sequence[ir.Value]) -> str | None:
+    """Say why units cannot be cut from a feed-forward network, or None if they can."""
+    start, end = ffn.ffn_in, ffn.ffn_out
+    inner = start.node.outputs[0]
+    if start.columns is not None or end.columns is not None:
+        return "ffn_in or ffn_out is part of a fused product that `fuse` did not split"
+    if inner is not start.out and only_consumer(inner) is not start.out.producer():
+        return f"the product '{start.node.name}' is used elsewhere before its bias is added"
+    for value in between:
+        if is_output(value):
+            return f"'{value.name}' is an output of the model"
+        for use in value.uses():
+            if use.node is end.node and value is end.x:
+                continue
+            if use.node.op_type not in _ELEMENTWISE or not all(_single(v, between) for v in use.node.inputs):
+                return f"'{value.name}' is also used by '{use.node.name}' ({use.node.op_type})"
+    return None
+
+
+def _single(value: ir.Value | None, between: Sequence[ir.Value]) -> bool:
+    """Whether an operand is absent, computed from the units one by one, or a single number."""
+    if value is None or value in between:
+        return True
+    array = constant(value)
+    return array is not None and array.size == 1
+
+
+def _spread(kept: Sequence[int], heads: int, width: int) -> np.ndarray:
+    """Return the columns that belong to the kept heads."""
+    return np.arange(width).reshape(heads, -1)[np.asarray(kept)].ravel()
+
+
+def _factors(count: int, kept: Sequence[int], scales: Sequence[float] | None) -> np.ndarray:
+    """Return a factor for each head or unit: its scale or 1 where it is kept, 0 elsewhere."""
+    factors = np.zeros(count)
+    factors[np.asarray(kept)] = 1.0 if scales is None else scales
+    return factors

@@ -1,0 +1,162 @@
+"""What is refused of a model file because it does not hold together, and in which words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+from onnx import numpy_helper
+
+from ffc.errors import InputError
+from ffc.graph import files
+
+SOURCE = """
+<ir_version: 10, opset_import: ["" : 20]>
+g (float[n, 32] x) => (float[n, 32] y) {
+    h = MatMul(x, w)
+    r = Relu(h)
+    y = Add(r, h)
+}
+"""
+
+
+def proto_of() -> onnx.ModelProto:
+    proto = onnx.parser.parse_model(SOURCE)
+    proto.graph.initializer.append(numpy_helper.from_array(np.ones((32, 32), np.float32), "w"))
+    return proto
+
+
+def written(path: Path, proto: onnx.ModelProto) -> Path:
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        files.load(path)
+    message = str(caught.value)
+    assert "\n" not in message and str(path) in message
+    return message
+
+
+def no_outputs(proto: onnx.ModelProto) -> None:
+    del proto.graph.output[:], proto.graph.node[:]
+
+
+def no_opset(proto: onnx.ModelProto) -> None:
+    proto.opset_import[0].domain = "com.microsoft"
+
+
+def dangling_input(proto: onnx.ModelProto) -> None:
+    proto.graph.node[1].input[0] = "nowhere"
+
+
+def dangling_output(proto: onnx.ModelProto) -> None:
+    proto.graph.output[0].name = "nowhere"
+
+
+def cycle(proto: onnx.ModelProto) -> None:
+    proto.graph.node[0].input[0] = "r"
+
+
+def own_output(proto: onnx.ModelProto) -> None:
+    proto.graph.node[1].input[0] = "r"
+
+
+def produced_twice(proto: onnx.ModelProto) -> None:
+    proto.graph.node[1].output[0] = "h"
+
+
+def unknown_domain(proto: onnx.ModelProto) -> None:
+    proto.graph.node[1].domain = "elsewhere"
+
+
+def short_data(proto: onnx.ModelProto) -> None:
+    proto.graph.initializer[0].raw_data = bytes(12)
+
+
+def negative_dimension(proto: onnx.ModelProto) -> None:
+    proto.graph.initializer[0].dims[:] = [-32, -32]
+
+
+def huge_dimension(proto: onnx.ModelProto) -> None:
+    proto.graph.initializer[0].ClearField("raw_data")
+    proto.graph.initializer[0].dims[:] = [2**31, 2**31]
+
+
+def unknown_type(proto: onnx.ModelProto) -> None:
+    proto.graph.initializer[0].data_type = 99
+
+
+def endless_function(proto: onnx.ModelProto) -> None:
+    body = [onnx.helper.make_node("F", ["x"], ["y"], domain="f")]
+    function = onnx.helper.make_function("f", "F", ["x"], ["y"], body, [onnx.helper.make_opsetid("f", 1)])
+    call_function(proto, [function])
+
+
+def exploding_functions(proto: onnx.ModelProto) -> None:
+    opsets = [onnx.helper.make_opsetid("f", 1), onnx.helper.make_opsetid("", 20)]
+    functions = []
+    for level in range(30):
+        inner = ("Abs", "") if level == 0 else (f"F{level - 1}", "f")
+        nodes = [onnx.helper.make_node(inner[0], [a], [b], domain=inner[1]) for a, b in (("x", "t"), ("t", "y"))]
+        functions.append(onnx.helper.make_function("f", f"F{level}", ["x"], ["y"], nodes, opsets))
+    functions[-1].name = "F"
+    call_function(proto, functions)
+
+
+def call_function(proto: onnx.ModelProto, functions: list[onnx.FunctionProto]) -> None:
+    proto.opset_import.append(onnx.helper.make_opsetid("f", 1))
+    proto.graph.node[1].op_type, proto.graph.node[1].domain = "F", "f"
+    proto.functions.extend(functions)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (no_outputs, "no outputs"),
+        (no_opset, "no opset import for standard operators"),
+        (dangling_input, "Relu reads 'nowhere'"),
+        (dangling_output, "nothing produces the output 'nowhere'"),
+        (cycle, "cycle"),
+        (own_output, "cycle"),
+        (produced_twice, "'h' is produced twice"),
+        (unknown_domain, "'elsewhere'"),
+        (short_data, "'w' holds too few"),
+        (negative_dimension, "negative dimension"),
+        (huge_dimension, "'w' holds too few"),
+        (unknown_type, "no known data type"),
+        (endless_function, "call themselves"),
+        (exploding_functions, "expand to"),
+    ],
+)
+def test_refuses_unsound_models(tmp_path: Path, damage: Callable[[onnx.ModelProto], None], reason: str) -> None:
+    proto = proto_of()
+    damage(proto)
+    assert reason in refused(written(tmp_path / "m.onnx", proto))
+
+
+def test_sorts_nodes_that_are_out_of_order(tmp_path: Path) -> None:
+    proto = proto_of()
+    nodes = list(proto.graph.node)[::-1]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    model = files.load(written(tmp_path / "m.onnx", proto))
+    assert [node.op_type for node in model.graph] == ["MatMul", "Relu", "Add"]
+
+
+def test_a_subgraph_may_read_outer_values_only(tmp_path: Path) -> None:
+    source = """
+    <ir_version: 10, opset_import: ["" : 20]>
+    g (bool c, float[4] x) => (float[4] y) {
+        r = Relu(x)
+        y = If(c) <then_branch = a () => (float[4] t) { t = Abs(r) }, else_branch = b () => (float[4] e) { e = Neg(x) }>
+    }"""
+    proto = onnx.parser.parse_model(source)
+    files.load(written(tmp_path / "m.onnx", proto))
+    proto.graph.node[1].attribute[1].g.node[0].input[0] = "t"
+    assert "reads 't'" in refused(written(tmp_path / "m.onnx", proto))
