@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from ffc.compiler.rules import Rule
     from ffc.errors import CannotApplyError, FfcError, GateError, InputError, MissingError, UsageError
     from ffc.graph import ops
-    from ffc.graph.blocks import find as find_blocks
     from ffc.graph.files import load, save
+    from ffc.graph.finder import find as find_blocks
 
     __version__: str
 
@@ -65,7 +65,7 @@ def _find(name: str) -> Any:
     if name == "ops":
         return importlib.import_module("ffc.graph.ops")
     if name == "find_blocks":
-        return importlib.import_module("ffc.graph.blocks").find
+        return importlib.import_module("ffc.graph.finder").find
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'ffc' has no attribute {name!r}")
@@ -80,10 +80,12 @@ def _version() -> str:
         return "0+unknown"  # run from a checkout that is not installed
 
 
-def __getattr__(name: str) -> Any:
-    value = _find(name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # type checkers would take it that every name exists
+
+    def __getattr__(name: str) -> Any:
+        value = _find(name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

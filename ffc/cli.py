@@ -183,7 +183,7 @@ def _print_rich(renderable: Any) -> None:
     from rich.console import Console
 
     console = Console(highlight=False) if sys.stdout.isatty() else Console(width=_WIDTH, highlight=False)
-    console.print(renderable)
+    console.print(renderable, crop=False)
 
 
 @ffc.command()
@@ -252,9 +252,9 @@ def _pass_table(shown: list[dict[str, Any]]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table("pass", "contract", "what it does", "origin", box=SIMPLE_HEAD, pad_edge=False)
+    grid = Table("pass", "contract", "what it does", "origin", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for item in shown:
-        first = item["doc"].partition("\n")[0]
+        first = item["doc"].partition("\n")[0].replace("``", "")
         grid.add_row(*(Text(cell) for cell in (item["name"], item["contract"], first, item["origin"])))
     return grid
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,11 @@ from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes import common
 
 import ffc
-from ffc.compiler.rules import Match, Rule, Sample, apply, is_constant
+from ffc.compiler.rules import Match, Rule, Sample, apply, is_constant, is_scalar
 from ffc.graph.dim import Dim
 from ffc.graph.edit import Editor, constant
 from ffc.graph.shapes import Shapes
+from ffc.graph.trace import OPSET
 
 LOWEST = float(np.finfo(np.float32).min)
 """Stands for minus infinity in masks: a score with it added gets probability 0, and a row of nothing else stays finite."""
@@ -34,21 +35,31 @@ def _keep(op: Any, x: Any) -> Any:
     return x
 
 
-def _guarded(op: Any, scores: Any, keep: Any) -> Any:
-    probabilities = op.Softmax(op.Add(scores, op.Where(keep, 0.0, -np.inf)), axis=-1)
+def _guarded(op: Any, scores: Any, keep: Any, low: Any) -> Any:
+    probabilities = op.Softmax(op.Add(scores, op.Where(keep, 0.0, low)), axis=-1)
     return op.Where(op.IsNaN(probabilities), 0.0, probabilities)
 
 
-def _unguarded(op: Any, scores: Any, keep: Any) -> Any:
-    return op.Softmax(op.Add(scores, op.Where(keep, 0.0, LOWEST)), axis=-1)
+def _unguarded(op: Any, scores: Any, keep: Any, low: Any) -> Any:
+    return op.Softmax(op.Add(scores, op.Where(keep, 0.0, low)), axis=-1)
 
 
 def _guard_samples(random: np.random.Generator) -> Iterator[Sample]:
-    for batch, heads, tokens in ((1, 1, 3), (2, 4, 7)):
+    for batch, heads, tokens, low in ((1, 1, 3, -np.inf), (2, 4, 7, LOWEST)):
         keep = random.random((batch, 1, 1, tokens)) < 0.7
         keep[..., 0] = True  # a row masked throughout is allowed to differ
         scores = random.standard_normal((batch, heads, tokens, tokens)).astype(np.float32)
-        yield Sample({"scores": scores, "keep": keep})
+        yield Sample({"scores": scores, "keep": keep}, {"low": np.float32(low)})
+        yield Sample({"scores": scores, "keep": keep}, {"low": np.float32(np.nan)}, matches=False)
+        yield Sample({"scores": scores, "keep": keep}, {"low": np.full((1, 1, 1, tokens), low, np.float32)}, matches=False)
+
+
+def _is_low(match: Match) -> str | None:
+    return None if float(match.array("low").reshape(-1)[0]) < 0 else "what masks is not negative"
+
+
+def _finite(match: Match) -> Mapping[str, Any]:
+    return {"low": np.maximum(match.array("low"), np.float32(LOWEST))}
 
 
 def _cast(op: Any, x: Any, *, to: int) -> Any:
@@ -136,8 +147,8 @@ def _mul_samples(random: np.random.Generator) -> Iterator[Sample]:
 
 
 RULES = (
-    # Where(IsNaN(p), 0, p) around p = Softmax(scores + mask), with mask 0 or -inf: made finite, no NaN can arise
-    Rule("nan-guard", _guarded, _unguarded, _guard_samples, shared=True),
+    # Where(IsNaN(p), 0, p) around p = Softmax(scores + mask): with a mask made finite no NaN can arise
+    Rule("nan-guard", _guarded, _unguarded, _guard_samples, where=(is_scalar("low"), _is_low), bind=_finite, shared=True),
     Rule("cast-to-same", _cast, _keep, _cast_samples, where=(_same_type,)),
     Rule("transpose-nothing", _transpose, _keep, _transpose_samples, where=(_in_place,)),
     Rule("reshape-to-same", _reshape, _keep, _shape_samples, where=(_same_shape,)),
@@ -213,7 +224,7 @@ def _size(shapes: Shapes, value: ir.Value) -> int | None:
 
 def _evaluate(node: ir.Node, inputs: dict[str | None, np.ndarray]) -> np.ndarray | None:
     proto = ir.to_proto(node)
-    opset = [onnx.helper.make_opsetid("", ffc.OPSET)]
+    opset = [onnx.helper.make_opsetid("", OPSET)]
     infos = [onnx.helper.make_tensor_value_info(str(name), 0, None) for name in inputs]
     outputs = [onnx.helper.make_tensor_value_info(proto.output[0], 0, None)]
     graph = onnx.helper.make_graph([proto], "fold", infos, outputs)

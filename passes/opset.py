@@ -51,11 +51,11 @@ class Opset(ffc.Pass):
         if found == OPSET:
             return
         if found > OPSET:
-            raise ffc.errors.CannotApplyError(
+            raise ffc.CannotApplyError(
                 f"the model is at opset {found}, newer than {OPSET}; export it with opset_version={OPSET} or less"
             )
         if any(key[0] == "ffc" for key in model.functions):
-            raise ffc.errors.CannotApplyError(f"the model calls ffc functions at opset {found}; they need {OPSET}")
+            raise ffc.CannotApplyError(f"the model calls ffc functions at opset {found}; they need {OPSET}")
         # Deferred: the converter takes a while to import, and most commands never convert.
         from onnxscript import version_converter
 
@@ -64,9 +64,9 @@ class Opset(ffc.Pass):
             version_converter.convert_version(model, OPSET, fallback=True)
         except Exception as error:  # the converters raise whatever their adapters meet
             reason = " ".join(str(error).split())[:200]
-            raise ffc.errors.CannotApplyError(f"cannot convert opset {found} to {OPSET}: {reason}") from error
+            raise ffc.CannotApplyError(f"cannot convert opset {found} to {OPSET}: {reason}") from error
         if model.opset_imports.get("") != OPSET:
-            raise ffc.errors.CannotApplyError(
+            raise ffc.CannotApplyError(
                 f"cannot convert opset {found} to {OPSET}: an operator has no conversion; export at opset 18 or later"
             )
         model.ir_version = max(model.ir_version, MIN_IR_VERSION)
@@ -83,6 +83,6 @@ def _refuse_random(model: ir.Model) -> None:
             if tensor is not None and not tensor.numpy().any():
                 continue
         if node.op_type in _RANDOM or training is not None:
-            raise ffc.errors.CannotApplyError(
+            raise ffc.CannotApplyError(
                 f"{node.op_type} {node.name} draws random numbers; export the model in evaluation mode (model.eval())"
             )

@@ -15,8 +15,8 @@ from ffc.errors import CannotApplyError, UsageError
 from ffc.graph.blocks import Attention, Blocks, FeedForward, Product
 from ffc.graph.edit import Editor, constant, is_output, only_consumer
 from ffc.graph.ops import is_call
-from ffc.graph.shapes import infer
-from ffc.pruning import Importance, LayerPlan, Plan, by_norm, check, stamp, uniform
+from ffc.graph.shapes import Shapes, infer
+from ffc.pruning import Importance, LayerPlan, Plan, by_norm, check, uniform
 
 _HOW = "make one with `ffc plan MODEL --by norm --heads 0.5 --ffn 0.5 -o plan.json` and give prune{plan=plan.json}"
 
@@ -31,8 +31,8 @@ _ELEMENTWISE = frozenset(
 class Prune(ffc.Pass):
     """Slice away the attention heads and feed-forward units that a plan does not keep.
 
-    The plan is given, or made from an importance file or the norm of the weights, with `heads` and `ffn` saying how much to keep
-    in each layer. Without any of these, the plan that the model's metadata names, or that lies beside the model, is used.
+    The plan is given, or made from an importance file or the norm of the weights; `heads` and `ffn` then say how much
+    each layer keeps. Without any of these, the plan is used that the model's metadata name or that lies beside it.
     Layers may keep different numbers. Weights are copied, never changed in place: layers may share them.
     """
 
@@ -65,15 +65,16 @@ class Prune(ffc.Pass):
         """Slice every layer as the plan says."""
         blocks = ffc.find_blocks(model)
         plan = self._plan(model, blocks)
-        knife = _Knife(Editor(model))
+        editor, shapes = Editor(model), infer(model)
         for layer, kept in zip(blocks.layers, plan.layers, strict=True):
+            knife = _Knife(editor, layer.index)
             if layer.attention is not None and kept.heads is not None:
-                _cut_heads(knife, layer.attention, layer.index, kept, log)
+                _cut_heads(knife, layer.attention, kept, shapes, log)
             if layer.ffn is not None and kept.units is not None:
-                _cut_units(knife, layer.ffn, layer.index, kept, log)
+                _cut_units(knife, layer.ffn, kept, log)
         if not log.count:
             log.missed("plan", "it keeps every head and every unit")
-        # They name what was made for the model before, which the result is not.
+        # They name files made for the model before, which do not fit the result.
         model.metadata_props.pop("ffc.plan", None)
         model.metadata_props.pop("ffc.importance", None)
 
@@ -82,153 +83,177 @@ class Prune(ffc.Pass):
         masked = model.clone()
         blocks = ffc.find_blocks(masked)
         plan = self._plan(model, blocks)
-        knife = _Knife(Editor(masked))
+        editor = Editor(masked)
         for layer, kept in zip(blocks.layers, plan.layers, strict=True):
+            knife = _Knife(editor, layer.index)
             if layer.attention is not None and kept.heads is not None:
                 factors = _factors(layer.attention.heads, kept.heads, kept.head_scales)
-                knife.scale(layer.attention.attn_out, factors, layer.index)
+                knife.scale(layer.attention.attn_out, factors)
             if layer.ffn is not None and kept.units is not None:
                 factors = _factors(layer.ffn.units, kept.units, kept.unit_scales)
-                knife.scale(layer.ffn.ffn_out, factors, layer.index)
+                knife.scale(layer.ffn.ffn_out, factors)
         return masked
 
     def _plan(self, model: ir.Model, blocks: Blocks) -> Plan:
         """Return the plan asked for, checked against the model."""
         if not blocks.layers:
-            raise CannotApplyError("prune: no attention or feed-forward block was found in the model")
+            nearest = "".join(f"; {miss.where}: {miss.why}" for miss in blocks.unmatched[:1])
+            raise CannotApplyError(f"no encoder layer was found in the model{nearest}")
         if self.by is not None:
-            return stamp(uniform(by_norm(blocks), self.heads, self.ffn), blocks)
+            return uniform(by_norm(blocks), self.heads, self.ffn)
         path = self.plan or self.importance or _beside(model, "importance" if self._asked else "plan")
         if self._asked:
             scores = Importance.load(path)
             if reason := scores.mismatch(blocks):
-                raise CannotApplyError(f"prune: {path} was made for another model: {reason}; make it from this model")
-            return stamp(uniform(scores, self.heads, self.ffn), blocks)
+                raise CannotApplyError(f"{path} was made for another model: {reason}; make it from this model")
+            return uniform(scores, self.heads, self.ffn)
         plan = Plan.load(path)
         try:
             check(plan, blocks)
         except CannotApplyError as error:
-            raise CannotApplyError(f"prune: {path}: {error}") from error
+            raise CannotApplyError(f"{path}: {error}") from error
         return plan
 
 
 def _beside(model: ir.Model, kind: Literal["plan", "importance"]) -> Path:
-    """Return the plan or importance file that the model names in its metadata or that lies beside it."""
+    """Return the file that the model names in its metadata or that lies beside it, or say what to do."""
     place = model.meta.get("ffc.path")
     if place is None:
-        raise CannotApplyError(f"prune: no {kind} was given and the model comes from no file to look beside; {_HOW}")
-    folder = Path(place).parent
+        raise CannotApplyError(f"no {kind} was given and the model comes from no file to look beside; {_HOW}")
+    if found := _search(model, Path(place), kind):
+        return found
+    if kind == "plan" and (scores := _search(model, Path(place), "importance")):
+        raise CannotApplyError(
+            f"no plan beside {place}, only {scores.name}; say how much to keep: prune{{heads=0.5 ffn=0.5}}"
+        )
+    raise CannotApplyError(f"no {kind} was given, named in the model's metadata or found beside {place}; {_HOW}")
+
+
+def _search(model: ir.Model, place: Path, kind: Literal["plan", "importance"]) -> Path | None:
+    """Look for a file that belongs to the model at `place`."""
+    folder = place.parent
     named = model.metadata_props.get(f"ffc.{kind}")
     if named is not None:
         path = folder / named
-        if not path.resolve().is_relative_to(folder.resolve()):  # metadata may come from anywhere
+        if not path.resolve().is_relative_to(folder.resolve()):  # models come from anywhere, and so do their metadata
             raise CannotApplyError(
-                f"prune: the model's metadata name the {kind} '{named}' outside its folder; give {kind}="
+                f"the model's metadata name a {kind} outside its folder, '{named}'; give {kind}=PATH"
             )
         return path
     ending = ".json" if kind == "plan" else ".safetensors"
-    for name in (f"{Path(place).stem}.{kind}{ending}", f"{kind}{ending}"):
-        if (folder / name).is_file():
-            return folder / name
-    if kind == "plan" and "ffc.importance" in model.metadata_props or (folder / "importance.safetensors").is_file():
-        raise CannotApplyError(
-            f"prune: no plan beside {place}, only importance; say how much to keep, such as prune{{heads=0.5 ffn=0.5}}"
-        )
-    raise CannotApplyError(f"prune: no {kind} was given, named in the model's metadata or found beside {place}; {_HOW}")
+    names = (f"{place.stem}.{kind}{ending}", f"{kind}{ending}")
+    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def _cut_heads(knife: _Knife, attention: Attention, layer: int, kept: LayerPlan, log: ffc.Log) -> None:
+def _cut_heads(knife: _Knife, attention: Attention, kept: LayerPlan, shapes: Shapes, log: ffc.Log) -> None:
     """Keep the planned heads of one layer."""
     assert kept.heads is not None
     dropped = attention.heads - len(kept.heads)
-    log.note(f"layer {layer}: heads {len(kept.heads)} of {attention.heads}")
+    log.note(f"{knife.where}: heads {len(kept.heads)} of {attention.heads}")
     log.did("heads", dropped)
     log.did("head scales", len(kept.head_scales or ()))
     if dropped:
         if reason := _attention_obstacle(attention):
-            raise CannotApplyError(f"prune: layer {layer}: heads cannot be cut: {reason}")
+            raise CannotApplyError(f"{knife.where}: heads cannot be cut: {reason}")
+        _cut_mask(knife, attention, kept.heads, shapes)
         for product in {product.node: product for product in (attention.q, attention.k, attention.v)}.values():
-            knife.columns(product, _spread(kept.heads, attention.heads, product.matrix().shape[1]), layer)
-        _cut_mask(knife, attention, layer, kept.heads)
+            knife.columns(product, _spread(kept.heads, attention.heads, product.matrix().shape[1]))
         attention.core.attributes["heads"] = ir.AttrInt64("heads", len(kept.heads))
         attention.context.shape = None
+    if not dropped and kept.head_scales is None:
+        return
     rows = attention.attn_out.matrix().shape[0]
     scales = None if kept.head_scales is None else np.repeat(kept.head_scales, rows // attention.heads)
-    knife.rows(attention.attn_out, _spread(kept.heads, attention.heads, rows), scales, layer)
+    knife.rows(attention.attn_out, _spread(kept.heads, attention.heads, rows), scales)
 
 
-def _cut_units(knife: _Knife, ffn: FeedForward, layer: int, kept: LayerPlan, log: ffc.Log) -> None:
+def _cut_units(knife: _Knife, ffn: FeedForward, kept: LayerPlan, log: ffc.Log) -> None:
     """Keep the planned feed-forward units of one layer."""
     assert kept.units is not None
     dropped = ffn.units - len(kept.units)
-    log.note(f"layer {layer}: units {len(kept.units)} of {ffn.units}")
+    log.note(f"{knife.where}: units {len(kept.units)} of {ffn.units}")
     log.did("units", dropped)
     log.did("unit scales", len(kept.unit_scales or ()))
     if dropped:
         between = _reach(ffn)
         if reason := _ffn_obstacle(ffn, between):
-            raise CannotApplyError(f"prune: layer {layer}: units cannot be cut: {reason}")
+            raise CannotApplyError(f"{knife.where}: units cannot be cut: {reason}")
         for value in between:
             value.shape = None
-        knife.columns(ffn.ffn_in, np.asarray(kept.units), layer)
+        knife.columns(ffn.ffn_in, np.asarray(kept.units))
+    if not dropped and kept.unit_scales is None:
+        return
     scales = None if kept.unit_scales is None else np.asarray(kept.unit_scales)
-    knife.rows(ffn.ffn_out, np.asarray(kept.units), scales, layer)
+    knife.rows(ffn.ffn_out, np.asarray(kept.units), scales)
 
 
-def _cut_mask(knife: _Knife, attention: Attention, layer: int, heads: Sequence[int]) -> None:
-    """Take the kept heads of a mask that has one plane for each head."""
-    if attention.mask is None:
+def _cut_mask(knife: _Knife, attention: Attention, heads: Sequence[int], shapes: Shapes) -> None:
+    """Take the kept heads of a mask that has one plane for each head.
+
+    Raises:
+        CannotApplyError: If the number of its planes is not known, or neither 1 nor the number of heads.
+    """
+    if not is_call(attention.core, "AttentionMasked"):
         return
-    shape = infer(knife.editor.model).of(attention.mask)
-    axis = shape[1] if shape is not None and len(shape) == 4 else None
-    if axis == 1:
+    mask = attention.core.inputs[3]
+    assert mask is not None
+    shape = shapes.of(mask)
+    planes = shape[1] if shape is not None and len(shape) == 4 else None
+    if planes == 1:
         return
-    if axis != attention.heads:
-        known = "is unknown" if shape is None else f"is [{', '.join(map(str, shape))}]"
+    if planes != attention.heads:
+        known = "unknown" if shape is None else f"[{', '.join(map(str, shape))}]"
         raise CannotApplyError(
-            f"prune: layer {layer}: heads cannot be cut: the shape of the mask '{attention.mask.name}' {known}, expected "
-            f"[batch, 1 or {attention.heads}, tokens, tokens]"
+            f"{knife.where}: heads cannot be cut: the shape of the mask '{mask.name}' is {known}, "
+            f"expected [batch, 1 or {attention.heads}, tokens, tokens]"
         )
-    name = knife.editor.unique(f"{attention.mask.name}.pruned")
+    name = knife.editor.unique(f"{mask.name}.pruned")
     index = knife.editor.constant(np.asarray(heads, np.int64), f"{name}.heads")
-    gather = ir.node("Gather", [attention.mask, index], {"axis": 1}, name=name)
+    gather = ir.node("Gather", [mask, index], {"axis": 1}, name=name)
     gather.outputs[0].name = name
+    gather.outputs[0].type = mask.type
     knife.editor.graph.insert_before(attention.core, gather)
     attention.core.replace_input_with(3, gather.outputs[0])
 
 
 @dataclass(frozen=True)
 class _Knife:
-    """Replaces weights of products by parts of them."""
+    """Replaces weights of the products of one layer by parts of them."""
 
     editor: Editor
+    layer: int
 
-    def columns(self, product: Product, kept: np.ndarray, layer: int) -> None:
+    @property
+    def where(self) -> str:
+        """The layer, as errors and notes call it."""
+        return f"layer {self.layer}"
+
+    def columns(self, product: Product, kept: np.ndarray) -> None:
         """Keep columns of a product's weight [I, O] and of its bias."""
         weight = np.take(product.matrix(), kept, axis=1)
-        self._replace(product, product.weight, weight.T if product.transposed else weight, layer)
+        self._replace(product, product.weight, weight.T if product.transposed else weight)
         bias = constant(product.bias)
         if product.bias is not None and bias is None:
-            raise CannotApplyError(f"prune: layer {layer}, {product.role}: the bias '{product.bias.name}' is computed")
+            raise CannotApplyError(f"{self.where}, {product.role}: the bias '{product.bias.name}' is computed")
         if product.bias is not None and bias is not None and bias.size > 1:
-            self._replace(product, product.bias, np.take(bias, kept, axis=-1), layer)
+            self._replace(product, product.bias, np.take(bias, kept, axis=-1))
         for value in (product.node.outputs[0], product.out):
             value.shape = None
 
-    def rows(self, product: Product, kept: np.ndarray, scales: np.ndarray | None, layer: int) -> None:
+    def rows(self, product: Product, kept: np.ndarray, scales: np.ndarray | None) -> None:
         """Keep rows of a product's weight [I, O], each times its scale."""
         matrix = product.matrix()
         weight = np.take(matrix, kept, axis=0)
         if scales is not None:
             weight = (weight * scales[:, None]).astype(matrix.dtype)
-        self._replace(product, product.weight, weight.T if product.transposed else weight, layer)
+        self._replace(product, product.weight, weight.T if product.transposed else weight)
 
-    def scale(self, product: Product, factors: np.ndarray, layer: int) -> None:
+    def scale(self, product: Product, factors: np.ndarray) -> None:
         """Multiply groups of rows of a product's weight, as many groups as there are factors."""
         rows = product.matrix().shape[0]
-        self.rows(product, np.arange(rows), np.repeat(factors, rows // len(factors)), layer)
+        self.rows(product, np.arange(rows), np.repeat(factors, rows // len(factors)))
 
-    def _replace(self, product: Product, old: ir.Value, array: np.ndarray, layer: int) -> None:
+    def _replace(self, product: Product, old: ir.Value, array: np.ndarray) -> None:
         """Let the nodes of one product, and no others, read a new constant."""
         new = self.editor.constant(np.ascontiguousarray(array), f"{old.name}.pruned")
         places = [
@@ -239,7 +264,7 @@ class _Knife:
         ]
         if not places:
             raise CannotApplyError(
-                f"prune: layer {layer}, {product.role}: '{product.node.name}' reads '{old.name}' through other nodes; "
+                f"{self.where}, {product.role}: '{product.node.name}' reads '{old.name}' through other nodes; "
                 "run `clean` before"
             )
         for node, index in places:
@@ -314,11 +339,12 @@ def _single(value: ir.Value | None, between: Sequence[ir.Value]) -> bool:
 
 def _spread(kept: Sequence[int], heads: int, width: int) -> np.ndarray:
     """Return the columns that belong to the kept heads."""
-    return np.arange(width).reshape(heads, -1)[np.asarray(kept)].ravel()
+    columns: np.ndarray = np.arange(width).reshape(heads, -1)[np.asarray(kept)].ravel()
+    return columns
 
 
 def _factors(count: int, kept: Sequence[int], scales: Sequence[float] | None) -> np.ndarray:
     """Return a factor for each head or unit: its scale or 1 where it is kept, 0 elsewhere."""
-    factors = np.zeros(count)
+    factors: np.ndarray = np.zeros(count)
     factors[np.asarray(kept)] = 1.0 if scales is None else scales
     return factors

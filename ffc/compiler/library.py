@@ -25,7 +25,7 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
 def builtin_folder() -> Path:
-    """Return the folder of the built-in passes: ``ffc/passes`` if installed, ``passes`` beside ``ffc`` in a checkout."""
+    """Return the folder of the built-in passes: ``ffc/passes`` where installed, else ``passes`` beside ``ffc``."""
     package = Path(__file__).resolve().parent.parent
     installed = package / "passes"
     return installed if installed.is_dir() else package.parent / "passes"
@@ -75,7 +75,7 @@ class Library(Mapping[str, type[Pass]]):
         return sys.modules[self._passes[name].__module__]
 
     def add_folder(self, folder: Path, package: str = "ffc.passes") -> None:
-        """Add the passes of the ``.py`` files in `folder`, as modules of `package`; names that start with ``_`` are left out."""
+        """Add the passes of the ``.py`` files in `folder`, those named ``_*`` left out, as modules of `package`."""
         for file in sorted(folder.glob("[!_]*.py")):
             for kind in _defined(_load(file, f"{package}.{file.stem}")):
                 self._add(kind, f"built in ({folder.name}/{file.name})")

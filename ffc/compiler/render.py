@@ -89,7 +89,7 @@ def table(report: Report) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(box=SIMPLE_HEAD, pad_edge=False)
+    grid = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for index, column in enumerate(COLUMNS):
         grid.add_column(column, justify="left" if index < _TEXT_COLUMNS else "right")
     for row in _rows(report):
@@ -105,12 +105,12 @@ def terminal(report: Report) -> RenderableType:
     lines = [_counted_at(report), "", *(f"{name}: {text}" for name, text in _facts(report).items())]
     for name, remarks in _remarks(report):
         lines += ["", name, *(f"  {remark}" for remark in remarks)]
-    return Group(table(report), Text("\n".join(lines)))
+    return Group(table(report), Text("\n".join(["", *lines]), no_wrap=True, overflow="ignore"))
 
 
 def to_markdown(report: Report) -> str:
     """Write a report as Markdown."""
-    lines = [f"# {_title(report)}", ""]
+    lines = [f"# {_markdown(_title(report))}", ""]
     lines += [f"- {name}: {_markdown(text)}" for name, text in _facts(report).items()]
     rules = [":--" if index < _TEXT_COLUMNS else "--:" for index in range(len(COLUMNS))]
     lines += ["", f"| {' | '.join(COLUMNS)} |", f"| {' | '.join(rules)} |"]
@@ -196,7 +196,7 @@ def _facts(report: Report) -> dict[str, str]:
 def _verdict(verdict: Verdict) -> str:
     agreement = "" if verdict.agreement is None else f", agreement {verdict.agreement:.4f}"
     measured = f"difference {verdict.difference:.1e}, cosine {verdict.cosine:.6f}{agreement}"
-    return f"{measured} on {verdict.probes} probes, worst {verdict.worst} (wanted: {verdict.contract})"
+    return f"{measured} on {verdict.probes} probes, worst {verdict.worst} ({verdict.contract})"
 
 
 def _counted_at(report: Report) -> str:

@@ -17,6 +17,7 @@ import onnx
 import onnx_ir as ir
 
 from ffc.compiler.base import Log
+from ffc.graph import ops
 from ffc.graph.edit import Editor, constant, is_output
 from ffc.graph.trace import OPSET, Fragment, Program, trace
 
@@ -291,6 +292,7 @@ def apply(rules: Sequence[Rule], model: ir.Model, log: Log) -> int:
         by_root.setdefault((root.domain, root.op_type), []).append(rule)
     total = 0
     while True:
+        ops.register(model)  # shapes are read off the bodies of calls that the last sweep made
         editor = Editor(model)
         count = sum(_apply_at(node, by_root, editor, log) for node in list(model.graph))
         total += count

@@ -83,7 +83,7 @@ def parse(text: str, library: Source, sets: Mapping[str, str] | Sequence[str] = 
     Args:
         text: Passes separated by commas, each with its options in braces; ``./mine.py:Name`` names a pass by its file.
         library: Where the names are looked up.
-        sets: Further options as ``pass.option=value``, or as a mapping of ``pass.option`` to value. Each holds for every
+        sets: More options as ``pass.option=value``, or as a mapping of ``pass.option`` to value. Each holds for every
             pass of that name and wins over the braces.
 
     Returns:
@@ -203,8 +203,11 @@ def _value(source: Text, position: int, stops: str) -> tuple[list[Part], int]:
         part, position = _part(source, position, stops + ",")
         parts.append(part)
         if source.at(position) != ",":
-            return parts, position
+            break
         position += 1
+    if len(parts) > 1 and part == Part(""):
+        source.fail("trailing ','", position - 1)
+    return parts, position
 
 
 def _part(source: Text, position: int, stops: str) -> tuple[Part, int]:
@@ -284,10 +287,8 @@ def _build(kind: type[Pass], options: Options, source: Text, column: int) -> Pas
 
 def _convert(pass_name: str, name: str, wanted: Kind, given: Given) -> Any:
     where = f"option '{name}' of pass '{pass_name}'"
-    if given.parts[-1] == Part("") and not (wanted.is_tuple and len(given.parts) == 1):
-        given.source.fail(
-            f"trailing ',' in {where}" if given.parts[1:] else f"{where} has no value", given.value_column
-        )
+    if given.parts == [Part("")] and not wanted.is_tuple:
+        given.source.fail(f"{where} has no value", given.value_column)
     try:
         return read(given.parts, wanted)
     except ValueError:

@@ -130,11 +130,17 @@ def read(parts: Sequence[Part], kind: Kind) -> Any:
 
 def _read_one(text: str, members: Sequence[Any]) -> Any:
     """Read a scalar. An integer beside a float is told by its spelling, since 1 head is not a share of 1.0."""
-    from pydantic import TypeAdapter
+    from pydantic import PydanticUserError, TypeAdapter
 
     if int in members and float in members:
         members = [member for member in members if member is not (float if _INTEGER.fullmatch(text) else int)]
-    adapter: TypeAdapter[Any] = TypeAdapter(typing.Union[tuple(members)])  # noqa: UP007 - members is a list
+    kind: Any = typing.Union[tuple(members)]  # noqa: UP007 - members is a list
+    try:
+        adapter = TypeAdapter(kind)
+    except PydanticUserError as error:
+        raise UsageError(
+            f"an option cannot be of the type {kind}; use numbers, texts, paths or tuples of them"
+        ) from error
     return adapter.validate_strings(text)
 
 

@@ -22,7 +22,6 @@ class Product:
 
     Attributes:
         node: The node that holds the product.
-        x: Its input [..., I].
         weight: The constant [I, O], or [O, I] where `transposed`.
         transposed: Whether the weight is stored [O, I] (``Gemm`` with ``transB``).
         bias: The constant added, [O], or None.
@@ -32,13 +31,19 @@ class Product:
     """
 
     node: ir.Node
-    x: ir.Value
     weight: ir.Value
     transposed: bool
     bias: ir.Value | None
     out: ir.Value
     role: str = "other"
     columns: tuple[int, ...] | None = None
+
+    @property
+    def x(self) -> ir.Value:
+        """Its input [..., I], as the graph is now."""
+        value = self.node.inputs[0]
+        assert value is not None
+        return value
 
     def matrix(self) -> np.ndarray:
         """Return the weight as [I, O], of its own columns only."""
@@ -60,6 +65,11 @@ class Product:
         inner, outer = (int(size) for size in (reversed(shape.dims) if self.transposed else shape.dims))
         return inner, outer if self.columns is None else len(self.columns)
 
+    @property
+    def name(self) -> str:
+        """What reports and options call it: the name of its output."""
+        return self.out.name or self.node.name or "unnamed"
+
     def playing(self, role: str, columns: tuple[int, ...] | None = None) -> Product:
         """Return this product in a role."""
         return replace(self, role=role, columns=columns)
@@ -79,6 +89,7 @@ class Attention:
         masks: What is added to the scores (float) or selects them (bool), in order.
         core: The Softmax, the ``Attention`` node or the call.
         context: What `attn_out` reads, [B, S, heads * value_size].
+        guarded: Whether probabilities that are not numbers are replaced by 0, which a mask of minus infinity needs.
     """
 
     q: Product
@@ -90,6 +101,7 @@ class Attention:
     masks: tuple[ir.Value, ...]
     core: ir.Node
     context: ir.Value
+    guarded: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from ffc.graph.dim import Dim, Expr, evaluate, product
 from ffc.graph.shape_kernels import einsum_sizes
-from ffc.graph.shape_site import Fact, Shape, Site, UnknownError
+from ffc.graph.shape_site import ODDITIES, Fact, Shape, Site, UnknownError
 from ffc.graph.shapes import infer
 
 __all__ = ["Cost", "cost", "products"]
@@ -20,7 +20,7 @@ _UNCOUNTED = frozenset(
     LongformerAttention MoE PackedAttention PackedMultiHeadAttention QAttention QLinearConv QMoE RNN""".split()
 )
 
-_ODDITIES = (ArithmeticError, AttributeError, LookupError, TypeError, UnknownError, ValueError)
+_DOMAINS = frozenset(("", "ai.onnx", "com.microsoft"))
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def products(model: ir.Model, batch: int = 1, length: int = 128) -> list[tuple[i
     def visit(site: Site, outputs: Sequence[Fact]) -> None:
         if site.node.op_identifier() in model.functions or site.node.op_type in _UNCOUNTED:
             found.append((site.root, None))
-        elif site.node.op_type in _FORMULAS:
+        elif site.node.op_type in _FORMULAS and site.node.domain in _DOMAINS:
             found.append((site.root, _macs(site, outputs)))
         # Nothing is known of how often a branch or a loop body runs.
         found.extend((site.root, None) for node in _nested(site.node) if node.op_type in _FORMULAS.keys() | _UNCOUNTED)
@@ -127,7 +127,7 @@ def _nested(node: ir.Node) -> Iterator[ir.Node]:
 def _macs(site: Site, outputs: Sequence[Fact]) -> Dim | None:
     try:
         return _FORMULAS[site.node.op_type](site, outputs)
-    except _ODDITIES:
+    except ODDITIES:
         return None
 
 

@@ -14,6 +14,7 @@ __all__ += ["evaluate", "maximum", "minimum", "product", "symbol", "symbols"]
 _MAX_TERMS = 64
 _MAX_DEGREE = 32
 _MAX_DEPTH = 8
+_MAX_ATOMS = 512
 _MAX_COEFFICIENT = 2**63
 
 
@@ -187,6 +188,8 @@ def _build(total: Mapping[Monomial, int]) -> Dim:
     terms = [(monomial, coefficient) for monomial, coefficient in total.items() if coefficient]
     if len(terms) > _MAX_TERMS or any(len(m) > _MAX_DEGREE or abs(c) >= _MAX_COEFFICIENT for m, c in terms):
         raise DimTooLargeError("a dimension has grown too large to handle")
+    if sum(_weight(atom) for monomial, _ in terms for atom in monomial) > _MAX_ATOMS:
+        raise DimTooLargeError("a dimension has grown too large to handle")
     if not terms:
         return 0
     if len(terms) == 1 and not terms[0][0]:
@@ -203,11 +206,18 @@ def _term_text(monomial: Monomial, coefficient: int) -> str:
     return sign + "*".join(factors)
 
 
-def _call(op: str, args: tuple[Dim, ...]) -> Expr:
+def _call(op: str, args: tuple[Dim, ...]) -> Dim:
     made = Call(op, args)
     if _depth(made) > _MAX_DEPTH or len(args) > _MAX_TERMS:
         raise DimTooLargeError("a dimension is nested too deeply to handle")
-    return Expr((((made,), 1),))
+    return _build({(made,): 1})
+
+
+def _weight(atom: Atom) -> int:
+    """Return how many atoms there are in `atom`, those in its operands counted each time they occur."""
+    if isinstance(atom, Symbol):
+        return 1
+    return 1 + sum(_weight(inner) for arg in atom.args for monomial, _ in _terms(arg) for inner in monomial)
 
 
 def _depth(atom: Atom) -> int:

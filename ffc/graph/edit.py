@@ -125,6 +125,36 @@ class Editor:
         self._put([node], node.outputs[0], replaces, rule)
         return node.outputs[0]
 
+    def add(
+        self,
+        domain: str,
+        op_type: str,
+        inputs: Sequence[Any],
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        before: ir.Node,
+        hint: str,
+    ) -> ir.Value:
+        """Insert one node before another.
+
+        Args:
+            domain: Domain of the operator, empty for the default one.
+            op_type: The operator; it has one output.
+            inputs: A value, an array or literal, or None for each of its inputs.
+            attributes: Its attributes.
+            before: The node it is put in front of.
+            hint: Name of its output, made unique.
+
+        Returns:
+            Its output.
+        """
+        name = self.unique(hint)
+        args = [self._argument(item, f"{name}.{index}") for index, item in enumerate(inputs)]
+        node = ir.Node(domain, op_type, args, _attributes(attributes), num_outputs=1)
+        node.name, node.outputs[0].name = _mint(f"{name}/{op_type}", self._nodes), name
+        self.graph.insert_before(before, node)
+        return node.outputs[0]
+
     def _put(self, nodes: Sequence[ir.Node], result: ir.Value, replaces: ir.Value, rule: str) -> None:
         """Name `nodes`, put them where `replaces` is computed, their constants among the initializers, and swap `result` in."""
         before = replaces.producer()
@@ -143,8 +173,9 @@ class Editor:
             if rule:
                 node.metadata_props["ffc.rule"] = rule
             kept.append(node)
+        fresh = any(result in node.outputs for node in kept)
         self.graph.insert_before(before, kept)
-        self.replace(replaces, result)
+        self.replace(replaces, result, fresh=fresh)
 
     @cached_property
     def shapes(self) -> Shapes:
@@ -154,18 +185,25 @@ class Editor:
     def _argument(self, item: Any, hint: str) -> ir.Value | None:
         return item if item is None or isinstance(item, ir.Value) else self.constant(item, hint)
 
-    def replace(self, old: ir.Value, new: ir.Value) -> None:
-        """Let `new` stand wherever `old` did. A `new` without a name takes over name, type and shape; an output keeps its name."""
+    def replace(self, old: ir.Value, new: ir.Value, *, fresh: bool = False) -> None:
+        """Let `new` stand wherever `old` did, and remove what only `old` needed.
+
+        Args:
+            old: A computed value. If it is an output of the model, the output keeps its name.
+            new: What takes its place.
+            fresh: Whether `new` was made for this and shall take over name, type and shape.
+        """
         source = old.producer()
         taken = new.is_graph_input() or new.is_initializer() or new.is_graph_output()
         if old.is_graph_output() and taken:  # two names for one value: outputs need a node each
             assert source is not None
             copy = ir.Node("", "Identity", [new], num_outputs=1)
             self.graph.insert_before(source, copy)
-            new = copy.outputs[0]
+            new, fresh = copy.outputs[0], True
         ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=old.is_graph_output())
-        if new.name is None or new.is_graph_output():
-            old.name, new.name = None, old.name
+        if fresh or new.is_graph_output():
+            name, old.name = old.name, None
+            new.name = name
             new.type = old.type if new.type is None else new.type
             new.shape = old.shape if new.shape is None else new.shape
         if source is not None:

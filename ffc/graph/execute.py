@@ -26,7 +26,10 @@ def light_proto(model: ir.Model) -> tuple[bytes, dict[str, np.ndarray]]:
     """
     shell = model.clone()
     weights = {}
-    for name, value in shell.graph.initializers.items():
+    for name, value in list(shell.graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output():
+            del shell.graph.initializers[name]  # onnxruntime drops what nothing reads, and then misses it
+            continue
         tensor = value.const_value
         if tensor is None or tensor.nbytes <= _EMBEDDED_BYTES or tensor.dtype == ir.DataType.STRING:
             continue

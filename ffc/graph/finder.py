@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -142,14 +142,15 @@ class _Finder:
             raise _NotABlockError(f"keys have {keys.ndim} axes, not 4")
         q = self._columns(left, left.positions)
         k = self._columns(right, keys.transpose(0, 1, 3, 2))
-        weighted, value = self._weighted(core.outputs[0])
+        weighted, value, guarded = self._weighted(core.outputs[0])
         side = self._trace(value)
         v = self._columns(side, side.positions)
         if side.scale != 1:
             raise _NotABlockError("its values are scaled")
         out = self._merged(weighted, v.shape)
         split = [(left, q), (right, k), (side, v)]
-        return self._assemble(core, split, scale * left.scale * right.scale, masks, out.x, out)
+        found = self._assemble(core, split, scale * left.scale * right.scale, masks, out.x, out)
+        return replace(found, guarded=guarded)
 
     def _assemble(
         self,
@@ -211,15 +212,17 @@ class _Finder:
             node = producer(operands[0]) if operands else None
         return node is not None and node.op_type == "MatMul" and all(constant(v) is None for v in node.inputs)
 
-    def _weighted(self, value: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """Walk forward from the Softmax to the product with the values: its output and its other operand."""
+    def _weighted(self, value: ir.Value) -> tuple[ir.Value, ir.Value, bool]:
+        """Walk forward from the Softmax to the product with the values: its output, its other operand, and if a guard was met."""
+        guarded = False
         while True:
             users = [use.node for use in value.uses() if use.node.op_type != "IsNaN"]
             if len(users) != 1 or value.is_graph_output():
                 raise _NotABlockError("its probabilities are read by several nodes or are an output of the model")
             node = users[0]
             if node.op_type == "MatMul" and node.inputs[0] is value and node.inputs[1] is not None:
-                return node.outputs[0], node.inputs[1]
+                return node.outputs[0], node.inputs[1], guarded
+            guarded = guarded or node.op_type == "Where"
             if not (_is_nan_guard(node, value) or node.op_type == "Identity"):
                 raise _NotABlockError(f"{node.op_type} {node.name} stands between its probabilities and the values")
             value = node.outputs[0]
@@ -365,7 +368,7 @@ def _product(node: ir.Node) -> Product | None:
     out = node.outputs[0]
     if bias is None:
         bias, out = _bias(out, array.shape[1])
-    return Product(node, x, weight, False, bias, out)
+    return Product(node, weight, False, bias, out)
 
 
 def _gemm(node: ir.Node) -> Product | None:
@@ -376,7 +379,7 @@ def _gemm(node: ir.Node) -> Product | None:
         return None
     if bias is not None and (constant(bias) is None or constant(bias).ndim != 1):  # type: ignore[union-attr]
         return None
-    return Product(node, x, weight, bool(flags.get("transB", 0)), bias, node.outputs[0])
+    return Product(node, weight, bool(flags.get("transB", 0)), bias, node.outputs[0])
 
 
 def _bias(out: ir.Value, width: int) -> tuple[ir.Value | None, ir.Value]:

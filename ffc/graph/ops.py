@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from ffc.graph.trace import OPSET, Program, trace
 
-__all__ = ["DOMAIN", "FUNCTIONS", "PLAIN", "attribute", "is_call", "register"]
+__all__ = ["DOMAIN", "FUNCTIONS", "PLAIN", "attribute", "is_call", "parameters", "register"]
 
 DOMAIN = "ffc"
 VERSION = 1
@@ -146,6 +146,11 @@ def attribute(node: ir.Node, name: str) -> Any:
     """Return an attribute of a call, or the default that its function states."""
     attr = node.attributes.get(name)
     return (trace(FUNCTIONS[node.op_type]).attributes[name] if attr is None else attr).value
+
+
+def parameters(name: str) -> tuple[str, ...]:
+    """Return the names of a function's tensors, in order."""
+    return tuple(trace(FUNCTIONS[name]).inputs)
 
 
 def register(model: ir.Model) -> None:

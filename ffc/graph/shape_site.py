@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from ffc.graph.dim import Dim, at_least, maximum
 
-__all__ = ["MAX_INTS", "RULES", "Fact", "Out", "PartialShape", "Rule", "Shape", "Site", "UnknownError"]
+__all__ = ["MAX_INTS", "ODDITIES", "RULES", "Fact", "Out", "PartialShape", "Rule", "Shape", "Site", "UnknownError"]
 __all__ += ["broadcast", "broadcast_dim", "normal_axis", "op", "same", "tensor_ints"]
 
 Shape: TypeAlias = tuple[Dim, ...]
@@ -24,6 +24,10 @@ MAX_INTS = 64
 
 class UnknownError(Exception):
     """A rule asked for something that is not known; its node's outputs stay unknown."""
+
+
+# What a rule may run into on a graph that is not valid, such as an axis or an attribute that is not there.
+ODDITIES = (ArithmeticError, AttributeError, LookupError, TypeError, UnknownError, ValueError)
 
 
 @dataclass(frozen=True)

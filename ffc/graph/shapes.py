@@ -12,7 +12,17 @@ import ffc.graph.shape_elementwise
 import ffc.graph.shape_kernels
 import ffc.graph.shape_rules  # noqa: F401  (imported, as the two above, to fill the table of rules)
 from ffc.graph.dim import Dim, Expr, symbol
-from ffc.graph.shape_site import MAX_INTS, RULES, Fact, Out, PartialShape, Shape, Site, UnknownError, tensor_ints
+from ffc.graph.shape_site import (
+    MAX_INTS,
+    ODDITIES,
+    RULES,
+    Fact,
+    Out,
+    PartialShape,
+    Shape,
+    Site,
+    tensor_ints,
+)
 
 __all__ = ["Shapes", "Visit", "infer"]
 
@@ -22,9 +32,6 @@ Visit: TypeAlias = Callable[[Site, Sequence[Fact]], None]
 # A file of 2 kB can call functions 10^8 times: past these limits calls are not entered.
 _MAX_BODY_NODES = 20_000
 _MAX_CALL_DEPTH = 16
-
-# What a rule may run into on a graph that is not valid, such as an axis or an attribute that is not there.
-_ODDITIES = (ArithmeticError, AttributeError, LookupError, TypeError, UnknownError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -117,7 +124,7 @@ def _initial(value: ir.Value | None) -> Fact:
     try:
         shape = tuple(int(size) for size in tensor.shape.numpy())
         return Fact(shape, tensor.dtype, tensor_ints(tensor))
-    except (*_ODDITIES, OSError):
+    except (*ODDITIES, OSError):
         return Fact(None, value.dtype)
 
 
@@ -168,7 +175,7 @@ def _apply(site: Site) -> Sequence[Out]:
         return ()
     try:
         result = rule(site)
-    except _ODDITIES:
+    except ODDITIES:
         return ()
     return (result,) if isinstance(result, Out) else result
 
@@ -210,11 +217,16 @@ def _settled(walk: _Walk, scope: _Scope, value: ir.Value, out: Out) -> Fact:
         shape = tuple(b if a is None else a for a, b in zip(out.shape, recorded, strict=True))
     else:
         shape = out.shape
-    if shape is None:
+    if shape is None or _is_absurd(shape):
         return Fact(None, dtype)
     whole = tuple(_fresh(walk, f"{scope.path}{value.name}.{k}") if dim is None else dim for k, dim in enumerate(shape))
     fact = Fact(whole, dtype)
     return replace(fact, ints=out.ints) if _fits(whole, out.ints) else fact
+
+
+def _is_absurd(numbers: PartialShape) -> bool:
+    """Return whether a number does not fit into 64 bits: a hostile graph can square a size at every node."""
+    return any(isinstance(number, int) and abs(number) >= 2**63 for number in numbers)
 
 
 def _fresh(walk: _Walk, name: str) -> Expr:
@@ -234,6 +246,6 @@ def _recorded(walk: _Walk, value: ir.Value) -> PartialShape | None:
 
 def _fits(shape: Shape, ints: tuple[Dim, ...] | None) -> bool:
     """Return whether `ints` can be the contents of a tensor of rank <= 1 of this shape."""
-    if ints is None or len(shape) > 1 or len(ints) > MAX_INTS:
+    if ints is None or len(shape) > 1 or len(ints) > MAX_INTS or _is_absurd(ints):
         return False
     return len(ints) == 1 if not shape else shape[0] == len(ints)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +13,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ffc.errors import CannotApplyError, InputError, UsageError, nearest
-from ffc.graph import blocks as finder
 from ffc.graph.blocks import Blocks, Layer, Product
 from ffc.graph.files import load
+from ffc.graph.finder import find
 from ffc.pruning.importance import Importance, head_count, unit_count
 from ffc.pruning.score import METHODS, by_norm
 
@@ -25,7 +26,11 @@ FORMAT = "ffc.plan/1"
 Count = int | float | None
 """How much to keep in each layer: a number of heads or units, a share in (0, 1], or None for all."""
 
-_Index = Annotated[int, Field(ge=0)]
+# Lists will do for tuples; what they hold is strict, so that neither true nor 1.0 passes for 1.
+_Lax = Field(strict=False)
+_Index = Annotated[int, Field(ge=0, strict=True)]
+_Indices = Annotated[tuple[_Index, ...], _Lax]
+_Scales = Annotated[tuple[Annotated[float, Field(strict=True)], ...], _Lax]
 _ROLES = {"heads": ("q", "k", "v", "attn_out"), "units": ("ffn_in", "ffn_out")}
 _STRICT = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -46,12 +51,12 @@ class LayerPlan(BaseModel):
 
     model_config = _STRICT
 
-    heads: tuple[_Index, ...] | None = None
-    units: tuple[_Index, ...] | None = None
+    heads: _Indices | None = None
+    units: _Indices | None = None
     of_heads: _Index | None = None
     of_units: _Index | None = None
-    head_scales: tuple[float, ...] | None = None
-    unit_scales: tuple[float, ...] | None = None
+    head_scales: _Scales | None = None
+    unit_scales: _Scales | None = None
     fingerprints: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] = {}
 
     @model_validator(mode="after")
@@ -70,7 +75,7 @@ class Plan(BaseModel):
     model_config = _STRICT
 
     format: Literal["ffc.plan/1"] = "ffc.plan/1"
-    layers: Annotated[tuple[LayerPlan, ...], Field(min_length=1)]
+    layers: Annotated[tuple[LayerPlan, ...], Field(min_length=1, strict=False)]
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Plan:
@@ -193,15 +198,15 @@ def make_plan(
         raise UsageError("the plan would keep everything; say how much to keep, such as --heads 0.5 --ffn 0.5")
     if importance is None and by is None:
         raise UsageError(
-            "a plan needs scores: give `ffc plan MODEL --by norm`, which needs no data, or --importance with a file that "
-            "`ffc importance` makes"
+            "a plan needs scores: `ffc plan MODEL --by norm` takes them from the weights, and --importance from a file "
+            "that `ffc importance` makes"
         )
     if importance is not None and by is not None:
         raise UsageError(f"two sources of scores, --importance {importance} and --by {by}; give one")
     if by is not None and by not in METHODS:
         raise UsageError(f"cannot score by '{by}'{nearest(by, METHODS)}")
     scores = None if importance is None else Importance.load(importance)
-    blocks = finder.find(load(model_path))
+    blocks = find(load(model_path))
     if scores is None:
         scores = by_norm(blocks)
     if reason := scores.mismatch(blocks):
@@ -217,7 +222,7 @@ def _check_kept(part: str, kept: Sequence[int] | None, of: int | None, scales: S
         return
     if not kept:
         raise ValueError(f"keeps no {part}, which empties the layer")
-    if any(a >= b for a, b in zip(kept, kept[1:], strict=False)):
+    if any(a >= b for a, b in itertools.pairwise(kept)):
         raise ValueError(f"lists {part} unsorted or twice, expected ascending")
     if of is not None and kept[-1] >= of:
         raise ValueError(f"keeps {part[:-1]} {kept[-1]} of {of}, which is out of range")

@@ -144,7 +144,7 @@ def test_sets_supply_a_required_option() -> None:
         ("prune{scale=2}", "option 'scale' of pass 'prune' is '2' at column 13 of 'prune{scale=2}'; wanted: true or false"),
         ("int8{cosine=2}", "pass 'int8' at column 1 of 'int8{cosine=2}': cosine is at most 1"),
         ("int8{cosine=}", "option 'cosine' of pass 'int8' has no value at column 13 of 'int8{cosine=}'"),
-        ("int8{skip=a,}", "trailing ',' in option 'skip' of pass 'int8' at column 11 of 'int8{skip=a,}'"),
+        ("int8{skip=a,}", "trailing ',' at column 12 of 'int8{skip=a,}'"),
         ("fuse{expect=1", "unclosed '{' at column 5 of 'fuse{expect=1'"),
         ("fuse}", "stray '}' at column 5 of 'fuse}'"),
         ("fuse{}}", "stray '}' at column 7 of 'fuse{}}'"),
@@ -160,7 +160,7 @@ def test_sets_supply_a_required_option() -> None:
         ("fuse{expect={1}}", "misplaced '{' at column 13 of 'fuse{expect={1}}'"),
         ("fuse{{", "misplaced '{' at column 6 of 'fuse{{'"),
         ("fuse{expect=1 expect=2}", "option 'expect' is given twice, again at column 15 of 'fuse{expect=1 expect=2}'"),
-        ("fuse{expect=1, a=2}", "trailing ',' in option 'expect' of pass 'fuse' at column 13 of 'fuse{expect=1, a=2}'"),
+        ("fuse{expect=1, a=2}", "trailing ',' at column 14 of 'fuse{expect=1, a=2}'"),
         ("fuse{expect=1 ,a=2}", "misplaced ',' (options are separated by spaces) at column 15 of 'fuse{expect=1 ,a=2}'"),
         ('int8{note="a}', "unclosed '\"' at column 11 of 'int8{note=\"a}'"),
         ('int8{note="a\\', "unclosed '\"' at column 11 of 'int8{note=\"a\\\\'"),
@@ -203,6 +203,16 @@ def test_types_that_cannot_be_resolved_are_an_error() -> None:
 
     with pytest.raises(UsageError, match=r"the type 'Nowhere' of option 'what' of pass 'broken' cannot be resolved"):
         spec.kinds(Broken)
+
+
+def test_types_that_have_no_text_form_are_an_error() -> None:
+    @dataclass(frozen=True)
+    class Odd(Step):
+        name = "odd"
+        what: ir.Model = option("a model", default=None)
+
+    with pytest.raises(UsageError, match=r"^an option cannot be of the type <class 'onnx_ir.*Model'>; use numbers"):
+        spec.parse("odd{what=1}", Library(odd=Odd))
 
 
 def test_options_are_listed_with_those_of_the_base() -> None:

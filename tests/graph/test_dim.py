@@ -114,6 +114,10 @@ def test_runaway_expressions_are_refused() -> None:
         product([S] * 100)
     with pytest.raises(DimTooLargeError):
         product(symbol(f"a{i}") + symbol(f"b{i}") for i in range(10))
+    wide: Dim = S
+    with pytest.raises(DimTooLargeError):
+        for _ in range(4):
+            wide = sum((wide + 1) // prime for prime in (3, 5, 7, 11, 13, 17, 19))
     nested: Dim = S
     with pytest.raises(DimTooLargeError):
         for _ in range(20):

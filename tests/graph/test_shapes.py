@@ -92,7 +92,7 @@ OPERATORS = {
         n = Constant<value_ints=[0, 0, 4, -1]>() v = Reshape(x, n) f = Flatten<axis=2>(v)
         g = Flatten<axis=-1>(v)
     """,
-    "reshape_scalar": "s = Shape<start=1, end=2>(x) e = Constant<value_ints=[0]>() r = Squeeze(s, c0) b = Unsqueeze(r, c0)",
+    "reshape_scalar": "s = Shape<start=1, end=2>(x) r = Squeeze(s, c0) b = Unsqueeze(r, c0) y = Expand(one, b)",
     "squeeze": "u = Unsqueeze(x, cm1) v = Squeeze(u, cm1) w = Unsqueeze(one, c0) z = Squeeze(w)",
     "concat_split": """
         c = Concat<axis=1>(x, x) d = Concat<axis=-1>(x, x) a, b = Split<axis=2, num_outputs=2>(d)
@@ -314,8 +314,11 @@ def test_a_function_that_calls_itself_ends() -> None:
     assert infer(model).of(next(iter(model.graph)).outputs[0]) is None
 
 
-def test_growing_dimensions_end_as_unknown() -> None:
-    steps = ["t0 = Concat<axis=1>(ids, ids)"]
+@pytest.mark.parametrize(
+    "start", ["t0 = Concat<axis=1>(ids, ids)", "k = Constant<value_ints=[9, 9]>() t0 = Expand(one, k)"]
+)
+def test_growing_dimensions_end_as_unknown(start: str) -> None:
+    steps = [start]
     for i in range(40):
         steps.append(f"f{i} = Flatten<axis=0>(t{i}) s{i} = Shape(f{i}) t{i + 1} = Tile(f{i}, s{i})")
     shapes = infer(build(" ".join(steps)))

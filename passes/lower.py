@@ -1,0 +1,148 @@
+"""Replace the calls of ``ffc`` functions by the operators of a target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+import ffc
+from ffc.compiler.lowerings import Lowering, choose
+from ffc.graph.edit import Editor
+
+
+def _norm(op: Any, x: Any, gamma: Any, beta: Any, epsilon: Any) -> Any:
+    # Centred, the root mean square is the deviation. onnxruntime's CPU kernel for that is several times as fast as its
+    # kernels for LayerNormalization and SkipLayerNormalization.
+    centred = op.Sub(x, op.ReduceMean(x, [-1]))
+    return op.Add(op.RMSNormalization(centred, gamma, axis=-1, epsilon=epsilon), beta)
+
+
+def norm_rms(op: Any, x: Any, gamma: Any, beta: Any, *, epsilon: float) -> Any:
+    """`Norm` through RMSNormalization."""
+    return _norm(op, x, gamma, beta, epsilon)
+
+
+def add_norm_rms(op: Any, x: Any, skip: Any, gamma: Any, beta: Any, *, epsilon: float) -> Any:
+    """`AddNorm` through RMSNormalization."""
+    return _norm(op, op.Add(x, skip), gamma, beta, epsilon)
+
+
+def embed_rms(
+    op: Any, ids: Any, types: Any, positions: Any, word: Any, type_table: Any, position: Any, gamma: Any, beta: Any,
+    *, epsilon: float,
+) -> Any:  # fmt: skip
+    """`Embed` through RMSNormalization."""
+    total = op.Add(op.Add(op.Gather(word, ids), op.Gather(type_table, types)), op.Gather(position, positions))
+    return _norm(op, total, gamma, beta, epsilon)
+
+
+def embed_int8_rms(
+    op: Any, ids: Any, types: Any, positions: Any, word: Any, word_scale: Any, type_table: Any, type_scale: Any,
+    position: Any, position_scale: Any, gamma: Any, beta: Any, *, epsilon: float,
+) -> Any:  # fmt: skip
+    """`EmbedInt8` through RMSNormalization."""
+    rows = ffc.ops.GatherInt8
+    total = op.Add(rows(op, word, word_scale, ids), rows(op, type_table, type_scale, types))
+    return _norm(op, op.Add(total, rows(op, position, position_scale, positions)), gamma, beta, epsilon)
+
+
+def attention_kernel(op: Any, q: Any, k: Any, v: Any, *, heads: int, scale: float) -> Any:
+    """`Attention` as the operator of opset 23."""
+    return op.Attention(q, k, v, q_num_heads=heads, kv_num_heads=heads, scale=scale)
+
+
+def attention_masked_kernel(op: Any, q: Any, k: Any, v: Any, mask: Any, *, heads: int, scale: float) -> Any:
+    """`AttentionMasked` as the operator of opset 23."""
+    return op.Attention(q, k, v, mask, q_num_heads=heads, kv_num_heads=heads, scale=scale)
+
+
+def linear_int8_kernel(op: Any, x: Any, w: Any, w_scale: Any, b: Any) -> Any:
+    """`LinearInt8` as onnxruntime's fused product."""
+    return op.ms.DynamicQuantizeMatMul(x, w, w_scale, None, b)
+
+
+def linear_int8_relu_kernel(op: Any, x: Any, w: Any, w_scale: Any, b: Any) -> Any:
+    """`LinearInt8Relu` as onnxruntime's fused product and Relu."""
+    return op.Relu(linear_int8_kernel(op, x, w, w_scale, b))
+
+
+def linear_int8_gelu_kernel(
+    op: Any, x: Any, w: Any, w_scale: Any, b: Any, *, approximate: str = "none"
+) -> Any:
+    """`LinearInt8Gelu` as onnxruntime's fused product and Gelu."""
+    return op.Gelu(linear_int8_kernel(op, x, w, w_scale, b), approximate=approximate)
+
+
+LOWERINGS = (
+    Lowering("Norm", "rms-norm", "cpu", norm_rms),
+    Lowering("AddNorm", "rms-norm", "cpu", add_norm_rms),
+    Lowering("Embed", "rms-norm", "cpu", embed_rms),
+    Lowering("EmbedInt8", "rms-norm", "cpu", embed_int8_rms),
+    Lowering("Attention", "attention-23", "cpu", attention_kernel),
+    Lowering("AttentionMasked", "attention-23", "cpu", attention_masked_kernel),
+    Lowering("LinearInt8", "dynamic-quantize-matmul", "cpu", linear_int8_kernel),
+    Lowering("LinearInt8Relu", "dynamic-quantize-matmul", "cpu", linear_int8_relu_kernel),
+    Lowering("LinearInt8Gelu", "dynamic-quantize-matmul", "cpu", linear_int8_gelu_kernel),
+)
+"""The first entry for a function and target is taken; a function without one is written as its body."""
+
+
+@dataclass(frozen=True)
+class Lower(ffc.Pass):
+    """Replace every call of an ``ffc`` function by what suits the target; every compile ends with this.
+
+    1. ``target=cpu`` takes the kernels of onnxruntime's CPU provider named in its table of lowerings, and bodies for the rest.
+    2. ``target=portable`` takes the bodies, so that every operator is a standard one; that is checked.
+    3. Equal nodes are merged, and what exporters noted on nodes for debugging is dropped.
+
+    No ``ffc`` function is left. Outputs stay equal; once there are int8 products, that is proved on their fp32 meaning, and the result as a
+    whole is held to the budget of int8.
+    """
+
+    name = "lower"
+
+    target: Literal["cpu", "portable"] = ffc.option("what to write: kernels of onnxruntime's CPU provider, or standard operators alone", default="cpu")
+
+    def run(self, model: ir.Model, log: ffc.Log) -> None:
+        """See `ffc.Pass.run`."""
+        editor = Editor(model)
+        for node in list(model.graph):
+            if not ffc.ops.is_call(node):
+                continue
+            chosen = choose(LOWERINGS, node.op_type, self.target)
+            program = ffc.ops.FUNCTIONS[node.op_type] if chosen is None else chosen.program
+            inputs = dict(zip(ffc.ops.parameters(node.op_type), node.inputs, strict=True))
+            editor.splice(program, inputs, node.attributes, replaces=node.outputs[0])
+            log.did(f"{node.op_type} as {'its body' if chosen is None else chosen.name}")
+        if any(node.domain == "com.microsoft" for node in model.graph):
+            model.opset_imports["com.microsoft"] = 1
+        if log.count:
+            common.DeduplicateInitializersPass()(model)
+            common.CommonSubexpressionEliminationPass()(model)
+        if self.target == "portable":
+            _check_portable(model)
+        _strip(model, log)
+
+
+def _strip(model: ir.Model, log: ffc.Log) -> None:
+    """Drop what exporters and rules noted on nodes and values; it is bulky and may hold paths of the machine."""
+    noted = [item for node in model.graph for item in (node, *node.outputs) if item.metadata_props]
+    noted += [value for value in (*model.graph.inputs, *model.graph.initializers.values()) if value.metadata_props]
+    for item in noted:
+        item.metadata_props.clear()
+    for node in model.graph:
+        node.doc_string = None
+    log.did("debugging notes", len(noted))
+
+
+def _check_portable(model: ir.Model) -> None:
+    for node in model.graph.all_nodes():
+        if node.domain or not onnx.defs.has(node.op_type):
+            raise ffc.CannotApplyError(
+                f"{node.domain or 'ai.onnx'}.{node.op_type} {node.name} is no standard operator, so the result would not be portable; "
+                "compile from the original export, or use target=cpu"
+            )
