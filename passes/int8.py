@@ -12,7 +12,7 @@ from ffc.errors import nearest
 from ffc.graph.blocks import ROLES, Product
 from ffc.graph.edit import Editor, constant
 
-FUNCTIONS = {"LinearRelu": "LinearInt8Relu", "LinearGelu": "LinearInt8Gelu"}
+ACTIVATIONS = {"LinearRelu": "Relu", "LinearGelu": "Gelu"}
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,9 @@ class Int8(ffc.Pass):
     """Turn products with a constant weight into int8 products.
 
     1. Weights are stored as int8, symmetric, with one scale per output column.
-    2. Their input is quantised when the model runs, with one scale for the whole tensor (``DynamicQuantizeLinear``).
+    2. Their input is quantised when the model runs, with one scale for the whole tensor (``DynamicQuantizeLinear``). For the roles in
+       `rows` each row (token) is divided by its largest magnitude first: a few operators more, and far more accurate where tokens
+       differ as much as they do before the second product of a feed-forward network.
     3. Products of two activations, Q·K and probabilities·V, stay in fp32, and so do norms and activations.
     4. `embeddings` stores embedding tables as int8 too, with one scale per row.
 
@@ -32,6 +34,7 @@ class Int8(ffc.Pass):
     needs = ("opset",)
 
     skip: tuple[str, ...] = ffc.option("products to leave in fp32, by role (q, k, v, attn_out, ffn_in, ffn_out, head) or name", default=())
+    rows: tuple[str, ...] = ffc.option("roles whose input is scaled row by row before it is quantised", default=("ffn_out",))
     embeddings: bool = ffc.option("store embedding tables as int8 too", default=False)
     cosine: float = ffc.option("least mean cosine between output vectors before and after", default=0.95)
     agreement: float = ffc.option("least share of rows whose largest output stays the largest", default=0.0)
@@ -51,7 +54,7 @@ class Int8(ffc.Pass):
             if reason:
                 log.missed(f"{product.role} {product.name}", reason)
                 continue
-            _quantise(product, editor)
+            _quantise(product, editor, by_row=product.role in self.rows)
             log.did(product.role)
         if self.embeddings:
             _quantise_embeddings(editor, log)
@@ -60,6 +63,9 @@ class Int8(ffc.Pass):
             log.note(f"Q·K and probabilities·V of {attentions} attentions stay fp32: products of two activations")
 
     def _check_names(self, products: tuple[Product, ...]) -> None:
+        for role in self.rows:
+            if role not in ROLES:
+                raise ffc.UsageError(f"rows={role} names no role{nearest(role, ROLES)}")
         known = {product.name for product in products}
         for name in self.skip:
             if name not in ROLES and name not in known:
@@ -93,12 +99,13 @@ def quantise_columns(weight: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndar
     return np.clip(np.rint(weight / scale), -127, 127).astype(np.int8), scale
 
 
-def _quantise(product: Product, editor: Editor) -> None:
+def _quantise(product: Product, editor: Editor, *, by_row: bool) -> None:
     weight, scale = quantise_columns(np.ascontiguousarray(product.matrix()), axis=0)
     bias = product.vector()
     bias = np.zeros(weight.shape[1], np.float32) if bias is None else bias
     fused = product.node if product.node.domain == "ffc" else None
-    function = "LinearInt8" if fused is None else FUNCTIONS.get(fused.op_type, "LinearInt8")
+    activation = "" if fused is None else ACTIVATIONS.get(fused.op_type, "")
+    function = f"LinearInt8{'Rows' if by_row else ''}{activation}"
     attributes = {} if fused is None else fused.attributes
     editor.call(function, [product.x, weight, scale.reshape(-1), bias], attributes, replaces=product.out, rule="int8")
 

@@ -61,8 +61,9 @@ def attention_masked_kernel(op: Any, q: Any, k: Any, v: Any, mask: Any, *, heads
 
 
 def linear_int8_kernel(op: Any, x: Any, w: Any, w_scale: Any, b: Any) -> Any:
-    """`LinearInt8` as onnxruntime's fused product."""
-    return op.ms.DynamicQuantizeMatMul(x, w, w_scale, None, b)
+    """`LinearInt8` as onnxruntime's fused product; products of the same input come to share its quantisation."""
+    x_int8, x_scale, x_zero = op.DynamicQuantizeLinear(x, outputs=3)
+    return op.ms.MatMulIntegerToFloat(x_int8, w, x_scale, w_scale, x_zero, None, b)
 
 
 def linear_int8_relu_kernel(op: Any, x: Any, w: Any, w_scale: Any, b: Any) -> Any:
@@ -77,6 +78,26 @@ def linear_int8_gelu_kernel(
     return op.Gelu(linear_int8_kernel(op, x, w, w_scale, b), approximate=approximate)
 
 
+def linear_int8_rows_kernel(op: Any, x: Any, w: Any, w_scale: Any, b: Any) -> Any:
+    """`LinearInt8Rows` as onnxruntime's fused product."""
+    rows = ffc.ops.largest(op, x)
+    x_int8, x_scale, x_zero = op.DynamicQuantizeLinear(op.Div(x, rows), outputs=3)
+    product = op.ms.MatMulIntegerToFloat(x_int8, w, x_scale, w_scale, x_zero)
+    return op.Add(op.Mul(product, rows), b)
+
+
+def linear_int8_rows_relu_kernel(op: Any, x: Any, w: Any, w_scale: Any, b: Any) -> Any:
+    """`LinearInt8RowsRelu` as onnxruntime's fused product and Relu."""
+    return op.Relu(linear_int8_rows_kernel(op, x, w, w_scale, b))
+
+
+def linear_int8_rows_gelu_kernel(
+    op: Any, x: Any, w: Any, w_scale: Any, b: Any, *, approximate: str = "none"
+) -> Any:
+    """`LinearInt8RowsGelu` as onnxruntime's fused product and Gelu."""
+    return op.Gelu(linear_int8_rows_kernel(op, x, w, w_scale, b), approximate=approximate)
+
+
 LOWERINGS = (
     Lowering("Norm", "rms-norm", "cpu", norm_rms),
     Lowering("AddNorm", "rms-norm", "cpu", add_norm_rms),
@@ -84,9 +105,12 @@ LOWERINGS = (
     Lowering("EmbedInt8", "rms-norm", "cpu", embed_int8_rms),
     Lowering("Attention", "attention-23", "cpu", attention_kernel),
     Lowering("AttentionMasked", "attention-23", "cpu", attention_masked_kernel),
-    Lowering("LinearInt8", "dynamic-quantize-matmul", "cpu", linear_int8_kernel),
-    Lowering("LinearInt8Relu", "dynamic-quantize-matmul", "cpu", linear_int8_relu_kernel),
-    Lowering("LinearInt8Gelu", "dynamic-quantize-matmul", "cpu", linear_int8_gelu_kernel),
+    Lowering("LinearInt8", "matmul-integer-to-float", "cpu", linear_int8_kernel),
+    Lowering("LinearInt8Relu", "matmul-integer-to-float", "cpu", linear_int8_relu_kernel),
+    Lowering("LinearInt8Gelu", "matmul-integer-to-float", "cpu", linear_int8_gelu_kernel),
+    Lowering("LinearInt8Rows", "matmul-integer-to-float", "cpu", linear_int8_rows_kernel),
+    Lowering("LinearInt8RowsRelu", "matmul-integer-to-float", "cpu", linear_int8_rows_relu_kernel),
+    Lowering("LinearInt8RowsGelu", "matmul-integer-to-float", "cpu", linear_int8_rows_gelu_kernel),
 )
 """The first entry for a function and target is taken; a function without one is written as its body."""
 

@@ -13,18 +13,12 @@ import onnx_ir as ir
 import ffc
 from ffc.errors import CannotApplyError, UsageError
 from ffc.graph.blocks import Attention, Blocks, FeedForward, Product
-from ffc.graph.edit import Editor, constant, is_output, only_consumer
+from ffc.graph.edit import Editor, constant, only_consumer
 from ffc.graph.ops import is_call
 from ffc.graph.shapes import Shapes, infer
 from ffc.pruning import Importance, LayerPlan, Plan, by_norm, check, uniform
 
 _HOW = "make one with `ffc plan MODEL --by norm --heads 0.5 --ffn 0.5 -o plan.json` and give prune{plan=plan.json}"
-
-_ELEMENTWISE = frozenset(
-    "Abs Add Cast Clip Div Elu Erf Exp FastGelu Gelu HardSigmoid HardSwish Identity LeakyRelu Max Min Mish Mul Neg Pow "
-    "QuickGelu Relu Selu Sigmoid Softplus Sqrt Sub Swish Tanh".split()
-)
-"""Operators that treat every unit alike, provided that what else they read is a single number."""
 
 
 @dataclass(frozen=True)
@@ -175,12 +169,9 @@ def _cut_units(knife: _Knife, ffn: FeedForward, kept: LayerPlan, log: ffc.Log) -
     log.did("units", dropped)
     log.did("unit scales", len(kept.unit_scales or ()))
     if dropped:
-        between = _reach(ffn)
-        if reason := _ffn_obstacle(ffn, between):
-            raise CannotApplyError(f"{knife.where}: units cannot be cut: {reason}")
-        for value in between:
-            value.shape = None
         knife.columns(ffn.ffn_in, np.asarray(kept.units))
+        for value in _between(ffn.ffn_in.out, ffn.ffn_out.node):
+            value.shape = None
     if not dropped and kept.unit_scales is None:
         return
     scales = None if kept.unit_scales is None else np.asarray(kept.unit_scales)
@@ -300,41 +291,13 @@ def _leads_to(product: Product, consumer: ir.Node) -> bool:
     return only_consumer(product.out) is consumer
 
 
-def _reach(ffn: FeedForward) -> list[ir.Value]:
-    """Return the values computed from the first product of a feed-forward network up to its second product."""
-    found = [ffn.ffn_in.out]
+def _between(start: ir.Value, end: ir.Node) -> list[ir.Value]:
+    """Return the values on the way from `start` to the node `end`; the finder saw to it that all ways lead there."""
+    found = [start]
     for value in found:  # grows while it is walked
-        for use in value.uses():
-            if use.node is not ffn.ffn_out.node and use.node.op_type in _ELEMENTWISE:
-                found += [output for output in use.node.outputs if output not in found]
+        nodes = {use.node for use in value.uses()} - {end}
+        found += [output for node in nodes for output in node.outputs if output not in found]
     return found
-
-
-def _ffn_obstacle(ffn: FeedForward, between: Sequence[ir.Value]) -> str | None:
-    """Say why units cannot be cut from a feed-forward network, or None if they can."""
-    start, end = ffn.ffn_in, ffn.ffn_out
-    inner = start.node.outputs[0]
-    if start.columns is not None or end.columns is not None:
-        return "ffn_in or ffn_out is part of a fused product that `fuse` did not split"
-    if inner is not start.out and only_consumer(inner) is not start.out.producer():
-        return f"the product '{start.node.name}' is used elsewhere before its bias is added"
-    for value in between:
-        if is_output(value):
-            return f"'{value.name}' is an output of the model"
-        for use in value.uses():
-            if use.node is end.node and value is end.x:
-                continue
-            if use.node.op_type not in _ELEMENTWISE or not all(_single(v, between) for v in use.node.inputs):
-                return f"'{value.name}' is also used by '{use.node.name}' ({use.node.op_type})"
-    return None
-
-
-def _single(value: ir.Value | None, between: Sequence[ir.Value]) -> bool:
-    """Whether an operand is absent, computed from the units one by one, or a single number."""
-    if value is None or value in between:
-        return True
-    array = constant(value)
-    return array is not None and array.size == 1
 
 
 def _spread(kept: Sequence[int], heads: int, width: int) -> np.ndarray:

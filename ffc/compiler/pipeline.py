@@ -134,7 +134,7 @@ def compile(
 
 def _open(model: str | Path | ir.Model) -> ir.Model:
     if isinstance(model, ir.Model):
-        return model.clone()
+        return _clone(model)
     loaded = files.load(model)
     loaded.meta["ffc.path"] = Path(model)
     return loaded
@@ -187,14 +187,19 @@ def _step(item: Pass, needed_by: str | None, stage: _Stage, steps: list[Step], p
     return stage, Step(text, needed_by, log.done, log.notes, _skipped(log), spent, seconds, verdict)
 
 
+def _clone(model: ir.Model) -> ir.Model:
+    clone = model.clone()
+    clone.meta.update(model.meta)  # where the model came from, which a clone forgets
+    return clone
+
+
 def _located(name: str, message: str) -> str:
     return message if message.startswith(f"pass '{name}'") else f"pass '{name}': {message}"
 
 
 def _run(item: Pass, model: ir.Model, log: Log) -> ir.Model:
     """Run a pass on a clone of `model` and return the clone, tidied and checked."""
-    clone = model.clone()
-    clone.meta.update(model.meta)
+    clone = _clone(model)
     item.run(clone, log)
     if log.count:
         tidy(clone)
@@ -234,7 +239,7 @@ def _prove(item: Pass, text: str, stage: _Stage, after: ir.Model, prover: Prover
             prover.judge(stage.budget, stage.last_fp32, outputs, f"{text}, held to the budget of int8")
         return replace(stage, model=after, outputs=outputs), verdict
     differs = type(item).reference is not Pass.reference
-    reference = prover.run(tidy(item.reference(stage.model.clone()))) if differs else stage.outputs
+    reference = prover.run(tidy(item.reference(_clone(stage.model)))) if differs else stage.outputs
     verdict = prover.judge(contract, reference, outputs, text)
     return _Stage(after, outputs, outputs, stage.budget), verdict
 

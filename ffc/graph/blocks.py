@@ -60,10 +60,8 @@ class Product:
     @property
     def sizes(self) -> tuple[int, int]:
         """Input and output width."""
-        shape = self.weight.shape
-        assert shape is not None
-        inner, outer = (int(size) for size in (reversed(shape.dims) if self.transposed else shape.dims))
-        return inner, outer if self.columns is None else len(self.columns)
+        inner, outer = self.matrix().shape
+        return inner, outer
 
     @property
     def name(self) -> str:

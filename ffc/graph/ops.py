@@ -53,6 +53,33 @@ def LinearInt8Gelu(op: Any, x: Any, w: Any, w_scale: Any, b: Any, *, approximate
     return op.Gelu(LinearInt8(op, x, w, w_scale, b), approximate=approximate)
 
 
+def largest(op: Any, x: Any) -> Any:
+    """Largest magnitude of each row of x [..., I], as [..., 1]; never zero."""
+    # Two reductions read x twice; Abs would write a copy of it as well.
+    return op.Max(op.ReduceMax(x, [-1]), op.Neg(op.ReduceMin(x, [-1])), 1e-9)
+
+
+def LinearInt8Rows(op: Any, x: Any, w: Any, w_scale: Any, b: Any) -> Any:
+    """`LinearInt8` with each row of x divided by its largest magnitude first, and the product multiplied by it again.
+
+    A token with large activations then does not coarsen the steps of all others.
+    """
+    rows = largest(op, x)
+    x_int8, x_scale, x_zero = op.DynamicQuantizeLinear(op.Div(x, rows), outputs=3)
+    product = op.Cast(op.MatMulInteger(x_int8, w, x_zero), to=ir.DataType.FLOAT.value)
+    return op.Add(op.Mul(op.Mul(product, op.Mul(x_scale, w_scale)), rows), b)
+
+
+def LinearInt8RowsRelu(op: Any, x: Any, w: Any, w_scale: Any, b: Any) -> Any:
+    """ReLU of `LinearInt8Rows`."""
+    return op.Relu(LinearInt8Rows(op, x, w, w_scale, b))
+
+
+def LinearInt8RowsGelu(op: Any, x: Any, w: Any, w_scale: Any, b: Any, *, approximate: str = "none") -> Any:
+    """GELU of `LinearInt8Rows`."""
+    return op.Gelu(LinearInt8Rows(op, x, w, w_scale, b), approximate=approximate)
+
+
 def _split_heads(op: Any, x: Any, heads: Any) -> Any:
     """[B, S, H*D] → [B, H, S, D]."""
     count = op.Reshape(op.Constant(value_int=heads), [1])
@@ -117,12 +144,14 @@ FUNCTIONS: dict[str, Program] = {
     program.__name__: program
     for program in (
         Linear, LinearRelu, LinearGelu, LinearInt8, LinearInt8Relu, LinearInt8Gelu,
-        Attention, AttentionMasked, Norm, AddNorm, Embed, GatherInt8, EmbedInt8,
+        LinearInt8Rows, LinearInt8RowsRelu, LinearInt8RowsGelu, Attention, AttentionMasked, Norm, AddNorm, Embed, GatherInt8, EmbedInt8,
     )
 }  # fmt: skip
 """Every function of the dialect, by name."""
 
-PLAIN = {"LinearInt8": "Linear", "LinearInt8Relu": "LinearRelu", "LinearInt8Gelu": "LinearGelu"}
+PLAIN = {
+    f"LinearInt8{rows}{activation}": f"Linear{activation}" for rows in ("", "Rows") for activation in ("", "Relu", "Gelu")
+}
 """The fp32 function that each int8 product approximates."""
 
 

@@ -125,6 +125,7 @@ def uniform(importance: Importance, heads: Count, ffn: Count) -> Plan:
 
     Raises:
         UsageError: If a number is below one or above what a layer has, or a share is outside (0, 1].
+        CannotApplyError: If a layer has no such part at all, or none was found.
     """
     layers = []
     for index, scores in enumerate(importance.layers):
@@ -245,8 +246,13 @@ def _kept(part: str, kept: Sequence[int] | None, of: int | None) -> str:
 
 def _top(scores: np.ndarray, count: Count, where: str) -> tuple[int, ...] | None:
     """Return the indices of the highest scores, ascending."""
-    if count is None or not len(scores):
+    if count is None:
         return None
+    if not len(scores):
+        raise CannotApplyError(
+            f"{where}={count} was asked for and this layer has none that could be found; "
+            "plan it by hand, or leave this part whole in all layers"
+        )
     if isinstance(count, float):
         if not 0 < count <= 1:
             raise UsageError(f"{where}={count} is not a share in (0, 1]; a number of parts has no decimal point")

@@ -14,8 +14,18 @@ from pydantic import ValidationError
 
 from ffc.errors import CannotApplyError, InputError, UsageError
 from ffc.graph.blocks import Attention, Blocks, FeedForward, Layer, Product
-from ffc.pruning import Importance, LayerImportance, LayerPlan, Plan, by_norm, check, fingerprint, make_plan, stamp
-from ffc.pruning import uniform
+from ffc.pruning import (
+    Importance,
+    LayerImportance,
+    LayerPlan,
+    Plan,
+    by_norm,
+    check,
+    fingerprint,
+    make_plan,
+    stamp,
+    uniform,
+)
 
 WIDTH, HEADS, UNITS = 6, 3, 5
 
@@ -23,8 +33,8 @@ WIDTH, HEADS, UNITS = 6, 3, 5
 def product(role: str, weight: np.ndarray, transposed: bool = False) -> Product:
     stored = np.ascontiguousarray(weight.T) if transposed else weight
     value = ir.Value(name=role, const_value=ir.Tensor(stored), shape=ir.Shape(stored.shape))
-    node = ir.Node("", "Gemm", [None, value])
-    return Product(node, ir.Value(name="x"), value, transposed, None, node.outputs[0], role)
+    node = ir.Node("", "Gemm", [ir.Value(name="x"), value])
+    return Product(node, value, transposed, None, node.outputs[0], role)
 
 
 def blocks(layers: int = 2, seed: int = 0, transposed: bool = False) -> Blocks:
@@ -83,6 +93,13 @@ def test_amounts_that_a_layer_cannot_keep_are_refused(heads: float, message: str
     with pytest.raises(UsageError) as caught:
         uniform(TWO, heads, None)
     assert message in str(caught.value)
+
+
+def test_a_layer_without_the_part_asked_for_is_refused() -> None:
+    bare = importance(([1, 2], [1, 2]), ([1, 2], []))
+    assert uniform(bare, 1, None).layers[1].heads == (1,)
+    with pytest.raises(CannotApplyError, match=r"layer 1: ffn=0\.5 was asked for and this layer has none"):
+        uniform(bare, None, 0.5)
 
 
 def test_norm_scores_are_the_products_of_the_norms_in_and_out() -> None:
@@ -181,7 +198,7 @@ def test_what_is_no_plan_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_a_missing_plan_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot read .*none.json: No such file"):
+    with pytest.raises(InputError, match=r"cannot read .*none\.json: No such file"):
         Plan.load(tmp_path / "none.json")
 
 
@@ -216,7 +233,7 @@ def test_a_plan_that_cuts_without_a_fingerprint_is_refused() -> None:
 
 def test_a_plan_needs_one_source_of_scores(tmp_path: Path) -> None:
     model = tmp_path / "m.onnx"
-    with pytest.raises(UsageError, match="`ffc plan MODEL --by norm`.*`ffc importance`"):
+    with pytest.raises(UsageError, match=r"`ffc plan MODEL --by norm`.*`ffc importance`"):
         make_plan(model, heads=0.5, ffn=None)
     with pytest.raises(UsageError, match="two sources of scores"):
         make_plan(model, heads=0.5, ffn=None, by="norm", importance=tmp_path / "i")
