@@ -6,13 +6,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ffc.compiler import rules
     from ffc.compiler.base import Budget, Equal, EqualToMasked, Log, Pass, option
     from ffc.compiler.lowerings import Lowering
     from ffc.compiler.pipeline import Result, compile
     from ffc.compiler.report import Report
-    from ffc.compiler.rules import Rule
+    from ffc.compiler.rules import Match, Rule, Sample
     from ffc.errors import CannotApplyError, FfcError, GateError, InputError, MissingError, UsageError
     from ffc.graph import ops
+    from ffc.graph.edit import Editor, constant
     from ffc.graph.files import load, save
     from ffc.graph.finder import find as find_blocks
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Budget",
     "CannotApplyError",
+    "Editor",
     "Equal",
     "EqualToMasked",
     "FfcError",
@@ -28,46 +31,51 @@ __all__ = [
     "InputError",
     "Log",
     "Lowering",
+    "Match",
     "MissingError",
     "Pass",
     "Report",
     "Result",
     "Rule",
+    "Sample",
     "UsageError",
     "__version__",
     "compile",
+    "constant",
     "find_blocks",
     "load",
     "ops",
     "option",
+    "rules",
     "save",
 ]
 
 _DISTRIBUTION = "fastformers-compiler"
 
-_BASE, _PIPELINE, _ERRORS, _FILES = "ffc.compiler.base", "ffc.compiler.pipeline", "ffc.errors", "ffc.graph.files"
-
 # Where each name lives. Importing ffc imports none of it, so that the command line answers at once.
 _HOMES = {
-    **dict.fromkeys(["Budget", "Equal", "EqualToMasked", "Log", "Pass", "option"], _BASE),
-    **dict.fromkeys(["Result", "compile"], _PIPELINE),
-    **dict.fromkeys(["CannotApplyError", "FfcError", "GateError", "InputError", "MissingError", "UsageError"], _ERRORS),
-    **dict.fromkeys(["load", "save"], _FILES),
-    "Lowering": "ffc.compiler.lowerings",
-    "Report": "ffc.compiler.report",
-    "Rule": "ffc.compiler.rules",
+    "ffc.compiler.base": ["Budget", "Equal", "EqualToMasked", "Log", "Pass", "option"],
+    "ffc.compiler.lowerings": ["Lowering"],
+    "ffc.compiler.pipeline": ["Result", "compile"],
+    "ffc.compiler.report": ["Report"],
+    "ffc.compiler.rules": ["Match", "Rule", "Sample"],
+    "ffc.errors": ["CannotApplyError", "FfcError", "GateError", "InputError", "MissingError", "UsageError"],
+    "ffc.graph.edit": ["Editor", "constant"],
+    "ffc.graph.files": ["load", "save"],
 }
+_MODULES = {"ops": "ffc.graph.ops", "rules": "ffc.compiler.rules"}
 
 
 def _find(name: str) -> Any:
     if name == "__version__":
         return _version()
-    if name == "ops":
-        return importlib.import_module("ffc.graph.ops")
     if name == "find_blocks":
         return importlib.import_module("ffc.graph.finder").find
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(module), name)
     raise AttributeError(f"module 'ffc' has no attribute {name!r}")
 
 

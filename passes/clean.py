@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +14,13 @@ from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes import common
 
 import ffc
-from ffc.compiler.rules import Match, Rule, Sample, apply, is_constant, is_scalar
+from ffc import Editor, Match, Rule, Sample, constant, rules
 from ffc.graph.dim import Dim
-from ffc.graph.edit import Editor, constant
 from ffc.graph.shapes import Shapes
 from ffc.graph.trace import OPSET
 
 LOWEST = float(np.finfo(np.float32).min)
-"""Stands for minus infinity in masks: a score with it added gets probability 0, and a row of nothing else stays finite."""
+"""Stands for minus infinity in masks: what it is added to gets probability 0, and a row of it stays finite."""
 
 FOLD_LIMIT = 1 << 16
 """Bytes that a folded constant may have beyond those of its inputs, so that folding never inflates a model."""
@@ -49,9 +49,10 @@ def _guard_samples(random: np.random.Generator) -> Iterator[Sample]:
         keep = random.random((batch, 1, 1, tokens)) < 0.7
         keep[..., 0] = True  # a row masked throughout is allowed to differ
         scores = random.standard_normal((batch, heads, tokens, tokens)).astype(np.float32)
-        yield Sample({"scores": scores, "keep": keep}, {"low": np.float32(low)})
-        yield Sample({"scores": scores, "keep": keep}, {"low": np.float32(np.nan)}, matches=False)
-        yield Sample({"scores": scores, "keep": keep}, {"low": np.full((1, 1, 1, tokens), low, np.float32)}, matches=False)
+        inputs = {"scores": scores, "keep": keep}
+        yield Sample(inputs, {"low": np.full((), low, np.float32)})
+        yield Sample(inputs, {"low": np.full((), np.nan, np.float32)}, matches=False)
+        yield Sample(inputs, {"low": np.full((1, 1, 1, tokens), low, np.float32)}, matches=False)
 
 
 def _is_low(match: Match) -> str | None:
@@ -148,14 +149,17 @@ def _mul_samples(random: np.random.Generator) -> Iterator[Sample]:
 
 RULES = (
     # Where(IsNaN(p), 0, p) around p = Softmax(scores + mask): with a mask made finite no NaN can arise
-    Rule("nan-guard", _guarded, _unguarded, _guard_samples, where=(is_scalar("low"), _is_low), bind=_finite, shared=True),
+    Rule(
+        "nan-guard", _guarded, _unguarded, _guard_samples, bind=_finite, shared=True,
+        where=(rules.is_scalar("low"), _is_low),
+    ),
     Rule("cast-to-same", _cast, _keep, _cast_samples, where=(_same_type,)),
     Rule("transpose-nothing", _transpose, _keep, _transpose_samples, where=(_in_place,)),
     Rule("reshape-to-same", _reshape, _keep, _shape_samples, where=(_same_shape,)),
     Rule("expand-to-same", _expand, _keep, _shape_samples, where=(_same_shape,)),
     Rule("and-true", _and, _keep, _and_samples, where=(_always_true,)),
-    Rule("times-one", _mul, _keep, _mul_samples, where=(is_constant("one"), _is_one)),
-)
+    Rule("times-one", _mul, _keep, _mul_samples, where=(rules.is_constant("one"), _is_one)),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -165,9 +169,9 @@ class Clean(ffc.Pass):
     1. Nodes whose inputs are all constant are computed, unless that would inflate the model.
     2. Shapes that are computed and come out constant are written down, and so is the target of a Reshape that keeps the
        dimensions which vary.
-    3. The rules of its table are applied. One of them drops the ``IsNaN``/``Where`` that exporters put around a Softmax: the mask's minus
-       infinity becomes the lowest finite number, so a row that is masked throughout gives finite numbers of no meaning
-       instead of NaN turned into zeros; other rows are untouched by that.
+    3. The rules of its table are applied. One of them drops the ``IsNaN``/``Where`` that exporters put around a
+       Softmax: the mask's minus infinity becomes the lowest finite number, so a row that is masked throughout gives
+       finite numbers of no meaning instead of NaN turned into zeros; other rows are untouched by that.
     4. Identities, equal nodes and equal initializers are merged.
 
     Outputs stay equal.
@@ -183,7 +187,7 @@ class Clean(ffc.Pass):
             before = log.count
             log.did("constants folded", _fold(model))
             log.did("shapes written down", _write_shapes(model))
-            apply(RULES, model, log)
+            rules.apply(RULES, model, log)
             log.did("duplicates and dead code", _merge(model))
             if log.count == before:
                 return
@@ -198,7 +202,7 @@ def _fold(model: ir.Model) -> int:
 def _fold_node(node: ir.Node, editor: Editor) -> bool:
     if node.domain or node.op_type == "Constant" or len(node.outputs) != 1 or not node.inputs:
         return False
-    inputs = {value.name: constant(value) for value in node.inputs if value is not None}
+    inputs = {str(value.name): constant(value) for value in node.inputs if value is not None}
     known = {name: array for name, array in inputs.items() if array is not None}
     if len(known) < len(inputs) or any(attr.type == ir.AttributeType.GRAPH for attr in node.attributes.values()):
         return False
@@ -219,17 +223,18 @@ def _size(shapes: Shapes, value: ir.Value) -> int | None:
     shape, dtype = shapes.of(value), shapes.dtype(value)
     if shape is None or dtype is None or not all(isinstance(dim, int) for dim in shape):
         return None
-    return int(np.prod([int(dim) for dim in shape if isinstance(dim, int)], dtype=np.int64)) * max(1, dtype.itemsize)
+    return math.prod(dim for dim in shape if isinstance(dim, int)) * math.ceil(dtype.itemsize)
 
 
-def _evaluate(node: ir.Node, inputs: dict[str | None, np.ndarray]) -> np.ndarray | None:
+def _evaluate(node: ir.Node, inputs: dict[str, Any]) -> np.ndarray | None:
     proto = ir.to_proto(node)
     opset = [onnx.helper.make_opsetid("", OPSET)]
-    infos = [onnx.helper.make_tensor_value_info(str(name), 0, None) for name in inputs]
+    infos = [onnx.helper.make_tensor_value_info(name, 0, None) for name in inputs]
     outputs = [onnx.helper.make_tensor_value_info(proto.output[0], 0, None)]
     graph = onnx.helper.make_graph([proto], "fold", infos, outputs)
     try:
-        return np.asarray(ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=opset)).run(None, inputs)[0])
+        results: Any = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=opset)).run(None, inputs)
+        return np.asarray(results[0])
     except Exception:  # whatever the evaluator lacks, the runtime has: the node stays
         return None
 
@@ -282,7 +287,7 @@ def _target(index: int, dim: Dim, before: tuple[Dim, ...]) -> int:
 
 
 def _merge(model: ir.Model) -> int:
-    """Merge identities, equal nodes and equal initializers, and drop what nothing reads; return how many nodes and weights went."""
+    """Merge identities, equal nodes and equal weights, drop what nothing reads; return how many went."""
     before = len(model.graph) + len(model.graph.initializers)
     common.IdentityEliminationPass()(model)
     common.DeduplicateInitializersPass()(model)

@@ -10,9 +10,8 @@ import numpy as np
 import onnx_ir as ir
 
 import ffc
-from ffc.compiler.rules import Match, Rule, Sample, apply, is_constant, rank
+from ffc import Editor, Match, Rule, Sample, rules
 from ffc.graph.blocks import Attention, Product
-from ffc.graph.edit import Editor
 
 LOWEST = float(np.finfo(np.float32).min)
 
@@ -109,8 +108,10 @@ def _norm_samples(random: np.random.Generator) -> Iterator[Sample]:
 def _norm_chain_samples(random: np.random.Generator) -> Iterator[Sample]:
     for width in (4, 33):
         constants = {"gamma": _normal(random, width), "beta": _normal(random, width)}
-        yield Sample({"x": _normal(random, 2, 3, width)}, {**constants, "epsilon": np.float32(1e-6)})
-        yield Sample({"x": _normal(random, 2, 3, width)}, {**constants, "epsilon": np.float32(0.5)}, matches=False)
+        yield Sample({"x": _normal(random, 2, 3, width)}, {**constants, "epsilon": np.full((), 1e-6, np.float32)})
+        yield Sample(
+            {"x": _normal(random, 2, 3, width)}, {**constants, "epsilon": np.full((), 0.5, np.float32)}, matches=False
+        )
 
 
 def _add_norm_samples(random: np.random.Generator) -> Iterator[Sample]:
@@ -217,7 +218,8 @@ def _product_samples(random: np.random.Generator) -> Iterator[Sample]:
     for inner, outer in ((4, 5), (9, 3)):
         constants = {"w": _normal(random, inner, outer), "b": _normal(random, outer)}
         yield Sample({"x": _normal(random, 2, 3, inner)}, constants)
-        yield Sample({"x": _normal(random, 2, outer, inner)}, {**constants, "b": _normal(random, outer, 1)}, matches=False)
+        column = {**constants, "b": _normal(random, outer, 1)}
+        yield Sample({"x": _normal(random, 2, outer, inner)}, column, matches=False)
         yield Sample({"x": _normal(random, 2, 3, inner), "w": constants["w"]}, {"b": constants["b"]}, matches=False)
 
 
@@ -248,10 +250,10 @@ def _gemm_no_bias_samples(random: np.random.Generator) -> Iterator[Sample]:
     yield Sample({"x": _normal(random, 3, 4)}, {"w": _normal(random, 5, 4)})
 
 
-_WEIGHT = (is_constant("w"), rank("w", 2))
-_PARAMETERS = is_constant("gamma", "beta")
-_LINEAR = (*_WEIGHT, is_constant("b"), _bias_fits)
-_EMBED = (is_constant("word", "type_table", "position", "gamma", "beta"), _tables)
+_WEIGHT = (rules.is_constant("w"), rules.rank("w", 2))
+_PARAMETERS = rules.is_constant("gamma", "beta")
+_LINEAR = (*_WEIGHT, rules.is_constant("b"), _bias_fits)
+_EMBED = (rules.is_constant("word", "type_table", "position", "gamma", "beta"), _tables)
 
 RULES = (
     # x/2 * (1 + erf(x / sqrt 2))
@@ -264,7 +266,7 @@ RULES = (
     # (x - mean) / sqrt(variance + epsilon) * gamma + beta
     Rule(
         "norm-chain", _norm_chain, _norm, _norm_chain_samples, bind=_epsilon,
-        where=(is_constant("gamma", "beta", "epsilon"), _small_epsilon, _over_last_axis),
+        where=(rules.is_constant("gamma", "beta", "epsilon"), _small_epsilon, _over_last_axis),
     ),
     Rule("norm", _layer_norm, _norm, _norm_samples, where=(_PARAMETERS, _over_last_axis)),
     # norm(word[ids] + types[..] + positions[..]), before add-norm, which would take the last sum
@@ -276,7 +278,7 @@ RULES = (
     Rule("linear-gemm", _gemm, _linear, _gemm_samples, where=_LINEAR),
     Rule(
         "linear-gemm-transposed", _gemm_transposed, _linear, _gemm_transposed_samples, bind=_transposed,
-        where=(*_WEIGHT, is_constant("b"), _bias_fits_transposed),
+        where=(*_WEIGHT, rules.is_constant("b"), _bias_fits_transposed),
     ),
     Rule("linear-gemm-no-bias", _gemm_no_bias, _linear, _gemm_no_bias_samples, bind=_transposed, where=_WEIGHT),
     # relu(x @ w + b), gelu(x @ w + b)
@@ -289,13 +291,13 @@ RULES = (
 class Fuse(ffc.Pass):
     """Recognise the blocks of an encoder and replace them by calls of ``ffc`` functions.
 
-    1. Attention, found by its structure (`ffc.find_blocks`) whatever an exporter wrote around it, becomes ``Attention`` or
-       ``AttentionMasked`` on its three products; a fused QKV product is split into three.
-    2. GELU in its forms, layer norms, residual additions, embeddings and products with their activation are recognised by
-       the rules of its table.
+    1. Attention, found by its structure (`ffc.find_blocks`) whatever an exporter wrote around it, becomes
+       ``Attention`` or ``AttentionMasked`` on its three products; a fused QKV product is split into three.
+    2. GELU in its forms, layer norms, residual additions, embeddings and products with their activation are
+       recognised by the rules of its table.
 
-    The mask stays what the model computes, so padding on the right, on the left, or with holes means what it meant. Attention
-    that a kernel of the runtime does already is left alone. Outputs stay equal.
+    The mask stays what the model computes, so padding on the right, on the left, or with holes means what it meant.
+    Attention that a kernel of the runtime does already is left alone. Outputs stay equal.
     """
 
     name = "fuse"
@@ -313,7 +315,7 @@ class Fuse(ffc.Pass):
                 log.did("attention")
         for miss in blocks.unmatched:
             log.missed(miss.where, miss.why)
-        apply(RULES, model, log)
+        rules.apply(RULES, model, log)
 
 
 def _is_kernel(attention: Attention) -> bool:
@@ -324,7 +326,7 @@ def _is_kernel(attention: Attention) -> bool:
 
 
 def _fuse_attention(attention: Attention, editor: Editor, known: dict[tuple[ir.Value, ...], ir.Value]) -> None:
-    """Put a call in the place of everything between the products and the output projection; `known` are masks made so far."""
+    """Put a call in the place of all between products and output projection; `known` are masks made so far."""
     inputs = [_separate(product, editor) for product in (attention.q, attention.k, attention.v)]
     attributes = {"heads": attention.heads, "scale": attention.scale}
     if not attention.masks:
@@ -345,7 +347,8 @@ def _separate(product: Product, editor: Editor) -> ir.Value:
     node = product.out.producer()
     assert node is not None
     bias = np.zeros(weight.shape[1], weight.dtype) if bias is None else bias
-    return editor.add("ffc", "Linear", [product.x, weight, bias], before=node, hint=f"{product.out.name}.{product.role}")
+    hint = f"{product.name}.{product.role}"
+    return editor.add("ffc", "Linear", [product.x, weight, bias], before=node, hint=hint)
 
 
 def _mask(attention: Attention, editor: Editor) -> ir.Value:

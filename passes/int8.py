@@ -8,9 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 import ffc
+from ffc import Editor, constant
 from ffc.errors import nearest
 from ffc.graph.blocks import ROLES, Product
-from ffc.graph.edit import Editor, constant
 
 ACTIVATIONS = {"LinearRelu": "Relu", "LinearGelu": "Gelu"}
 
@@ -20,9 +20,9 @@ class Int8(ffc.Pass):
     """Turn products with a constant weight into int8 products.
 
     1. Weights are stored as int8, symmetric, with one scale per output column.
-    2. Their input is quantised when the model runs, with one scale for the whole tensor (``DynamicQuantizeLinear``). For the roles in
-       `rows` each row (token) is divided by its largest magnitude first: a few operators more, and far more accurate where tokens
-       differ as much as they do before the second product of a feed-forward network.
+    2. Their input is quantised when the model runs, with one scale for the whole tensor (``DynamicQuantizeLinear``).
+       For the roles in `rows` each row (token) is divided by its largest magnitude first: a few operators more, and
+       far more accurate where tokens differ as much as they do before the second product of a feed-forward network.
     3. Products of two activations, Q·K and probabilities·V, stay in fp32, and so do norms and activations.
     4. `embeddings` stores embedding tables as int8 too, with one scale per row.
 
@@ -33,8 +33,12 @@ class Int8(ffc.Pass):
     name = "int8"
     needs = ("opset",)
 
-    skip: tuple[str, ...] = ffc.option("products to leave in fp32, by role (q, k, v, attn_out, ffn_in, ffn_out, head) or name", default=())
-    rows: tuple[str, ...] = ffc.option("roles whose input is scaled row by row before it is quantised", default=("ffn_out",))
+    skip: tuple[str, ...] = ffc.option(
+        "products to leave in fp32, by role (q, k, v, attn_out, ffn_in, ffn_out, head, other) or by name", default=()
+    )
+    rows: tuple[str, ...] = ffc.option(
+        "roles whose input is scaled row by row before it is quantised", default=("ffn_out",)
+    )
     embeddings: bool = ffc.option("store embedding tables as int8 too", default=False)
     cosine: float = ffc.option("least mean cosine between output vectors before and after", default=0.95)
     agreement: float = ffc.option("least share of rows whose largest output stays the largest", default=0.0)
@@ -115,7 +119,8 @@ def _quantise_embeddings(editor: Editor, log: ffc.Log) -> None:
         if ffc.ops.is_call(node, "Embed"):
             ids, tables, parameters = node.inputs[:3], node.inputs[3:6], node.inputs[6:]
             stored = [part for table in tables for part in _rows(table)]
-            editor.call("EmbedInt8", [*ids, *stored, *parameters], node.attributes, replaces=node.outputs[0], rule="int8")
+            args = [*ids, *stored, *parameters]
+            editor.call("EmbedInt8", args, node.attributes, replaces=node.outputs[0], rule="int8")
             log.did("embedding tables", len(tables))
         elif node.op_type == "Gather" and not node.domain and _is_table(node):
             args = [*_rows(node.inputs[0]), node.inputs[1]]

@@ -10,8 +10,8 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 import ffc
-from ffc.compiler.lowerings import Lowering, choose
-from ffc.graph.edit import Editor
+from ffc import Editor, Lowering
+from ffc.compiler.lowerings import choose
 
 
 def _norm(op: Any, x: Any, gamma: Any, beta: Any, epsilon: Any) -> Any:
@@ -71,9 +71,7 @@ def linear_int8_relu_kernel(op: Any, x: Any, w: Any, w_scale: Any, b: Any) -> An
     return op.Relu(linear_int8_kernel(op, x, w, w_scale, b))
 
 
-def linear_int8_gelu_kernel(
-    op: Any, x: Any, w: Any, w_scale: Any, b: Any, *, approximate: str = "none"
-) -> Any:
+def linear_int8_gelu_kernel(op: Any, x: Any, w: Any, w_scale: Any, b: Any, *, approximate: str = "none") -> Any:
     """`LinearInt8Gelu` as onnxruntime's fused product and Gelu."""
     return op.Gelu(linear_int8_kernel(op, x, w, w_scale, b), approximate=approximate)
 
@@ -91,9 +89,7 @@ def linear_int8_rows_relu_kernel(op: Any, x: Any, w: Any, w_scale: Any, b: Any) 
     return op.Relu(linear_int8_rows_kernel(op, x, w, w_scale, b))
 
 
-def linear_int8_rows_gelu_kernel(
-    op: Any, x: Any, w: Any, w_scale: Any, b: Any, *, approximate: str = "none"
-) -> Any:
+def linear_int8_rows_gelu_kernel(op: Any, x: Any, w: Any, w_scale: Any, b: Any, *, approximate: str = "none") -> Any:
     """`LinearInt8RowsGelu` as onnxruntime's fused product and Gelu."""
     return op.Gelu(linear_int8_rows_kernel(op, x, w, w_scale, b), approximate=approximate)
 
@@ -119,17 +115,20 @@ LOWERINGS = (
 class Lower(ffc.Pass):
     """Replace every call of an ``ffc`` function by what suits the target; every compile ends with this.
 
-    1. ``target=cpu`` takes the kernels of onnxruntime's CPU provider named in its table of lowerings, and bodies for the rest.
+    1. ``target=cpu`` takes the kernels of onnxruntime's CPU provider named in its table of lowerings, and bodies for
+       the rest.
     2. ``target=portable`` takes the bodies, so that every operator is a standard one; that is checked.
     3. Equal nodes are merged, and what exporters noted on nodes for debugging is dropped.
 
-    No ``ffc`` function is left. Outputs stay equal; once there are int8 products, that is proved on their fp32 meaning, and the result as a
-    whole is held to the budget of int8.
+    No ``ffc`` function is left. Outputs stay equal; once there are int8 products, that is proved on their fp32
+    meaning, and the result as a whole is held to the budget of int8.
     """
 
     name = "lower"
 
-    target: Literal["cpu", "portable"] = ffc.option("what to write: kernels of onnxruntime's CPU provider, or standard operators alone", default="cpu")
+    target: Literal["cpu", "portable"] = ffc.option(
+        "what to write: kernels of onnxruntime's CPU provider, or standard operators alone", default="cpu"
+    )
 
     def run(self, model: ir.Model, log: ffc.Log) -> None:
         """See `ffc.Pass.run`."""
@@ -154,10 +153,11 @@ class Lower(ffc.Pass):
 
 def _strip(model: ir.Model, log: ffc.Log) -> None:
     """Drop what exporters and rules noted on nodes and values; it is bulky and may hold paths of the machine."""
-    noted = [item for node in model.graph for item in (node, *node.outputs) if item.metadata_props]
-    noted += [value for value in (*model.graph.inputs, *model.graph.initializers.values()) if value.metadata_props]
-    for item in noted:
-        item.metadata_props.clear()
+    values = [*model.graph.inputs, *model.graph.initializers.values()]
+    values += [value for node in model.graph for value in node.outputs]
+    noted = [item.metadata_props for item in (*model.graph, *values) if item.metadata_props]
+    for notes in noted:
+        notes.clear()
     for node in model.graph:
         node.doc_string = None
     log.did("debugging notes", len(noted))
@@ -167,6 +167,6 @@ def _check_portable(model: ir.Model) -> None:
     for node in model.graph.all_nodes():
         if node.domain or not onnx.defs.has(node.op_type):
             raise ffc.CannotApplyError(
-                f"{node.domain or 'ai.onnx'}.{node.op_type} {node.name} is no standard operator, so the result would not be portable; "
-                "compile from the original export, or use target=cpu"
+                f"{node.domain or 'ai.onnx'}.{node.op_type} {node.name} is no standard operator, so the result would "
+                "not be portable; compile from the original export, or use target=cpu"
             )

@@ -147,5 +147,5 @@ class Pass(ABC):
         """
 
     def reference(self, model: ir.Model) -> ir.Model:
-        """Return what the result is held against, made from a clone of the model before: that model unless overridden."""
+        """Return what the result is held against, made from a clone of the model before: by default that clone."""
         return model

@@ -141,7 +141,7 @@ def _open(model: str | Path | ir.Model) -> ir.Model:
 
 
 def _chain(asked: Sequence[Pass], library: Library, target: str) -> list[tuple[Pass, str | None]]:
-    """Return the passes to run, each with the one it was inserted for: `opset` first, needs before passes, `lower` last."""
+    """Return the passes to run, each with what it was inserted for: `opset` first, needs, `lower` last."""
     chain: list[tuple[Pass, str | None]] = []
     after_int8 = False
     for item in asked:
@@ -215,7 +215,7 @@ def _check_expected(item: Pass, log: Log) -> None:
 
 
 def _skipped(log: Log) -> list[str]:
-    """Return what was left alone, in words: everything a pass names at depth 0, else the nearest miss when nothing was done."""
+    """Return what was left alone, in words: all that a pass names, and the nearest miss when nothing was done."""
     said = [f"{miss.where}: {miss.why}" for miss in log.misses if not miss.depth]
     nearest = log.nearest()
     if not log.count and nearest is not None and nearest.depth:

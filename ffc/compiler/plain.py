@@ -1,7 +1,7 @@
 """The fp32 meaning of a graph that holds int8 products.
 
-Rounding to int8 amplifies harmless differences, so structural passes are proved on this meaning instead: each ``LinearInt8`` becomes
-the ``Linear`` of its dequantised weight.
+Rounding to int8 amplifies harmless differences, so structural passes are proved on this meaning instead: each
+``LinearInt8`` becomes the ``Linear`` of its dequantised weight.
 """
 
 from __future__ import annotations

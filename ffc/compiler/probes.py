@@ -43,9 +43,10 @@ class Probe:
 
 
 def make(model: ir.Model, seed: int = 0) -> list[Probe]:
-    """Make probes for `model`: several batch sizes and lengths, masks full, padded right and left, holed, and one row masked throughout.
+    """Make probes for `model`.
 
-    Ids stay within the tables they index. Fixed dimensions keep their size.
+    There are several batch sizes and lengths, and masks that are full, padded right and left, holed, and with one row
+    masked throughout. Ids stay within the tables they index. Fixed dimensions keep their size.
 
     Raises:
         InputError: If an input has a type that no probe can be made for.
@@ -62,7 +63,7 @@ def make(model: ir.Model, seed: int = 0) -> list[Probe]:
             shape = _shape(value, batch, length)
             if value.name == mask_name:
                 mask = _mask(kind, shape, random)
-                feeds[mask_name] = mask.astype(_dtype(value))
+                feeds[str(value.name)] = mask.astype(_dtype(value))
             else:
                 feeds[str(value.name)] = _fill(value, shape, random)
         name = f"{kind} {'x'.join(map(str, next(iter(feeds.values())).shape[:2]))}" if feeds else kind

@@ -19,7 +19,8 @@ class Verdict:
         contract: What was promised, in words.
         difference: Largest difference, relative to the scale of its output.
         cosine: Least mean cosine of an output's vectors.
-        agreement: Share of rows of two-dimensional outputs whose largest entry stayed the largest, or None without such outputs.
+        agreement: Share of rows of two-dimensional outputs whose largest entry stayed the largest, or None without
+            such outputs.
         probes: Number of inputs compared.
         worst: The probe and output with the largest difference.
     """

@@ -1,8 +1,9 @@
 """Rewrites declared as pairs of programs, and the matcher that finds where one applies.
 
-Both sides of a rule can be run, so a rule is proved alone, on samples that it carries, before any model meets it. The matcher tries
-operands of commutative operators both ways, compares constants by value whatever their rank, knows the defaults of attributes, and
-remembers how far each attempt got, so that a pass that finds nothing can name the nearest miss.
+Both sides of a rule can be run, so a rule is proved alone, on samples that it carries, before any model meets it.
+The matcher tries operands of commutative operators both ways, compares constants by value whatever their rank, knows
+the defaults of attributes, and remembers how far each attempt got, so that a pass that finds nothing can name the
+nearest miss.
 """
 
 from __future__ import annotations

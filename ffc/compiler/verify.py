@@ -132,8 +132,8 @@ def _real(array: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     if mask is None or array.ndim == 0 or array.shape[0] != mask.shape[0]:
         return array
     if array.ndim > 2 and array.shape[:2] == mask.shape:
-        return array[mask]
-    return array[mask.any(axis=1)]
+        return np.asarray(array[mask])
+    return np.asarray(array[mask.any(axis=1)])
 
 
 def _distance(before: np.ndarray, after: np.ndarray | None, probe: Probe) -> _Distance:

@@ -1,0 +1,1 @@
+"""Graph wing: loading, reading, measuring and changing models."""

@@ -18,7 +18,9 @@ ROLES = ("q", "k", "v", "attn_out", "ffn_in", "ffn_out", "head", "other")
 
 @dataclass(frozen=True, eq=False)
 class Product:
-    """A product with a constant weight, its bias included: ``MatMul`` (and ``Add``), ``Gemm`` or a call of an ``ffc`` linear function.
+    """A product with a constant weight, its bias included.
+
+    It is a ``MatMul`` (and ``Add``), a ``Gemm``, or a call of an ``ffc`` linear function.
 
     Attributes:
         node: The node that holds the product.
@@ -27,7 +29,8 @@ class Product:
         bias: The constant added, [O], or None.
         out: The value after the bias (and, in a fused call, after the activation).
         role: One of `ROLES`.
-        columns: The output columns that play this role, in order, where one product feeds several; None for all of them.
+        columns: The output columns that play this role, in order, where one product feeds several; None for all of
+            them.
     """
 
     node: ir.Node

@@ -22,7 +22,7 @@ def producer(value: ir.Value | None) -> ir.Node | None:
 
 
 def constant(value: ir.Value | None) -> np.ndarray | None:
-    """Return the contents of `value` if they are fixed (an initializer that is no graph input, or a Constant), else None."""
+    """Return the contents of `value` if they are fixed, else None; an initializer that is a graph input is not."""
     if value is None or value.is_graph_input():
         return None
     tensor = ir.convenience.get_const_tensor(value)
@@ -108,7 +108,7 @@ class Editor:
         replaces: ir.Value,
         rule: str = "",
     ) -> ir.Value:
-        """Insert a call of an ``ffc`` function where `replaces` is computed, and let its result take that place and name.
+        """Insert a call of an ``ffc`` function where `replaces` is computed, and let its result take that place.
 
         Args:
             function: Name of the function.
@@ -156,7 +156,7 @@ class Editor:
         return node.outputs[0]
 
     def _put(self, nodes: Sequence[ir.Node], result: ir.Value, replaces: ir.Value, rule: str) -> None:
-        """Name `nodes`, put them where `replaces` is computed, their constants among the initializers, and swap `result` in."""
+        """Name `nodes`, put them before what computes `replaces`, lift their constants, and swap `result` in."""
         before = replaces.producer()
         assert before is not None
         name = replaces.name or "value"

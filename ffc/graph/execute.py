@@ -21,8 +21,8 @@ _PLACE = "weights-in-memory"
 def light_proto(model: ir.Model) -> tuple[bytes, dict[str, np.ndarray]]:
     """Serialise `model` with its large weights left out.
 
-    Returns:
-        The protobuf, in which each large initializer points to external data that does not exist, and those initializers by name.
+    Returns: The protobuf, in which each large initializer points to external data that does not exist, and those
+        initializers by name.
     """
     shell = model.clone()
     weights = {}
@@ -35,7 +35,7 @@ def light_proto(model: ir.Model) -> tuple[bytes, dict[str, np.ndarray]]:
             continue
         weights[name] = np.ascontiguousarray(tensor.numpy())
         value.const_value = ir.ExternalTensor(
-            _PLACE, 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape), name=name, base_dir=""
+            _PLACE, 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name, base_dir=""
         )
     for node in shell.graph:
         node.metadata_props.clear()

@@ -35,7 +35,9 @@ def _numbers(dims: Sequence[Dim], sizes: dict[str, int]) -> tuple[int, ...] | No
     return tuple(evaluate(dim, sizes) for dim in dims)
 
 
-def move(node: ir.Node, array: np.ndarray, output: ir.Value, shapes: Shapes, sizes: dict[str, int]) -> np.ndarray | None:
+def move(
+    node: ir.Node, array: np.ndarray, output: ir.Value, shapes: Shapes, sizes: dict[str, int]
+) -> np.ndarray | None:
     """Apply a moving node to `array`.
 
     Args:
@@ -88,7 +90,7 @@ def _select(
     steps = (1,) * len(starts) if inputs[4] is None else _ints(shapes, inputs[4], sizes)
     if axes is None or steps is None or any(step < 1 for step in steps):
         return None
-    index = [slice(None)] * array.ndim
+    window = [slice(None)] * array.ndim
     for one, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        index[one] = slice(start, end, step)
-    return array[tuple(index)]
+        window[one] = slice(start, end, step)
+    return array[tuple(window)]

@@ -1,7 +1,7 @@
 """The dialect: the building blocks of an encoder as model-local functions of domain ``ffc``.
 
-Each is a program in standard operators (opset 23) that says what the block means. A model that calls them carries these bodies, so
-it runs in any runtime at every stage; `lower` replaces the calls by the kernels that suit a target.
+Each is a program in standard operators (opset 23) that says what the block means. A model that calls them carries
+these bodies, so it runs in any runtime at every stage; `lower` replaces the calls by the kernels that suit a target.
 
 Shapes below: batch B, tokens S, width W, heads H.
 """
@@ -143,14 +143,17 @@ def EmbedInt8(
 FUNCTIONS: dict[str, Program] = {
     program.__name__: program
     for program in (
-        Linear, LinearRelu, LinearGelu, LinearInt8, LinearInt8Relu, LinearInt8Gelu,
-        LinearInt8Rows, LinearInt8RowsRelu, LinearInt8RowsGelu, Attention, AttentionMasked, Norm, AddNorm, Embed, GatherInt8, EmbedInt8,
+        Linear, LinearRelu, LinearGelu,
+        LinearInt8, LinearInt8Relu, LinearInt8Gelu, LinearInt8Rows, LinearInt8RowsRelu, LinearInt8RowsGelu,
+        Attention, AttentionMasked, Norm, AddNorm, Embed, GatherInt8, EmbedInt8,
     )
 }  # fmt: skip
 """Every function of the dialect, by name."""
 
 PLAIN = {
-    f"LinearInt8{rows}{activation}": f"Linear{activation}" for rows in ("", "Rows") for activation in ("", "Relu", "Gelu")
+    f"LinearInt8{rows}{activation}": f"Linear{activation}"
+    for rows in ("", "Rows")
+    for activation in ("", "Relu", "Gelu")
 }
 """The fp32 function that each int8 product approximates."""
 

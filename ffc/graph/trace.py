@@ -1,9 +1,10 @@
 """Small programs over tensors, written as Python functions and traced into ONNX nodes.
 
-A *program* is a function ``def name(op, x, w, *, heads: int): ...``: `op` comes first, then the tensors it takes, then, as
-keywords, its attributes. `op.MatMul(x, w)` adds a node; `op.ffc.Linear(...)` and `op.ms.MultiHeadAttention(...)` reach the domains
-``ffc`` and ``com.microsoft``. Numbers, lists and arrays stand for constants. The bodies of the ``ffc`` functions, both sides of every
-rule and every lowering are such programs, so all of them can be read, matched, inserted and run alike.
+A *program* is a function ``def name(op, x, w, *, heads: int): ...``: `op` comes first, then the tensors it takes,
+then, as keywords, its attributes. `op.MatMul(x, w)` adds a node; `op.ffc.Linear(...)` and
+`op.ms.MultiHeadAttention(...)` reach the domains ``ffc`` and ``com.microsoft``. Numbers, lists and arrays stand for
+constants. The bodies of the ``ffc`` functions, both sides of every rule and every lowering are such programs, so all
+of them can be read, matched, inserted and run alike.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _ATTRIBUTE_TYPES = {
 }
 
 
-def as_tensor(literal: Any) -> ir.Tensor:
+def as_tensor(literal: Any) -> ir.Tensor[Any]:
     """Return `literal` as a tensor: floats as float32, integers as int64, bools as bool, arrays as they are."""
     if isinstance(literal, np.ndarray | np.generic):
         return ir.Tensor(np.asarray(literal))
