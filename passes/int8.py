@@ -59,7 +59,7 @@ class Int8(ffc.Pass):
                 log.missed(f"{product.role} {product.name}", reason)
                 continue
             _quantise(product, editor, by_row=product.role in self.rows)
-            log.did(product.role)
+            log.did(product.role, where=product.name)
         if self.embeddings:
             _quantise_embeddings(editor, log)
         attentions = sum(layer.attention is not None for layer in blocks.layers)

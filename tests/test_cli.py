@@ -66,7 +66,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         rest["progress"]("fuse ...")
         size = Cost(3, 1_000_000, 4_000_000, 2_000_000_000, 0)
         proof = Verdict("equal to 0.0001", 1e-7, 1.0, None, 9, "2x7, logits")
-        steps = [Step("fuse", None, {"Linear": 2}, [], [], size, 1.0, proof)]
+        steps = [Step("fuse", None, {"Linear": 2}, [], [], [], size, 1.0, proof)]
         report = Report(
             str(model), str(rest["out"]), passes, "cpu", size, 1, 128, steps, proof, "1.23", {"ffc": "0"}, 2.0
         )
@@ -324,9 +324,9 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_the_public_names() -> None:
     assert sorted(ffc.__all__) == [
-        "Budget", "CannotApplyError", "Equal", "EqualToMasked", "FfcError", "GateError", "InputError", "Log", "Lowering",
-        "MissingError", "Pass", "Report", "Result", "Rule", "UsageError", "__version__", "compile", "find_blocks", "load", "ops",
-        "option", "save",
+        "Budget", "CannotApplyError", "Editor", "Equal", "EqualToMasked", "FfcError", "GateError", "InputError", "Log", "Lowering",
+        "Match", "MissingError", "Pass", "Report", "Result", "Rule", "Sample", "UsageError", "__version__", "compile", "constant",
+        "find_blocks", "load", "ops", "option", "rules", "save",
     ]  # fmt: skip
     for name in ffc.__all__:
         assert getattr(ffc, name) is not None

@@ -84,13 +84,16 @@ class Log:
     """What a pass did and what it left alone, written by the pass while it runs."""
 
     done: dict[str, int] = field(default_factory=dict)
+    taken: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     misses: list[Miss] = field(default_factory=list)
 
-    def did(self, what: str, count: int = 1) -> None:
-        """Count `count` more changes of the kind `what`."""
+    def did(self, what: str, count: int = 1, where: str = "") -> None:
+        """Count `count` more changes of the kind `what`, at `where` if that is worth telling."""
         if count:
             self.done[what] = self.done.get(what, 0) + count
+        if where:
+            self.taken.append(f"{what} {where}")
 
     def note(self, text: str) -> None:
         """Add a remark for the report."""

@@ -154,9 +154,9 @@ def _chain(asked: Sequence[Pass], library: Library, target: str) -> list[tuple[P
         raise UsageError("'lower' ends every compile; put no pass after it")
     if not chain or chain[-1][0].name != "lower":
         lower = spec.parse(f"lower{{target={target}}}", library)[0]
-        chain.append((lower, "target"))
+        chain.append((lower, "every compile"))
     if all(item.name != "opset" for item, _ in chain):
-        chain.insert(0, (library["opset"](), "load"))
+        chain.insert(0, (library["opset"](), "every compile"))
     return chain
 
 
@@ -184,7 +184,7 @@ def _step(item: Pass, needed_by: str | None, stage: _Stage, steps: list[Step], p
         raise
     seconds = time.perf_counter() - started
     spent = cost(stage.model, BATCH, LENGTH) if verdict or not steps else steps[-1].cost
-    return stage, Step(text, needed_by, log.done, log.notes, _skipped(log), spent, seconds, verdict)
+    return stage, Step(text, needed_by, log.done, log.taken, log.notes, _skipped(log), spent, seconds, verdict)
 
 
 def _clone(model: ir.Model) -> ir.Model:

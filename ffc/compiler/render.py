@@ -22,7 +22,7 @@ SUFFIXES = (".json", ".md", ".html")
 """The suffixes that `write` knows."""
 
 COLUMNS = ("pass", "changes", "nodes", "parameters (M)", "MB", "MACs (G)", "seconds", "difference", "cosine")
-_TEXT_COLUMNS = 2  # the others hold numbers and are set flush right
+_TEXT_COLUMNS = 1  # the others hold numbers and are set flush right
 
 
 def to_json(report: Report) -> str:
@@ -156,8 +156,7 @@ def _step_row(step: Step) -> list[str]:
     difference, cosine = (
         ("", "") if step.verdict is None else (f"{step.verdict.difference:.1e}", f"{step.verdict.cosine:.6f}")
     )
-    changes = ", ".join(f"{count} {what}" for what, count in step.changes.items()) or "nothing"
-    return [_name(step), changes, *_cost_cells(step.cost), f"{step.seconds:.1f}", difference, cosine]
+    return [_name(step), str(sum(step.changes.values())), *_cost_cells(step.cost), f"{step.seconds:.1f}", difference, cosine]
 
 
 def _name(step: Step) -> str:
@@ -208,8 +207,12 @@ def _counted_at(report: Report) -> str:
 
 
 def _remarks(report: Report) -> list[tuple[str, list[str]]]:
-    found = [(_name(step), [*step.notes, *(f"skipped: {text}" for text in step.skipped)]) for step in report.steps]
-    return [(name, remarks) for name, remarks in found if remarks]
+    return [(_name(step), _step_remarks(step)) for step in report.steps]
+
+
+def _step_remarks(step: Step) -> list[str]:
+    changes = ", ".join(f"{count} {what}" for what, count in step.changes.items()) or "nothing to do"
+    return [changes, *step.notes, *(f"skipped: {text}" for text in step.skipped)]
 
 
 def _markdown(text: str) -> str:

@@ -41,6 +41,7 @@ class Step:
         text: The pass with its options, as in a pipeline.
         needed_by: The pass that this one was inserted for, or None if it was asked for.
         changes: Number of changes by kind; empty if the pass found nothing to do.
+        taken: What it changed, by name, where that is worth telling.
         notes: Its remarks.
         skipped: What it left alone and why, in words.
         cost: The model after it.
@@ -51,6 +52,7 @@ class Step:
     text: str
     needed_by: str | None
     changes: dict[str, int]
+    taken: list[str]
     notes: list[str]
     skipped: list[str]
     cost: Cost

@@ -25,9 +25,9 @@ REPORT = Report(
     batch=1,
     length=128,
     steps=[
-        Step("clean", "fuse", {"identities": 3}, [], [], Cost(640, 109_482_240, 437_928_960, 11_173_000_000, 0), 1.25, VERDICT),
-        Step("fuse", None, {"Linear": 72, "AddNorm": 24}, ["12 layers"], ["/pooler: no tanh"], Cost(110, 109_482_240, 437_928_960, 11_173_000_000, 2), 2.0, VERDICT),
-        Step("int8{skip=head}", None, {}, [], [], Cost(110, 1_234, 4_936, 0, 0), 0.5, None),
+        Step("clean", "fuse", {"identities": 3}, [], [], [], Cost(640, 109_482_240, 437_928_960, 11_173_000_000, 0), 1.25, VERDICT),
+        Step("fuse", None, {"Linear": 72, "AddNorm": 24}, ["Linear q"], ["12 layers"], ["/pooler: no tanh"], Cost(110, 109_482_240, 437_928_960, 11_173_000_000, 2), 2.0, VERDICT),
+        Step("int8{skip=head}", None, {}, [], [], [], Cost(110, 1_234, 4_936, 0, 0), 0.5, None),
     ],
     verdict=Verdict("cosine ≥ 0.99", 0.021, 0.9987, 0.995, 24, "4x16 full, logits"),
     oldest_onnxruntime="1.20",
@@ -69,9 +69,9 @@ def test_the_terminal_shows_rows_then_facts_then_remarks() -> None:
     assert lines[0] == "pass changes nodes parameters (M) MB MACs (G) seconds difference cosine"
     assert lines[2:] == [
         "(as it came) 812 109 438 11.2",
-        "clean (for fuse) 3 identities 640 109 438 11.2 1.2 3.2e-07 0.999999",
-        "fuse 72 Linear, 24 AddNorm 110 109 438 11.2 + ? 2.0 3.2e-07 0.999999",
-        "int8{skip=head} nothing 110 0.00123 0.00494 0 0.5",
+        "clean (for fuse) 3 640 109 438 11.2 1.2 3.2e-07 0.999999",
+        "fuse 96 110 109 438 11.2 + ? 2.0 3.2e-07 0.999999",
+        "int8{skip=head} 0 110 0.00123 0.00494 0 0.5",
         "MACs at batch 1, 128 tokens; differences relative to the scale of the output; '?' stands for products whose size is not known.",
         "output: bert.ffc.onnx",
         "pipeline: fuse,int8{skip=head}",
@@ -80,22 +80,27 @@ def test_the_terminal_shows_rows_then_facts_then_remarks() -> None:
         "needs: onnxruntime ≥ 1.20",
         "made with: ffc 0.1.0, onnxruntime 1.32.0",
         "time: 4.5 s",
+        "clean (for fuse)",
+        "3 identities",
         "fuse",
+        "72 Linear, 24 AddNorm",
         "12 layers",
         "skipped: /pooler: no tanh",
+        "int8{skip=head}",
+        "nothing to do",
     ]
 
 
 def test_markup_in_names_is_not_interpreted_by_the_terminal() -> None:
-    step = Step("fuse", None, {"[red]x[/red]": 1}, [], [], REPORT.before, 1.0, None)
+    step = Step("fuse", None, {"[red]x[/red]": 1}, [], [], [], REPORT.before, 1.0, None)
     assert "1 [red]x[/red]" in shown(Report(**{**vars(REPORT), "steps": [step]}))
 
 
 def test_markdown() -> None:
     lines = render.to_markdown(REPORT).splitlines()
     assert lines[0] == "# ffc compile bert\\|&lt;b>.onnx"
-    assert "| clean (for fuse) | 3 identities | 640 | 109 | 438 | 11.2 | 1.2 | 3.2e-07 | 0.999999 |" in lines
-    assert lines[-4:] == ["## fuse", "", "- 12 layers", "- skipped: /pooler: no tanh"]
+    assert "| clean (for fuse) | 3 | 640 | 109 | 438 | 11.2 | 1.2 | 3.2e-07 | 0.999999 |" in lines
+    assert lines[-9:-4] == ["## fuse", "", "- 72 Linear, 24 AddNorm", "- 12 layers", "- skipped: /pooler: no tanh"]
 
 
 def test_html_is_one_escaped_page() -> None:
