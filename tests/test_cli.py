@@ -97,7 +97,7 @@ def test_compile_has_defaults(calls: list[dict[str, Any]], capsys: pytest.Captur
     assert captured.err == "fuse ...\n"
     assert [line.split()[:3] for line in captured.out.splitlines()[2:4]] == [
         ["(as", "it", "came)"],
-        ["fuse", "2", "Linear"],
+        ["fuse", "2", "3"],
     ]
     assert "output: model.ffc.onnx" in captured.out
 
