@@ -306,8 +306,15 @@ def _read_amount(context: click.Context, parameter: click.Parameter, text: str |
     show_default=True,
     metavar="OUT",
 )
+@_json
 def plan(
-    model: Path, heads: int | float | None, ffn: int | float | None, importance: Path | None, by: str | None, out: Path
+    model: Path,
+    heads: int | float | None,
+    ffn: int | float | None,
+    importance: Path | None,
+    by: str | None,
+    out: Path,
+    as_json: bool,
 ) -> None:
     """Choose which heads and feed-forward units of MODEL to keep, for the pass prune."""
     if (importance is None) == (by is None):
@@ -320,7 +327,7 @@ def plan(
 
     made = make_plan(model, heads=heads, ffn=ffn, importance=importance, by=by)
     made.save(out)
-    click.echo(made.summary())
+    click.echo(made.to_json() if as_json else made.summary(), nl=not as_json)
 
 
 @ffc.command("print")

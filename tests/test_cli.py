@@ -13,12 +13,13 @@ import onnx_ir as ir
 import pytest
 
 import ffc
-from ffc import cli
+from ffc import cli, pruning
 from ffc.compiler import pipeline
 from ffc.compiler.report import Report, Step, Verdict
 from ffc.errors import CannotApplyError, FfcError, GateError, InputError, MissingError
 from ffc.graph import files
 from ffc.graph.cost import Cost
+from ffc.pruning import LayerPlan, Plan
 
 ROOT = Path(__file__).parents[1]
 
@@ -333,3 +334,11 @@ def test_the_public_names() -> None:
     assert set(ffc.__all__) <= set(dir(ffc))
     with pytest.raises(AttributeError, match="module 'ffc' has no attribute 'Nothing'"):
         _ = ffc.Nothing  # type: ignore[attr-defined]
+
+
+def test_plan_prints_json(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Plan(layers=[LayerPlan(heads=[0, 2], of_heads=4)])
+    monkeypatch.setattr(pruning, "make_plan", lambda *_, **__: made)
+    out = tmp_path / "plan.json"
+    assert cli.main(["plan", "model.onnx", "--by", "norm", "--heads", "2", "-o", str(out), "--json"]) == 0
+    assert capsys.readouterr().out == out.read_text(encoding="utf-8")

@@ -27,7 +27,7 @@ __all__ = ["Result", "compile"]
 BATCH, LENGTH = 1, 128
 """Where MACs are counted."""
 
-# The first onnxruntime whose documentation lists opset 23.
+# Opset 23 is refused by 1.22.1 and runs in 1.23.2, kernels included: tried with both.
 _OLDEST_ONNXRUNTIME = "1.23"
 
 
@@ -119,7 +119,7 @@ def compile(
         source=str(model) if isinstance(model, str | Path) else "a model in memory",
         output=None if out is None else str(out),
         pipeline=spec.unparse(asked),
-        target=target,
+        target=str(getattr(chain[-1][0], "target", target)),
         before=before,
         batch=BATCH,
         length=LENGTH,

@@ -156,7 +156,14 @@ def _step_row(step: Step) -> list[str]:
     difference, cosine = (
         ("", "") if step.verdict is None else (f"{step.verdict.difference:.1e}", f"{step.verdict.cosine:.6f}")
     )
-    return [_name(step), str(sum(step.changes.values())), *_cost_cells(step.cost), f"{step.seconds:.1f}", difference, cosine]
+    return [
+        _name(step),
+        str(sum(step.changes.values())),
+        *_cost_cells(step.cost),
+        f"{step.seconds:.1f}",
+        difference,
+        cosine,
+    ]
 
 
 def _name(step: Step) -> str:

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from ffc.graph import ops
 from ffc.graph.blocks import Attention, Product
 from ffc.graph.edit import constant, producer
-from ffc.graph.movement import BATCH, LENGTH, concrete, move, moves
+from ffc.graph.movement import concrete, move, moves
 from ffc.graph.products import Products
 from ffc.graph.shapes import Shapes
 
@@ -261,11 +261,9 @@ class AttentionFinder:
         """Walk forward from the context [B, H, S, E] to the output projection, which must read it as [B, S, H*E]."""
         count, size = heads
         start = concrete(self.shapes, value, self.sizes)
-        if start is None:
-            batch, tokens = self.sizes.get("", BATCH), LENGTH
-            start = (batch, count, tokens, size)
-        if len(start) != 4 or (start[1], start[3]) != (count, size):
-            raise NotABlockError(f"its context has shape {list(start)}, not [batch, {count}, tokens, {size}]")
+        if start is None or len(start) != 4 or (start[1], start[3]) != (count, size):
+            found = "an unknown shape" if start is None else f"shape {list(start)}"
+            raise NotABlockError(f"its context has {found}, not [batch, {count}, tokens, {size}]")
         positions: np.ndarray | None = np.arange(math.prod(start)).reshape(start)
         want = np.arange(math.prod(start)).reshape(start).transpose(0, 2, 1, 3).reshape(start[0], start[2], -1)
         while not self.products.reads(value):

@@ -99,9 +99,13 @@ class Plan(BaseModel):
             UsageError: If the path cannot be written.
         """
         try:
-            Path(path).write_text(self.model_dump_json(exclude_none=True, indent=1) + "\n", encoding="utf-8")
+            Path(path).write_text(self.to_json(), encoding="utf-8")
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror}; choose another place") from error
+
+    def to_json(self) -> str:
+        """Return the plan in the form of its file."""
+        return self.model_dump_json(exclude_none=True, indent=1) + "\n"
 
     def summary(self) -> str:
         """Return one line per layer: heads and units kept, and of how many."""
