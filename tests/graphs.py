@@ -230,14 +230,24 @@ def feeds(mask: np.ndarray, *, vocabulary: int = VOCABULARY, types: bool = True,
     return found | ({"token_type_ids": random.integers(0, 2, mask.shape)} if types else {})
 
 
-def run_stock(model: ir.Model | Path | str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Run a model in onnxruntime as a user would, without any help of ffc."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    given = ir.to_proto(model).SerializeToString() if isinstance(model, ir.Model) else str(model)
-    session = ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(None, dict(inputs)), strict=True))
+class Stock:
+    """A model in onnxruntime as a user has it, without any help of ffc."""
+
+    def __init__(self, model: ir.Model | Path) -> None:
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        given = ir.to_proto(model).SerializeToString() if isinstance(model, ir.Model) else str(model)
+        self._session = ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the outputs by name."""
+        return dict(zip(self._outputs, self._session.run(None, dict(inputs)), strict=True))
+
+
+def run_stock(model: ir.Model | Path, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Run a model once in onnxruntime as a user would."""
+    return Stock(model)(inputs)
 
 
 def difference(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], mask: np.ndarray | None = None) -> float:

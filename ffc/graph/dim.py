@@ -186,7 +186,7 @@ def _order(term: tuple[Monomial, int]) -> tuple[int, tuple[str, ...]]:
 
 def _build(total: Mapping[Monomial, int]) -> Dim:
     terms = [(monomial, coefficient) for monomial, coefficient in total.items() if coefficient]
-    if len(terms) > _MAX_TERMS or any(len(m) > _MAX_DEGREE or abs(c) >= _MAX_COEFFICIENT for m, c in terms):
+    if len(terms) > _MAX_TERMS or any(len(m) > _MAX_DEGREE or abs(c) > _MAX_COEFFICIENT for m, c in terms):
         raise DimTooLargeError("a dimension has grown too large to handle")
     if sum(_weight(atom) for monomial, _ in terms for atom in monomial) > _MAX_ATOMS:
         raise DimTooLargeError("a dimension has grown too large to handle")

@@ -230,7 +230,7 @@ def _position(dim: Dim, index: Dim) -> Dim | None:
     if low is not None and low >= 0:
         return dim if low >= _ENDLESS else minimum(index, dim)
     if high is not None and high < 0:
-        return maximum(0, dim + index)
+        return 0 if high <= -_ENDLESS else maximum(0, dim + index)
     return None
 
 

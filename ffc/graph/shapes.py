@@ -226,7 +226,7 @@ def _settled(walk: _Walk, scope: _Scope, value: ir.Value, out: Out) -> Fact:
 
 def _is_absurd(numbers: PartialShape) -> bool:
     """Return whether a number does not fit into 64 bits: a hostile graph can square a size at every node."""
-    return any(isinstance(number, int) and abs(number) >= 2**63 for number in numbers)
+    return any(isinstance(number, int) and not -(2**63) <= number < 2**63 for number in numbers)
 
 
 def _fresh(walk: _Walk, name: str) -> Expr:
