@@ -63,6 +63,48 @@ def _finite(match: Match) -> Mapping[str, Any]:
     return {"low": np.maximum(match.array("low"), np.float32(LOWEST))}
 
 
+def _looked_up(op: Any, mask: Any, batch: Any, length: Any) -> Any:
+    rows = op.Unsqueeze(op.Unsqueeze(op.Range(0, batch, 1), [1, 2]), [3])
+    tokens = op.Unsqueeze(op.Unsqueeze(op.Range(0, length, 1), [0, 1]), [2])
+    shape = op.Shape(op.Max(rows, tokens))
+    places = [op.Unsqueeze(op.Expand(positions, shape), [-1]) for positions in (rows, tokens)]
+    return op.GatherND(mask, op.Concat(*places, axis=-1))
+
+
+def _whole(op: Any, mask: Any) -> Any:
+    return op.Unsqueeze(mask, [1, 2])
+
+
+def _whole_mask(match: Match) -> str | None:
+    shapes = match.editor.shapes
+    sizes = [shapes.ints(match.values[name]) for name in ("batch", "length")]
+    mask = shapes.of(match.values["mask"])
+    if mask is None or len(mask) != 2 or sizes != [mask[:1], mask[1:]]:
+        return "not all of the mask is looked up"
+    return None
+
+
+def _lookup_samples(random: np.random.Generator) -> Iterator[Sample]:
+    for batch, length in ((1, 3), (2, 5)):
+        mask = random.random((batch, length)) < 0.5
+        yield Sample({"mask": mask}, {"batch": np.array(batch), "length": np.array(length)})
+        yield Sample({"mask": mask}, {"batch": np.array(batch), "length": np.array(length - 1)}, matches=False)
+
+
+def _not_negative(op: Any, keep: Any, length: Any) -> Any:
+    positions = op.Unsqueeze(op.Unsqueeze(op.Range(0, length, 1), [0, 1]), [3])
+    return op.And(op.GreaterOrEqual(positions, 0), keep)
+
+
+def _expanded(op: Any, keep: Any, length: Any) -> Any:
+    return op.Expand(keep, op.Concat([1, 1], op.Reshape(length, [1]), [1], axis=0))
+
+
+def _not_negative_samples(random: np.random.Generator) -> Iterator[Sample]:
+    for batch, length in ((1, 3), (2, 5)):
+        yield Sample({"keep": random.random((batch, 1, 1, length)) < 0.5, "length": np.array(length)})
+
+
 def _cast(op: Any, x: Any, *, to: int) -> Any:
     return op.Cast(x, to=to)
 
@@ -153,11 +195,16 @@ RULES = (
         "nan-guard", _guarded, _unguarded, _guard_samples, bind=_finite, shared=True,
         where=(rules.is_scalar("low"), _is_low),
     ),
+    # mask[row, token] for every row and token: the mask itself
+    Rule("mask-lookup", _looked_up, _whole, _lookup_samples, where=(_whole_mask,), shared=True),
+    # before the next, which would take a True for a mask
+    Rule("and-true", _and, _keep, _and_samples, where=(_always_true,)),
+    # keep, and the position is not negative: it never is; only the broadcast over positions stays
+    Rule("position-not-negative", _not_negative, _expanded, _not_negative_samples, shared=True),
     Rule("cast-to-same", _cast, _keep, _cast_samples, where=(_same_type,)),
     Rule("transpose-nothing", _transpose, _keep, _transpose_samples, where=(_in_place,)),
     Rule("reshape-to-same", _reshape, _keep, _shape_samples, where=(_same_shape,)),
     Rule("expand-to-same", _expand, _keep, _shape_samples, where=(_same_shape,)),
-    Rule("and-true", _and, _keep, _and_samples, where=(_always_true,)),
     Rule("times-one", _mul, _keep, _mul_samples, where=(rules.is_constant("one"), _is_one)),
 )  # fmt: skip
 
