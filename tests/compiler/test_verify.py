@@ -1,0 +1,213 @@
+"""A step that breaks its promise is caught, whatever it broke, and a step that keeps it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+import ffc
+from ffc.compiler.probes import Probe, make
+from ffc.compiler.verify import Prover, measure
+from ffc.errors import CannotApplyError, GateError, InputError
+from ffc.graph.edit import Editor, constant
+from tests.graphs import POSITIONS, Draft, encoder, feeds
+
+
+@dataclass(frozen=True)
+class Change(ffc.Pass):
+    """Does to the model what a test says."""
+
+    name = "change"
+    needs = ("clean",)
+    how: ClassVar[Callable[[ir.Model], None]]
+
+    def run(self, model: ir.Model, log: ffc.Log) -> None:
+        type(self).how(model)
+        log.did("change")
+
+
+def compile_with(how: Callable[[ir.Model], None], **options: Any) -> ffc.Result:
+    kind = type("Kind", (Change,), {"how": staticmethod(how)})
+    return ffc.compile(encoder(), [kind()], **options)
+
+
+def set_weight(model: ir.Model, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    value = model.graph.initializers[name]
+    array = constant(value)
+    assert array is not None
+    value.const_value = ir.Tensor(change(array.copy()), name=name)
+
+
+def replace_mask(model: ir.Model, make: Callable[[Editor, ir.Value, ir.Node], ir.Value]) -> None:
+    mask = next(value for value in model.graph.inputs if value.name == "attention_mask")
+    (use,) = mask.uses()
+    use.node.replace_input_with(use.idx, make(Editor(model), mask, use.node))
+
+
+def by_length(editor: Editor, mask: ir.Value, before: ir.Node) -> ir.Value:
+    """Keep as many tokens from the left as the mask has ones: right for padding on the right, wrong for all else."""
+    length = editor.add("", "ReduceSum", [mask, [1]], {"keepdims": 1}, before=before, hint="length")
+    place = editor.add("", "CumSum", [editor.add("", "ConstantOfShape", [
+        editor.add("", "Shape", [mask], before=before, hint="shape")], {"value": ir.Tensor(np.ones(1, np.int64))}, before=before, hint="ones"),
+        np.int64(1)], before=before, hint="place")  # fmt: skip
+    kept = editor.add("", "LessOrEqual", [place, length], before=before, hint="kept")
+    return editor.add("", "Cast", [kept], {"to": ir.DataType.INT64.value}, before=before, hint="kept_int")
+
+
+def all_ones(editor: Editor, mask: ir.Value, before: ir.Node) -> ir.Value:
+    return editor.add("", "Max", [mask, np.int64(1)], before=before, hint="ones")
+
+
+BROKEN: dict[str, tuple[Callable[[ir.Model], None], str]] = {
+    "a bias set to zero": (lambda m: set_weight(m, "layer0.q.bias", np.zeros_like), "output"),
+    "one weight changed": (lambda m: set_weight(m, "layer0.ffn_out.weight", lambda w: w + (w == w.max())), "output"),
+    "a mask ignored": (lambda m: replace_mask(m, all_ones), "probe '(right-padded|left-padded|holed)"),
+    "right padding assumed": (lambda m: replace_mask(m, by_length), "probe '(left-padded|holed)"),
+    "not a number": (lambda m: set_weight(m, "layer0.v.bias", lambda b: b * np.float32(np.nan)), "differ by inf"),
+}
+
+
+@pytest.mark.parametrize(("how", "message"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_pass_is_caught_and_nothing_is_written(how: Callable[[ir.Model], None], message: str, tmp_path: Path) -> None:
+    out = tmp_path / "out.onnx"
+    with pytest.raises(GateError, match=f"pass 'change'.*{message}"):
+        compile_with(how, out=out)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_pass_that_changes_nothing_of_the_outputs_is_let_through() -> None:
+    result = compile_with(lambda m: set_weight(m, "layer0.q.bias", lambda b: b * np.float32(1 + 1e-7)))
+    step = next(step for step in result.report.steps if step.text == "change")
+    assert step.verdict is not None
+    assert step.verdict.difference < 1e-5
+
+
+def test_rows_of_the_users_own_catch_what_probes_do_not() -> None:
+    def forget_late_positions(model: ir.Model) -> None:
+        def change(table: np.ndarray) -> np.ndarray:
+            table[POSITIONS - 2 :] = 0
+            return table
+
+        set_weight(model, "position", change)
+
+    data = feeds(np.ones((2, POSITIONS), np.int64))
+    assert compile_with(forget_late_positions).report.verdict is not None
+    with pytest.raises(GateError, match="probe 'data row 0'"):
+        compile_with(forget_late_positions, data=data)
+
+
+def test_a_model_that_differs_from_itself_is_refused() -> None:
+    draft = Draft()
+    x = draft.input("x", "batch", 4)
+    noise = draft.op.Add(x, draft.op.RandomNormalLike(x))
+    with pytest.raises(InputError, match="differs from itself: output 'y'"):
+        ffc.compile(draft.model({"y": (noise, ["batch", 4])}, opset=20), "clean")
+
+
+def test_a_model_that_gives_no_numbers_is_refused() -> None:
+    draft = Draft()
+    x = draft.input("x", "batch", 4)
+    with pytest.raises(InputError, match="output 'y' of the model is not finite"):
+        ffc.compile(draft.model({"y": (draft.op.Sqrt(draft.op.Sub(draft.op.Neg(draft.op.Abs(x)), 1.0)), ["batch", 4])}), "clean")
+
+
+def test_a_model_that_takes_none_of_the_probes_is_refused() -> None:
+    draft = Draft()
+    x = draft.input("x", "batch", "seq")
+    wrong = draft.op.Reshape(x, [7, 11, 13])
+    with pytest.raises(InputError, match="runs on none of the inputs"):
+        ffc.compile(draft.model({"y": (wrong, [7, 11, 13])}), "clean")
+
+
+def test_a_budget_that_is_not_kept_is_an_error_that_says_what_was_measured(tmp_path: Path) -> None:
+    with pytest.raises(GateError, match=r"mean cosine 0\.\d+ is below the budget of 0\.999999"):
+        ffc.compile(encoder(), "fuse,int8{cosine=0.999999}", out=tmp_path / "out.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+# Measuring
+
+
+def probe(mask: np.ndarray | None) -> Probe:
+    return Probe("p", {}, mask)
+
+
+def verdict(before: np.ndarray, after: np.ndarray, mask: np.ndarray | None = None) -> Any:
+    return measure([probe(mask)], [{"y": before}], [{"y": after}], "none")
+
+
+def test_differences_are_relative_to_the_scale_of_the_output() -> None:
+    before = np.array([[[100.0, 1.0]]], np.float32)
+    assert verdict(before, before + np.float32(1)).difference == pytest.approx(0.01)
+
+
+def test_padding_does_not_count_but_must_be_finite() -> None:
+    mask = np.array([[True, True, False]])
+    before = np.ones((1, 3, 2), np.float32)
+    after = before.copy()
+    after[0, 2] = 50
+    assert verdict(before, after, mask).difference == 0
+    assert verdict(before, after).difference == 49
+    after[0, 2] = np.nan
+    assert verdict(before, after, mask).difference == np.inf
+
+
+def test_a_row_masked_throughout_does_not_count_in_outputs_per_row() -> None:
+    mask = np.array([[True, False], [False, False]])
+    before, after = np.ones((2, 5), np.float32), np.ones((2, 5), np.float32)
+    after[1] = 3
+    assert verdict(before, after, mask).difference == 0
+    after[0] = 3
+    assert verdict(before, after, mask).difference == 2
+
+
+def test_agreement_is_the_share_of_rows_whose_largest_stays() -> None:
+    before = np.eye(4, dtype=np.float32)
+    after = before[[0, 1, 2, 0]]
+    found = verdict(before, after)
+    assert found.agreement == pytest.approx(0.75)
+    assert found.cosine == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(
+    "after",
+    [np.ones((2, 4), np.float32), np.ones((2, 3), np.float64), np.full((2, 3), np.inf, np.float32)],
+    ids=["another shape", "another type", "infinite"],
+)
+def test_what_cannot_be_compared_is_infinitely_far(after: np.ndarray) -> None:
+    assert verdict(np.ones((2, 3), np.float32), after).difference == np.inf
+
+
+def test_a_missing_output_is_infinitely_far() -> None:
+    assert measure([probe(None)], [{"y": np.ones(2)}], [{}], "none").difference == np.inf
+
+
+def test_outputs_that_are_integers_must_be_the_same() -> None:
+    ids = np.arange(6).reshape(2, 3)
+    assert verdict(ids, ids).difference == 0
+    assert verdict(ids, ids + 1).difference == np.inf
+
+
+def test_the_worst_probe_is_named() -> None:
+    model = encoder()
+    prover = Prover(model, make(model))
+    after = [{name: array.copy() for name, array in outputs.items()} for outputs in prover.source]
+    after[2]["pooler"] += 1
+    found = measure(prover.probes, prover.source, after, "none")
+    assert found.worst == f"output 'pooler' of probe '{prover.probes[2].name}'"
+    assert found.probes == len(prover.probes)
+
+
+def test_a_model_that_onnxruntime_refuses_after_a_pass_is_an_error_of_that_pass() -> None:
+    def break_it(model: ir.Model) -> None:
+        node = next(node for node in model.graph if node.op_type == "Tanh")
+        node.op_type = "Nonsense"
+
+    with pytest.raises(CannotApplyError, match=r"pass 'change'.*Nonsense"):
+        compile_with(break_it)

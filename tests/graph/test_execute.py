@@ -1,0 +1,59 @@
+"""Models in memory run as they are, large weights without a copy in the protobuf, and failures say what and where."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from ffc.errors import CannotApplyError
+from ffc.graph.execute import Runner, light_proto
+from tests.graphs import Draft, difference, encoder, feeds, masks, run_stock
+
+
+def product(inner: int, *, unread: bool = False) -> ir.Model:
+    draft = Draft()
+    x = draft.input("x", "rows", inner)
+    result = draft.op.MatMul(x, draft.normal("large", inner, inner))
+    if unread:
+        draft.normal("unread", 50, 50)
+    return draft.model({"y": (result, ["rows", inner])})
+
+
+def test_large_weights_travel_beside_the_protobuf() -> None:
+    proto, weights = light_proto(product(64))
+    assert list(weights) == ["large"]
+    assert len(proto) < 1000
+    small, none = light_proto(product(8))
+    assert not none
+    assert len(small) > 8 * 8 * 4
+
+
+@pytest.mark.parametrize("inner", [8, 64])
+@pytest.mark.parametrize("unread", [False, True])
+@pytest.mark.parametrize("optimise", [False, True])
+def test_it_computes_what_stock_onnxruntime_does(inner: int, unread: bool, optimise: bool) -> None:
+    model = product(inner, unread=unread)
+    x = {"x": np.random.default_rng(0).standard_normal((3, inner)).astype(np.float32)}
+    assert np.allclose(Runner(model, optimise=optimise).run(x)["y"], run_stock(model, x)["y"], rtol=1e-5)
+
+
+def test_a_whole_encoder_runs_and_stays_as_it_is() -> None:
+    model = encoder()
+    before = ir.to_proto(model).SerializeToString()
+    inputs = feeds(masks(2, 7)["holed"])
+    assert difference(run_stock(model, inputs), Runner(model).run(inputs)) < 1e-5
+    assert ir.to_proto(model).SerializeToString() == before
+
+
+def test_a_model_that_onnxruntime_does_not_know_is_refused_in_one_line() -> None:
+    draft = Draft()
+    result = draft.op.node("Nonsense", draft.input("x", 3))
+    with pytest.raises(CannotApplyError, match=r"refuses the model.*Nonsense") as caught:
+        Runner(draft.model({"y": (result, [3])}))
+    assert "\n" not in str(caught.value)
+
+
+def test_inputs_that_do_not_fit_are_named_with_their_shapes() -> None:
+    with pytest.raises(CannotApplyError, match=r"fails on inputs x \[3, 9\]"):
+        Runner(product(8)).run({"x": np.zeros((3, 9), np.float32)})
