@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
-from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes import common
 
 import ffc
 from ffc import Editor, Match, Rule, Sample, constant, rules
 from ffc.graph.dim import Dim
-from ffc.graph.shapes import Shapes
-from ffc.graph.trace import OPSET
+from ffc.graph.fold import fold
 
 LOWEST = float(np.finfo(np.float32).min)
 """Stands for minus infinity in masks: what it is added to gets probability 0, and a row of it stays finite."""
-
-FOLD_LIMIT = 1 << 16
-"""Bytes that a folded constant may have beyond those of its inputs, so that folding never inflates a model."""
 
 _MAX_ROUNDS = 8
 
@@ -232,58 +225,12 @@ class Clean(ffc.Pass):
         """See `ffc.Pass.run`."""
         for _ in range(_MAX_ROUNDS):
             before = log.count
-            log.did("constants folded", _fold(model))
+            log.did("constants folded", fold(model))
             log.did("shapes written down", _write_shapes(model))
             rules.apply(RULES, model, log)
             log.did("duplicates and dead code", _merge(model))
             if log.count == before:
                 return
-
-
-def _fold(model: ir.Model) -> int:
-    """Compute every node whose inputs are all constant; return how many there were."""
-    editor = Editor(model)
-    return sum(_fold_node(node, editor) for node in list(model.graph))
-
-
-def _fold_node(node: ir.Node, editor: Editor) -> bool:
-    if node.domain or node.op_type == "Constant" or len(node.outputs) != 1 or not node.inputs:
-        return False
-    inputs = {str(value.name): constant(value) for value in node.inputs if value is not None}
-    known = {name: array for name, array in inputs.items() if array is not None}
-    if len(known) < len(inputs) or any(attr.type == ir.AttributeType.GRAPH for attr in node.attributes.values()):
-        return False
-    limit = FOLD_LIMIT + sum(array.nbytes for array in known.values())
-    size = _size(editor.shapes, node.outputs[0])
-    if size is None or size > limit:
-        return False
-    result = _evaluate(node, known)
-    if result is None or result.nbytes > limit:
-        return False
-    out = node.outputs[0]
-    editor.replace(out, editor.constant(result, out.name or "folded"))
-    return True
-
-
-def _size(shapes: Shapes, value: ir.Value) -> int | None:
-    """Return the bytes of `value` before it is computed, or None if they are not known."""
-    shape, dtype = shapes.of(value), shapes.dtype(value)
-    if shape is None or dtype is None or not all(isinstance(dim, int) for dim in shape):
-        return None
-    return math.prod(dim for dim in shape if isinstance(dim, int)) * math.ceil(dtype.itemsize)
-
-
-def _evaluate(node: ir.Node, inputs: dict[str, Any]) -> np.ndarray | None:
-    proto = ir.to_proto(node)
-    opset = [onnx.helper.make_opsetid("", OPSET)]
-    infos = [onnx.helper.make_tensor_value_info(name, 0, None) for name in inputs]
-    outputs = [onnx.helper.make_tensor_value_info(proto.output[0], 0, None)]
-    graph = onnx.helper.make_graph([proto], "fold", infos, outputs)
-    try:
-        results: Any = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=opset)).run(None, inputs)
-        return np.asarray(results[0])
-    except Exception:  # whatever the evaluator lacks, the runtime has: the node stays
-        return None
 
 
 def _write_shapes(model: ir.Model) -> int:

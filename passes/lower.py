@@ -12,6 +12,7 @@ from onnx_ir.passes import common
 import ffc
 from ffc import Editor, Lowering
 from ffc.compiler.lowerings import choose
+from ffc.graph.fold import fold
 
 
 def _norm(op: Any, x: Any, gamma: Any, beta: Any, epsilon: Any) -> Any:
@@ -118,7 +119,8 @@ class Lower(ffc.Pass):
     1. ``target=cpu`` takes the kernels of onnxruntime's CPU provider named in its table of lowerings, and bodies for
        the rest.
     2. ``target=portable`` takes the bodies, so that every operator is a standard one; that is checked.
-    3. Equal nodes are merged, and what exporters noted on nodes for debugging is dropped.
+    3. What the bodies compute from attributes alone is folded, equal nodes are merged, and what exporters noted on
+       nodes for debugging is dropped.
 
     No ``ffc`` function is left. Outputs stay equal; once there are int8 products, that is proved on their fp32
     meaning, and the result as a whole is held to the budget of int8.
@@ -144,6 +146,7 @@ class Lower(ffc.Pass):
         if any(node.domain == "com.microsoft" for node in model.graph):
             model.opset_imports["com.microsoft"] = 1
         if log.count:
+            fold(model)
             common.DeduplicateInitializersPass()(model)
             common.CommonSubexpressionEliminationPass()(model)
         if self.target == "portable":

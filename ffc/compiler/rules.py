@@ -136,7 +136,7 @@ class _Attempt:
         self.why = ""
 
     def fail(self, state: Match, why: str) -> None:
-        if len(state.nodes) >= self.depth:
+        if len(state.nodes) > self.depth or not self.why:
             self.depth, self.why = len(state.nodes), why
 
     def value(self, want: ir.Value | None, have: ir.Value | None, state: Match) -> Iterator[Match]:

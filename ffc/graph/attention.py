@@ -78,7 +78,8 @@ class AttentionFinder:
         masks = tuple(value for value in inputs[3:] if value is not None)
         split = [self._heads_of(side, heads) for side in sides]
         context = core.outputs[0]
-        return self._assemble(core, split, float(ops.attribute(core, "scale")), masks, context, self._out(context))
+        scale = float(ops.attribute(core, "scale")) * math.prod(side.scale for side in sides[:2])
+        return self._assemble(core, split, scale, masks, context, self._out(context))
 
     def _from_operator(self, core: ir.Node) -> Attention:
         if any(value is not None for value in core.inputs[4:]) or len(core.outputs) > 1:
@@ -116,8 +117,6 @@ class AttentionFinder:
         weighted, value, guarded = self._weighted(core.outputs[0])
         side = self._trace(value)
         v = self._columns(side, side.positions)
-        if side.scale != 1:
-            raise NotABlockError("its values are scaled")
         out = self._merged(weighted, v.shape)
         split = [(left, q), (right, k), (side, v)]
         found = self._assemble(core, split, scale * left.scale * right.scale, masks, out.x, out)
@@ -133,6 +132,8 @@ class AttentionFinder:
         out: Product,
     ) -> Attention:
         q, k, v = (columns for _, columns in split)
+        if split[2][0].scale != 1:
+            raise NotABlockError("its values are scaled")
         if not q.shape[0] == k.shape[0] == v.shape[0]:
             raise NotABlockError(f"queries have {q.shape[0]} heads, keys {k.shape[0]}, values {v.shape[0]}")
         if len({side.product.x for side, _ in split}) > 1:

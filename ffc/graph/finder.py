@@ -164,7 +164,7 @@ def _embeddings(graph: ir.Graph) -> Iterator[Embedding]:
 def _is_lookup(node: ir.Node) -> bool:
     table = constant(node.inputs[0]) if node.op_type == "Gather" and not node.domain else None
     axis = node.attributes.get("axis")
-    float_table = table is not None and table.ndim == 2 and table.dtype.kind == "f"
+    float_table = table is not None and table.ndim == 2 and table.shape[1] > 1 and table.dtype.kind == "f"
     return float_table and (axis is None or axis.value == 0) and constant(node.inputs[1]) is None
 
 

@@ -226,7 +226,6 @@ def test_an_operator_that_does_more_is_refused(attributes: dict[str, Any]) -> No
     assert next(iter(attributes)) in blocks.unmatched[0].why
 
 
-@pytest.mark.xfail(reason="AttentionFinder._from_operator does not look at the scale of the values")
 def test_an_operator_whose_values_are_scaled_is_refused() -> None:
     blocks = find(kernel_model(scaled_values=True))
     assert not blocks.layers

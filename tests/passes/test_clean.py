@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from ffc.graph.fold import FOLD_LIMIT
 from ffc.graph.text import text
 from tests.graphs import (
     LIBRARY,
@@ -24,7 +25,6 @@ from tests.graphs import (
     run_stock,
 )
 
-FOLD_LIMIT = LIBRARY.module("clean").FOLD_LIMIT
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
