@@ -13,6 +13,7 @@ import onnx_ir as ir
 import pytest
 
 import ffc
+from ffc.graph.text import text
 from tests.graphs import Draft, Stock, count, difference, encoder, feeds, masks, run_stock
 
 
