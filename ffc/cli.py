@@ -323,6 +323,8 @@ def plan(
         raise UsageError("ffc plan needs --heads or --ffn, or it would keep everything")
     if not out.parent.is_dir():
         raise UsageError(f"the folder '{out.parent}' of the output does not exist; create it first")
+    if any(path is not None and out.resolve() == path.resolve() for path in (model, importance)):
+        raise UsageError(f"the output '{out}' is an input; name another file with -o")
     from ffc.pruning import make_plan
 
     made = make_plan(model, heads=heads, ffn=ffn, importance=importance, by=by)

@@ -33,8 +33,8 @@ def _guarded(op: Any, scores: Any, keep: Any, low: Any) -> Any:
     return op.Where(op.IsNaN(probabilities), 0.0, probabilities)
 
 
-def _unguarded(op: Any, scores: Any, keep: Any, low: Any) -> Any:
-    return op.Softmax(op.Add(scores, op.Where(keep, 0.0, low)), axis=-1)
+def _unguarded(op: Any, scores: Any, keep: Any, low: Any, zero: Any) -> Any:
+    return op.Softmax(op.Add(scores, op.Where(keep, zero, low)), axis=-1)
 
 
 def _guard_samples(random: np.random.Generator) -> Iterator[Sample]:
@@ -53,7 +53,8 @@ def _is_low(match: Match) -> str | None:
 
 
 def _finite(match: Match) -> Mapping[str, Any]:
-    return {"low": np.maximum(match.array("low"), np.float32(LOWEST))}
+    low = match.array("low")
+    return {"low": np.maximum(low, np.finfo(low.dtype).min), "zero": np.zeros((), low.dtype)}
 
 
 def _looked_up(op: Any, mask: Any, batch: Any, length: Any) -> Any:
@@ -280,10 +281,25 @@ def _target(index: int, dim: Dim, before: tuple[Dim, ...]) -> int:
     return 0 if index < len(before) and before[index] == dim else -1
 
 
+def _drop_identities(model: ir.Model) -> None:
+    """Let readers of an Identity read what it copies; one that gives a value a second name as an output stays."""
+    editor = Editor(model)
+    for node in list(model.graph):
+        if node.domain or node.op_type != "Identity" or node.inputs[0] is None:
+            continue
+        source, out = node.inputs[0], node.outputs[0]
+        named = source.is_graph_input() or source.is_initializer() or source.is_graph_output()
+        if out.is_graph_output() and named:
+            for use in tuple(out.uses()):
+                use.node.replace_input_with(use.idx, source)
+        else:
+            editor.replace(out, source)
+
+
 def _merge(model: ir.Model) -> int:
     """Merge identities, equal nodes and equal weights, drop what nothing reads; return how many went."""
     before = len(model.graph) + len(model.graph.initializers)
-    common.IdentityEliminationPass()(model)
+    _drop_identities(model)
     common.DeduplicateInitializersPass()(model)
     common.CommonSubexpressionEliminationPass()(model)
     common.RemoveUnusedNodesPass()(model)

@@ -92,6 +92,8 @@ def _small_epsilon(match: Match) -> str | None:
 
 
 def _over_last_axis(match: Match) -> str | None:
+    if match.array("gamma").dtype != np.float32:
+        return "it is not computed in float32"
     shape = match.editor.shapes.of(match.values["x"])
     if shape is None or match.array("gamma").shape != shape[-1:] or match.array("beta").shape != shape[-1:]:
         return "gamma and beta are not as wide as the last axis"
@@ -198,6 +200,10 @@ def _linear_gelu(op: Any, x: Any, w: Any, b: Any, *, approximate: str) -> Any:
     return op.ffc.LinearGelu(x, w, b, approximate=approximate)
 
 
+def _is_float(match: Match) -> str | None:
+    return None if match.array("w").dtype == np.float32 else "its weight is not float32"
+
+
 def _bias_fits(match: Match) -> str | None:
     width = match.array("w").shape[1]
     return None if match.array("b").shape == (width,) else f"what is added is not a bias of {width} numbers"
@@ -250,7 +256,7 @@ def _gemm_no_bias_samples(random: np.random.Generator) -> Iterator[Sample]:
     yield Sample({"x": _normal(random, 3, 4)}, {"w": _normal(random, 5, 4)})
 
 
-_WEIGHT = (rules.is_constant("w"), rules.rank("w", 2))
+_WEIGHT = (rules.is_constant("w"), rules.rank("w", 2), _is_float)
 _PARAMETERS = rules.is_constant("gamma", "beta")
 _LINEAR = (*_WEIGHT, rules.is_constant("b"), _bias_fits)
 _EMBED = (rules.is_constant("word", "type_table", "position", "gamma", "beta"), _tables)
@@ -310,9 +316,13 @@ class Fuse(ffc.Pass):
         editor, masks = Editor(model), dict[tuple[ir.Value, ...], ir.Value]()
         for layer in blocks.layers:
             attention = layer.attention
-            if attention is not None and not attention.core.domain and not _is_kernel(attention):
-                _fuse_attention(attention, editor, masks)
-                log.did("attention")
+            if attention is None or attention.core.domain or _is_kernel(attention):
+                continue
+            if editor.shapes.dtype(attention.q.out) != ir.DataType.FLOAT:
+                log.missed(f"attention of layer {layer.index}", "it is not computed in float32")
+                continue
+            _fuse_attention(attention, editor, masks)
+            log.did("attention")
         for miss in blocks.unmatched:
             log.missed(miss.where, miss.why)
         rules.apply(RULES, model, log)

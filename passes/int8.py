@@ -106,7 +106,7 @@ def quantise_columns(weight: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndar
 def _quantise(product: Product, editor: Editor, *, by_row: bool) -> None:
     weight, scale = quantise_columns(np.ascontiguousarray(product.matrix()), axis=0)
     bias = product.vector()
-    bias = np.zeros(weight.shape[1], np.float32) if bias is None else bias
+    bias = np.zeros(weight.shape[1], np.float32) if bias is None else np.broadcast_to(bias, weight.shape[1:])
     fused = product.node if product.node.domain == "ffc" else None
     activation = "" if fused is None else ACTIVATIONS.get(fused.op_type, "")
     function = f"LinearInt8{'Rows' if by_row else ''}{activation}"

@@ -342,3 +342,11 @@ def test_plan_prints_json(tmp_path: Path, capsys: pytest.CaptureFixture[str], mo
     out = tmp_path / "plan.json"
     assert cli.main(["plan", "model.onnx", "--by", "norm", "--heads", "2", "-o", str(out), "--json"]) == 0
     assert capsys.readouterr().out == out.read_text(encoding="utf-8")
+
+
+def test_a_plan_never_goes_over_the_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = tmp_path / "model.onnx"
+    model.write_bytes(b"a model")
+    assert cli.main(["plan", str(model), "--by", "norm", "--heads", "2", "-o", str(model)]) == 2
+    assert capsys.readouterr().err == f"ffc: error: the output '{model}' is an input; name another file with -o\n"
+    assert model.read_bytes() == b"a model"

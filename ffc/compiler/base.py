@@ -90,7 +90,7 @@ class Log:
 
     def did(self, what: str, count: int = 1, where: str = "") -> None:
         """Count `count` more changes of the kind `what`, at `where` if that is worth telling."""
-        if count:
+        if count > 0:
             self.done[what] = self.done.get(what, 0) + count
         if where:
             self.taken.append(f"{what} {where}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from ffc.compiler.plain import dequantised, holds_int8
 from ffc.compiler.report import Report, Step, Verdict
 from ffc.compiler.tidy import tidy
 from ffc.compiler.verify import Outputs, Prover, measure
-from ffc.errors import CannotApplyError, FfcError, UsageError
+from ffc.errors import CannotApplyError, FfcError, GateError, UsageError, nearest
 from ffc.graph import files
 from ffc.graph.cost import cost
 
@@ -96,7 +97,7 @@ def compile(
     started = time.perf_counter()
     tell = progress or (lambda line: None)
     library = Library.default(plugins)
-    asked = spec.parse(passes, library, sets) if isinstance(passes, str) else list(passes)
+    asked = spec.parse(passes, library, sets) if isinstance(passes, str) else _checked(passes)
     chain = _chain(asked, library, target)
     if out is not None and isinstance(model, str | Path) and Path(out).resolve() == Path(model).resolve():
         raise UsageError(f"the output is the input, {out}; give another path with -o")
@@ -132,9 +133,18 @@ def compile(
     return Result(stage.model, report)
 
 
+def _checked(passes: Sequence[Pass]) -> list[Pass]:
+    for item in passes:
+        if not isinstance(item, Pass):
+            raise UsageError(f"{item!r} is no pass; give a pipeline as text, or instances of passes")
+    return list(passes)
+
+
 def _open(model: str | Path | ir.Model) -> ir.Model:
     if isinstance(model, ir.Model):
         return _clone(model)
+    if not isinstance(model, str | Path):
+        raise UsageError(f"a model is a path or an onnx_ir.Model, not {type(model).__name__}")
     loaded = files.load(model)
     loaded.meta["ffc.path"] = Path(model)
     return loaded
@@ -160,10 +170,21 @@ def _chain(asked: Sequence[Pass], library: Library, target: str) -> list[tuple[P
     return chain
 
 
-def _add(item: Pass, needed_by: str | None, chain: list[tuple[Pass, str | None]], library: Library) -> None:
+def _add(
+    item: Pass,
+    needed_by: str | None,
+    chain: list[tuple[Pass, str | None]],
+    library: Library,
+    waiting: tuple[str, ...] = (),
+) -> None:
+    """Append a pass to `chain`, what it needs before it; `waiting` are the passes that it is needed for."""
+    if item.name in waiting:
+        raise UsageError(f"passes need each other in a circle: {' → '.join([*waiting, item.name])}")
     for need in item.needs:
+        if need not in library:
+            raise UsageError(f"pass '{item.name}' needs '{need}', which is no pass{nearest(need, library)}")
         if all(done.name != need for done, _ in chain):
-            _add(library[need](), item.name, chain, library)
+            _add(library[need](), item.name, chain, library, (*waiting, item.name))
     chain.append((item, needed_by))
 
 
@@ -182,6 +203,11 @@ def _step(item: Pass, needed_by: str | None, stage: _Stage, steps: list[Step], p
     except FfcError as error:
         error.args = (_located(item.name, str(error)),)
         raise
+    except Exception as error:
+        if type(item).__module__.startswith("ffc."):  # a pass of the library: this is ffc's own fault
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise CannotApplyError(f"pass '{item.name}' failed with {reason}; the fault is in the pass") from error
     seconds = time.perf_counter() - started
     spent = cost(stage.model, BATCH, LENGTH) if verdict or not steps else steps[-1].cost
     return stage, Step(text, needed_by, log.done, log.taken, log.notes, _skipped(log), spent, seconds, verdict)
@@ -203,7 +229,20 @@ def _run(item: Pass, model: ir.Model, log: Log) -> ir.Model:
     item.run(clone, log)
     if log.count:
         tidy(clone)
+        _check_interface(model, clone)
     return clone
+
+
+def _check_interface(before: ir.Model, after: ir.Model) -> None:
+    """Refuse a change of what users of the model rely on: names, order, types, and shapes of inputs."""
+
+    def interface(model: ir.Model) -> list[str]:
+        inputs = [f"input {value.name} {value.dtype} {value.shape}" for value in model.graph.inputs]
+        return inputs + [f"output {value.name} {value.dtype}" for value in model.graph.outputs]
+
+    for was, now in itertools.zip_longest(interface(before), interface(after), fillvalue="nothing"):
+        if was != now:
+            raise GateError(f"it changes what the model takes and gives: {was} became {now}; nothing was written")
 
 
 def _check_expected(item: Pass, log: Log) -> None:
@@ -228,7 +267,9 @@ def _prove(item: Pass, text: str, stage: _Stage, after: ir.Model, prover: Prover
     contract = item.contract
     outputs = prover.run(after)
     if isinstance(contract, Budget):
-        verdict = prover.judge(contract, stage.outputs, outputs, text)
+        # Two budgets in a row are spent on the same fp32 model, so that they do not add up.
+        before = stage.last_fp32 if holds_int8(stage.model) else stage.outputs
+        verdict = prover.judge(contract, before, outputs, text)
         last = stage.last_fp32 if holds_int8(after) else outputs
         return _Stage(after, outputs, last, contract if holds_int8(after) else stage.budget), verdict
     if holds_int8(stage.model):

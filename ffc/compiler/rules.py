@@ -265,6 +265,11 @@ def find_match(rule: Rule, root: ir.Node, editor: Editor) -> tuple[Match | None,
 
 
 def _refused(rule: Rule, match: Match) -> str | None:
+    first, *others = match.root.outputs
+    if any(value.uses() or is_output(value) for value in others):
+        return f"another output of {match.root.op_type} {match.root.name} is read"
+    if not (first.uses() or is_output(first)):
+        return "nothing reads it"
     inside = set(match.nodes.values())
     if not rule.shared:
         for value in (value for node in inside if node is not match.root for value in node.outputs):

@@ -9,6 +9,7 @@ from onnx_ir.passes import common
 from ffc.errors import CannotApplyError
 from ffc.graph import ops
 from ffc.graph.execute import light_proto
+from ffc.graph.shapes import infer
 
 __all__ = ["tidy"]
 
@@ -23,8 +24,19 @@ def tidy(model: ir.Model) -> ir.Model:
     model.graph.sort()
     common.NameFixPass()(model)
     ops.register(model)
+    _give_outputs_shapes(model)
     _check(model)
     return model
+
+
+def _give_outputs_shapes(model: ir.Model) -> None:
+    """Write down the shapes of outputs that have none; onnxruntime does without, the checker does not."""
+    bare = [value for value in model.graph.outputs if value.shape is None]
+    shapes = infer(model) if bare else None
+    for value in bare:
+        known = None if shapes is None else shapes.of(value)
+        if known is not None:
+            value.shape = ir.Shape([dim if isinstance(dim, int) else str(dim) for dim in known])
 
 
 def _check(model: ir.Model) -> None:

@@ -12,7 +12,7 @@ import pytest
 from ffc.compiler.base import Log
 from ffc.compiler.rules import Rule, apply, is_constant, is_scalar, rank
 from ffc.graph.trace import Program
-from tests.graphs import Draft, count, run_stock
+from tests.graphs import LIBRARY, Draft, count, run_pass, run_stock
 
 X = np.array([[1.0, -2.0, 3.0]], np.float32)
 
@@ -216,3 +216,14 @@ def test_the_first_rule_of_the_table_that_matches_wins() -> None:
     model, log = model_of(lambda op, x: op.Relu(op.Add(x, 1.0))), Log()
     apply([RELU, first], model, log)
     assert log.done == {"test": 1}
+
+
+def test_a_node_whose_other_output_is_read_is_left_alone() -> None:
+    """Replaced, it would survive for its other output and be matched again and again."""
+    draft = Draft()
+    x = draft.input("x", "batch", 6)
+    normed, mean = draft.op.LayerNormalization(x, np.ones(6, np.float32), np.zeros(6, np.float32), outputs=2)
+    model = draft.model({"y": (normed, ["batch", 6]), "mean": (mean, ["batch", 1])})
+    log = run_pass(LIBRARY["fuse"](), model)
+    assert log.count == 0
+    assert count(model, "LayerNormalization") == 1

@@ -1,0 +1,131 @@
+"""What a user's own pass does wrong is caught, laid at its door, and never written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import onnx_ir as ir
+import pytest
+
+import ffc
+from tests.graphs import Draft, encoder
+
+
+@dataclass(frozen=True)
+class Foreign(ffc.Pass):
+    """Counts one change and does what a subclass says."""
+
+    name = "foreign"
+
+    def run(self, model: ir.Model, log: ffc.Log) -> None:
+        log.did("something")
+        self.change(model)
+
+    def change(self, model: ir.Model) -> None:
+        """Nothing, in this one."""
+
+
+class Reorders(Foreign):
+    def change(self, model: ir.Model) -> None:
+        model.graph.outputs.reverse()
+
+
+class Renames(Foreign):
+    def change(self, model: ir.Model) -> None:
+        model.graph.outputs[0].name = "other"
+
+
+class FixesShape(Foreign):
+    def change(self, model: ir.Model) -> None:
+        model.graph.inputs[0].shape = ir.Shape([1, 4])
+
+
+class DropsInput(Foreign):
+    def change(self, model: ir.Model) -> None:
+        model.graph.inputs.pop()
+
+
+class Raises(Foreign):
+    def change(self, model: ir.Model) -> None:
+        raise KeyError("weights")
+
+
+class NoReference(Foreign):
+    def reference(self, model: ir.Model) -> ir.Model:
+        return None  # type: ignore[return-value]
+
+
+class OddContract(Foreign):
+    contract = "hello"  # type: ignore[assignment]
+
+
+class NeedsNothingKnown(Foreign):
+    needs: ClassVar[Sequence[str]] = ("fusee",)
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "message"),
+    [
+        (Reorders, ffc.GateError, "pass 'foreign': it changes what the model takes and gives: output"),
+        (Renames, ffc.GateError, "pass 'foreign': it changes what the model takes and gives: output"),
+        (FixesShape, ffc.GateError, "pass 'foreign': it changes what the model takes and gives: input input_ids"),
+        (DropsInput, ffc.CannotApplyError, "pass 'foreign' failed with"),
+        (Raises, ffc.CannotApplyError, "pass 'foreign' failed with KeyError: 'weights'; the fault is in the pass"),
+        (NoReference, ffc.CannotApplyError, "pass 'foreign' failed with AttributeError"),
+        (OddContract, ffc.CannotApplyError, "pass 'foreign' failed with"),
+        (NeedsNothingKnown, ffc.UsageError, "pass 'foreign' needs 'fusee', which is no pass; did you mean 'fuse'?"),
+    ],
+)
+def test_the_pass_is_named_and_nothing_is_written(
+    kind: type[Foreign], error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error) as caught:
+        ffc.compile(encoder(), [kind()], out=tmp_path / "out.onnx")
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_passes_that_need_each_other_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import ffc\n"
+        + "".join(
+            f"class {name}(ffc.Pass):\n    name = '{name.lower()}'\n    needs = ('{need}',)\n    def run(self, model, log): ...\n"
+            for name, need in (("One", "other"), ("Other", "one"))
+        )
+    )
+    with pytest.raises(ffc.UsageError, match="passes need each other in a circle: one → other → one"):
+        ffc.compile(encoder(), "one", plugins=[str(file)])
+
+
+@pytest.mark.parametrize("passes", [["fuse"], [Foreign]])
+def test_what_is_no_pass_is_refused(passes: Any) -> None:
+    with pytest.raises(ffc.UsageError, match="is no pass; give a pipeline as text, or instances of passes"):
+        ffc.compile(encoder(), passes)
+
+
+def test_what_is_no_model_is_refused() -> None:
+    with pytest.raises(ffc.UsageError, match=r"a model is a path or an onnx_ir.Model, not bytes"):
+        ffc.compile(b"model", "fuse")  # type: ignore[arg-type]
+
+
+def test_budgets_do_not_add_up() -> None:
+    """A second budget pass is held against the last fp32 model, not against what the first made of it."""
+    report = ffc.compile(encoder(), "fuse,int8{skip=ffn_out,ffn_in},int8").report
+    first, second = (step.verdict for step in report.steps if step.text.startswith("int8"))
+    assert first is not None and second is not None
+    assert second.difference >= first.difference / 2 > 0
+
+
+def test_an_output_under_two_names_keeps_both() -> None:
+    """As exports with hidden states have it: the last hidden state is an output, and so is an Identity of it."""
+    draft = Draft()
+    x = draft.input("x", "batch", 4)
+    y = draft.op.Relu(x)
+    model = draft.model({"y": (y, ["batch", 4]), "alias": (draft.op.Identity(y), ["batch", 4])})
+    result = ffc.compile(model, "clean").model
+    assert [value.name for value in result.graph.outputs] == ["y", "alias"]
