@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -143,6 +144,7 @@ def compile_(
     _check_output(model, out)
     from ffc.compiler import pipeline, render
 
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it remarks on things that users cannot act upon
     for path in reports:
         render.check_path(path)
     result = pipeline.compile(
