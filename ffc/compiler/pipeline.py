@@ -197,7 +197,7 @@ def _step(item: Pass, needed_by: str | None, stage: _Stage, steps: list[Step], p
         after = _run(item, stage.model, log)
         _check_expected(item, log)
         if log.count:
-            stage, verdict = _prove(item, text, stage, after, prover)
+            stage, verdict = _prove(item, stage, after, prover)
         else:
             verdict = None
     except FfcError as error:
@@ -262,26 +262,26 @@ def _skipped(log: Log) -> list[str]:
     return list(dict.fromkeys(said))
 
 
-def _prove(item: Pass, text: str, stage: _Stage, after: ir.Model, prover: Prover) -> tuple[_Stage, Verdict]:
+def _prove(item: Pass, stage: _Stage, after: ir.Model, prover: Prover) -> tuple[_Stage, Verdict]:
     """Hold the result of a pass to its contract; return the next stage and what was measured."""
     contract = item.contract
     outputs = prover.run(after)
     if isinstance(contract, Budget):
         # Two budgets in a row are spent on the same fp32 model, so that they do not add up.
         before = stage.last_fp32 if holds_int8(stage.model) else stage.outputs
-        verdict = prover.judge(contract, before, outputs, text)
+        verdict = prover.judge(contract, before, outputs)
         last = stage.last_fp32 if holds_int8(after) else outputs
         return _Stage(after, outputs, last, contract if holds_int8(after) else stage.budget), verdict
     if holds_int8(stage.model):
         plain = dequantised(stage.model)
         moved = dequantised(after) if holds_int8(after) else _run(item, plain, Log())
-        verdict = prover.judge(contract, prover.run(plain), prover.run(moved), text)
+        verdict = prover.judge(contract, prover.run(plain), prover.run(moved))
         if stage.budget is not None:
-            prover.judge(stage.budget, stage.last_fp32, outputs, f"{text}, held to the budget of int8")
+            prover.judge(stage.budget, stage.last_fp32, outputs, "held to the budget of int8")
         return replace(stage, model=after, outputs=outputs), verdict
     differs = type(item).reference is not Pass.reference
     reference = prover.run(tidy(item.reference(_clone(stage.model)))) if differs else stage.outputs
-    verdict = prover.judge(contract, reference, outputs, text)
+    verdict = prover.judge(contract, reference, outputs)
     return _Stage(after, outputs, outputs, stage.budget), verdict
 
 

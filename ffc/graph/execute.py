@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
-from ffc.errors import CannotApplyError
+from ffc.errors import CannotApplyError, InputError
 
 __all__ = ["Runner", "light_proto"]
 
@@ -55,7 +55,9 @@ class Runner:
 
         Raises:
             CannotApplyError: If onnxruntime refuses the model.
+            InputError: If it takes or gives anything but tensors.
         """
+        _check_tensors(model)
         proto, weights = light_proto(model)
         options = ort.SessionOptions()
         options.log_severity_level = 4
@@ -83,6 +85,19 @@ class Runner:
             shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
             raise CannotApplyError(f"onnxruntime fails on inputs {shapes}: {_one_line(error)}") from error
         return dict(zip(self.outputs, results, strict=True))
+
+
+def _check_tensors(model: ir.Model) -> None:
+    kinds = {
+        ir.SequenceType: "a sequence",
+        ir.OptionalType: "an optional value",
+        ir.SparseTensorType: "a sparse tensor",
+    }
+    for what, values in (("input", model.graph.inputs), ("output", model.graph.outputs)):
+        for value in values:
+            if value.type is not None and not isinstance(value.type, ir.TensorType):
+                kind = kinds.get(type(value.type), "a map")
+                raise InputError(f"{what} '{value.name}' is {kind}; only tensors can be proved")
 
 
 def _one_line(error: Exception) -> str:

@@ -214,7 +214,7 @@ def test_the_report_says_what_was_done_proved_and_measured() -> None:
     assert any("head" in line and "as asked" in line for line in by_name["int8"].skipped)
     verdict = by_name["fuse"].verdict
     assert verdict is not None
-    assert (verdict.contract, verdict.probes) == ("equal to 0.0001", 5)
+    assert (verdict.contract, verdict.probes) == ("equal to 0.0001", 10)
     assert verdict.difference < 1e-5
     assert report.verdict is not None
     assert 0.9 < report.verdict.cosine < 1

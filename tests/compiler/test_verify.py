@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -117,6 +118,56 @@ def test_a_model_that_gives_no_numbers_is_refused() -> None:
         ffc.compile(draft.model({"y": (draft.op.Sqrt(draft.op.Sub(draft.op.Neg(draft.op.Abs(x)), 1.0)), ["batch", 4])}), "clean")
 
 
+def heads(kind: str) -> ir.Model:
+    """Return a model of ids and a mask with scores of tokens or their largest."""
+    draft = Draft()
+    op = draft.op
+    ids, mask = (draft.input(name, "batch", "seq", dtype=ir.DataType.INT64) for name in ("input_ids", "attention_mask"))
+    x = op.MatMul(op.Gather(draft.normal("word", 30, 8), ids, axis=0), draft.normal("head", 8, 5))
+    if kind == "labels":
+        return draft.model({"y": (op.ArgMax(x, axis=-1, keepdims=0), ["batch", "seq"])}, dtype=ir.DataType.INT64)
+    scores = op.ReduceMax(x, [-1], keepdims=0)
+    return draft.model({"y": (op.Where(op.Cast(mask, to=9), scores, np.float32(-np.inf)), ["batch", "seq"])})
+
+
+@pytest.mark.parametrize("kind", ["labels", "scores"])
+def test_models_that_give_labels_or_scores_of_tokens_are_proved(kind: str) -> None:
+    model = heads(kind)
+    prover = Prover(model, make(model))
+    moved = heads(kind)
+    set_weight(moved, "head", lambda w: w * np.float32(1 + 1e-7))
+    assert prover.judge(ffc.Equal(), prover.source, prover.run(moved), "p").difference < 1e-6
+    set_weight(moved, "head", lambda w: w[:, ::-1].copy() if kind == "labels" else w * np.float32(1.1))
+    with pytest.raises(GateError, match="p: outputs differ"):
+        prover.judge(ffc.Equal(), prover.source, prover.run(moved), "p")
+    with pytest.raises(GateError, match=r"p: mean cosine 0\.\d+") if kind == "labels" else nullcontext():
+        prover.judge(ffc.Budget(cosine=0.9), prover.source, prover.run(moved), "p")
+
+
+def test_a_model_that_gives_no_numbers_for_a_row_masked_throughout_is_proved() -> None:
+    draft = Draft()
+    op = draft.op
+    x, mask = draft.input("x", "batch", "seq", 4), draft.input("attention_mask", "batch", "seq", dtype=ir.DataType.INT64)
+    across = op.Unsqueeze(op.Cast(mask, to=ir.DataType.BOOL.value), [1])
+    scores = op.Where(across, op.MatMul(x, op.Transpose(x, perm=[0, 2, 1])), np.float32(-np.inf))
+    result = op.MatMul(op.Add(op.MatMul(op.Softmax(scores, axis=-1), x), 0.0), draft.normal("w", 4, 4))
+    model = draft.model({"y": (result, ["batch", "seq", 4])})
+    prover = Prover(model, make(model))
+    nothing = [np.isnan(outputs["y"]).any() for outputs in prover.source]
+    assert any(nothing) and not all(nothing)
+    assert ffc.compile(model, "clean").report.verdict is not None
+
+
+def test_a_model_of_anything_but_tensors_is_refused() -> None:
+    draft = Draft()
+    x = draft.input("x", "batch", 4)
+    model = draft.model({"q": (draft.op.SequenceConstruct(x), [])})
+    model.graph.outputs[0].type = ir.SequenceType(ir.TensorType(ir.DataType.FLOAT))
+    model.graph.outputs[0].shape = None
+    with pytest.raises(InputError, match="output 'q' is a sequence; only tensors can be proved"):
+        ffc.compile(model, "clean")
+
+
 def test_a_model_that_takes_none_of_the_probes_is_refused() -> None:
     draft = Draft()
     x = draft.input("x", "batch", "seq")
@@ -139,7 +190,11 @@ def probe(mask: np.ndarray | None) -> Probe:
 
 
 def verdict(before: np.ndarray, after: np.ndarray, mask: np.ndarray | None = None) -> Any:
-    return measure([probe(mask)], [{"y": before}], [{"y": after}], "none")
+    return verdict_on(probe(mask), before, after)
+
+
+def verdict_on(probe: Probe, before: np.ndarray, after: np.ndarray) -> Any:
+    return measure([probe], [{"y": before}], [{"y": after}], "none")
 
 
 def test_differences_are_relative_to_the_scale_of_the_output() -> None:
@@ -191,7 +246,86 @@ def test_a_missing_output_is_infinitely_far() -> None:
 def test_outputs_that_are_integers_must_be_the_same() -> None:
     ids = np.arange(6).reshape(2, 3)
     assert verdict(ids, ids).difference == 0
-    assert verdict(ids, ids + 1).difference == np.inf
+    assert verdict(ids, ids + 1).difference == 1
+    large = np.zeros(1_000_000, np.int64)
+    other = large.copy()
+    other[7] = 1
+    assert verdict(large, other).difference == 1
+
+
+def test_entries_that_are_integers_agree_or_do_not() -> None:
+    mask = np.array([[True, True, True, True, False], [False] * 5])
+    tokens = Probe("p", {}, mask, axes={"y": 1})
+    before, after = np.zeros((2, 5), np.int64), np.ones((2, 5), np.int64)
+    after[0, :3] = 0
+    found = verdict_on(tokens, before, after)
+    assert (found.difference, found.cosine, found.agreement) == (1, 0.75, 0.75)
+    after[0, 3] = 0
+    found = verdict_on(tokens, before, after)
+    assert (found.difference, found.cosine, found.agreement) == (0, 1, 1)
+    assert verdict_on(Probe("p", {}, mask), before > 0, after > 0).difference == 1
+
+
+def test_scores_of_tokens_count_at_real_tokens_and_agree_by_row() -> None:
+    mask = np.array([[True, True, False], [True, True, False]])
+    tokens = Probe("p", {}, mask, axes={"y": 1})
+    before = np.array([[1, 2, -np.inf], [4, 3, -np.inf]], np.float32)
+    after = np.array([[1, 2, 9], [3, 4, 9]], np.float32)
+    found = verdict_on(tokens, before, after)
+    assert found.difference == 0.25
+    assert found.agreement == 0.5
+    assert found.cosine == pytest.approx((1 + 24 / 25) / 2)
+
+
+def test_attention_counts_where_real_tokens_ask() -> None:
+    mask = np.array([[True, True, False]])
+    before = np.ones((1, 2, 3, 3), np.float32)
+    after = before.copy()
+    after[:, :, 2] = 5
+    assert verdict_on(Probe("p", {}, mask, axes={"y": 2}), before, after).difference == 0
+    after[:, :, 1, 2] = 5
+    assert verdict_on(Probe("p", {}, mask, axes={"y": 2}), before, after).difference == 4
+
+
+def test_an_output_that_has_as_many_entries_as_there_are_tokens_or_rows_counts_throughout() -> None:
+    mask = np.array([[True, True, False], [False] * 3])
+    before = np.ones((2, 3, 4), np.float32)
+    after = before.copy()
+    after[0, 2] = 2
+    assert verdict_on(Probe("p", {}, mask), before, after).difference == 0
+    assert verdict_on(Probe("p", {}, mask, axes={"y": 0}), before, after).difference == 1
+    after = before.copy()
+    after[1] = 2
+    assert verdict_on(Probe("p", {}, mask, axes={"y": 0}), before, after).difference == 0
+    assert verdict_on(Probe("p", {}, mask, axes={"y": None}), before, after).difference == 1
+
+
+def test_what_was_no_number_need_not_become_one() -> None:
+    mask = np.array([[True, False], [False, False]])
+    before = np.ones((2, 2, 3), np.float32)
+    before[1] = np.nan
+    assert verdict(before, before.copy(), mask).difference == 0
+    assert verdict(before, np.nan_to_num(before), mask).difference == 0
+    after = before.copy()
+    after[0, 1, 0] = np.nan
+    assert verdict(before, after, mask).difference == np.inf
+
+
+def test_outputs_that_are_new_or_in_another_order_are_infinitely_far() -> None:
+    one, other = np.ones(2), np.zeros(2)
+    for after in ({"a": one, "b": other, "c": one}, {"b": other, "a": one}, {"a": one}):
+        found = measure([probe(None)], [{"a": one, "b": other}], [after], "none")
+        assert found.difference == np.inf
+        assert "output" in found.worst
+
+
+def test_no_budget_covers_what_cannot_be_compared() -> None:
+    model = encoder()
+    prover = Prover(model, make(model))
+    after = [dict(outputs) for outputs in prover.source]
+    after[0]["pooler"] = after[0]["pooler"] * np.float32(np.nan)
+    with pytest.raises(GateError, match=r"p: outputs differ in number, .* 'pooler' of probe 'full 1x8'"):
+        prover.judge(ffc.Budget(cosine=0.1), prover.source, after, "p")
 
 
 def test_the_worst_probe_is_named() -> None:

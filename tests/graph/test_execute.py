@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from ffc.errors import CannotApplyError
+from ffc.errors import CannotApplyError, InputError
 from ffc.graph.execute import Runner, light_proto
 from tests.graphs import Draft, difference, encoder, feeds, masks, run_stock
 
@@ -57,3 +57,17 @@ def test_a_model_that_onnxruntime_does_not_know_is_refused_in_one_line() -> None
 def test_inputs_that_do_not_fit_are_named_with_their_shapes() -> None:
     with pytest.raises(CannotApplyError, match=r"fails on inputs x \[3, 9\]"):
         Runner(product(8)).run({"x": np.zeros((3, 9), np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(ir.SequenceType, "a sequence"), (ir.OptionalType, "an optional value"), (ir.SparseTensorType, "a sparse tensor")],
+)
+@pytest.mark.parametrize("what", ["input", "output"])
+def test_anything_but_tensors_is_refused(kind: type, name: str, what: str) -> None:
+    model = product(8)
+    (value,) = model.graph.inputs if what == "input" else model.graph.outputs
+    inner = ir.DataType.FLOAT if kind is ir.SparseTensorType else ir.TensorType(ir.DataType.FLOAT)
+    value.type = kind(inner)
+    with pytest.raises(InputError, match=f"{what} '{value.name}' is {name}; only tensors can be proved"):
+        Runner(model)
