@@ -303,7 +303,7 @@ class Fuse(ffc.Pass):
        recognised by the rules of its table.
 
     The mask stays what the model computes, so padding on the right, on the left, or with holes means what it meant.
-    Attention that a kernel of the runtime does already is left alone. Outputs stay equal.
+    Outputs stay equal.
     """
 
     name = "fuse"
@@ -316,7 +316,7 @@ class Fuse(ffc.Pass):
         editor, masks = Editor(model), dict[tuple[ir.Value, ...], ir.Value]()
         for layer in blocks.layers:
             attention = layer.attention
-            if attention is None or attention.core.domain or _is_kernel(attention):
+            if attention is None or attention.core.domain:
                 continue
             if editor.shapes.dtype(attention.q.out) != ir.DataType.FLOAT:
                 log.missed(f"attention of layer {layer.index}", "it is not computed in float32")
@@ -326,13 +326,6 @@ class Fuse(ffc.Pass):
         for miss in blocks.unmatched:
             log.missed(miss.where, miss.why)
         rules.apply(RULES, model, log)
-
-
-def _is_kernel(attention: Attention) -> bool:
-    """Whether attention is an ``Attention`` node that reads its products as they are, [B, S, H*D]."""
-    core = attention.core
-    products = (attention.q, attention.k, attention.v)
-    return core.op_type == "Attention" and [p.out for p in products] == list(core.inputs[:3])
 
 
 def _fuse_attention(attention: Attention, editor: Editor, known: dict[tuple[ir.Value, ...], ir.Value]) -> None:

@@ -267,8 +267,7 @@ def _attention_obstacle(attention: Attention) -> str | None:
     """Say why heads cannot be cut from an attention, or None if they can."""
     core, out = attention.core, attention.attn_out
     if not is_call(core, "Attention", "AttentionMasked"):
-        found = f"`fuse` did not take it; it ends in '{core.name}' ({core.op_type})"
-        return f"{found}; prune the export, not a compiled model"
+        return f"`fuse` did not take it; it ends in '{core.name}' ({core.op_type})"
     parts = (attention.q, attention.k, attention.v)
     for product, value in zip(parts, core.inputs, strict=False):
         if product.columns is not None:

@@ -141,12 +141,11 @@ def test_what_is_no_attention_stays_equal_and_is_reported(fault: str) -> None:
     assert difference(run_stock(model, inputs), run_stock(after, inputs)) < 1e-5
 
 
-def test_attention_that_a_kernel_does_already_is_left_alone() -> None:
+def test_attention_that_a_kernel_does_already_is_taken_too() -> None:
     model = kernel_model(scale=0.3)
     after = fused(model)
-    assert count(after, "Attention") == 1
-    assert next(node.domain for node in after.graph if node.op_type == "Attention") == ""
-    assert calls(after) == {"Linear": 4}
+    assert next(node.domain for node in after.graph if node.op_type == "Attention") == "ffc"
+    assert calls(after) == {"Attention": 1, "Linear": 4}
     inputs = random_feeds(model, 2, 5)
     assert difference(run_stock(model, inputs), run_stock(after, inputs)) < 1e-5
 
