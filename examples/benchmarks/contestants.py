@@ -75,4 +75,5 @@ CONTESTANTS = (
     Contestant(PEER, ort_optimized_int8),
     Contestant("ffc fuse", compiled("fuse")),
     Contestant("ffc fuse,int8", compiled("fuse,int8")),
+    Contestant("ffc fuse,int8 tensor", compiled("fuse,int8{rows=}")),
 )
