@@ -267,9 +267,9 @@ def _prove(item: Pass, stage: _Stage, after: ir.Model, prover: Prover) -> tuple[
     contract = item.contract
     outputs = prover.run(after)
     if isinstance(contract, Budget):
-        # Two budgets in a row are spent on the same fp32 model, so that they do not add up.
-        before = stage.last_fp32 if holds_int8(stage.model) else stage.outputs
-        verdict = prover.judge(contract, before, outputs)
+        verdict = prover.judge(contract, stage.outputs, outputs)
+        if stage.budget is not None:  # so that budgets in a row do not add up
+            prover.judge(stage.budget, stage.last_fp32, outputs, "held to the budget of int8")
         last = stage.last_fp32 if holds_int8(after) else outputs
         return _Stage(after, outputs, last, contract if holds_int8(after) else stage.budget), verdict
     if holds_int8(stage.model):

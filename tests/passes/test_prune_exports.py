@@ -1,0 +1,109 @@
+"""The pass `prune` on real exports, and on encoders whose queries, keys and values come from one product."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from onnx_ir.passes.common import LiftConstantsToInitializersPass
+
+import ffc
+from ffc.compiler.tidy import tidy
+from ffc.graph.execute import Runner
+from ffc.graph.finder import find
+from ffc.graph.trace import OPSET, Op
+from ffc.pruning import Plan, make_plan, stamp
+from tests import encoders
+from tests.passes.test_prune import HEADS, UNEVEN, UNITS, WIDTH, masked_by_hand
+
+EXPORTS: dict[str, tuple[encoders.Kind, dict[str, Any]]] = {
+    "biases merged into one": ("bert", {"zero_biases": True}),
+    "three layers and a head": ("roberta", {"layers": 3, "head": True}),
+}
+
+
+@pytest.mark.parametrize(("kind", "options"), EXPORTS.values(), ids=EXPORTS)
+def test_real_exports_are_cut_and_proved(
+    kind: encoders.Kind, options: dict[str, Any], exported: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = exported(kind, **options)
+    plan = make_plan(path, heads=0.5, ffn=0.3, by="norm")
+    uneven = [
+        kept.model_copy(
+            update={"heads": ((0, 3), (2,), (1, 2, 3))[index], "units": tuple(range(index, 200, 3 + index))}
+        )
+        for index, kept in enumerate(plan.layers)
+    ]
+    for number, layers in enumerate([plan.layers, tuple(uneven)]):
+        Plan(layers=layers).save(tmp_path / f"{number}.json")
+        result = ffc.compile(path, f"prune{{plan={tmp_path / f'{number}.json'}}}", target="portable")
+        step = next(step for step in result.report.steps if step.text.startswith("prune"))
+        assert step.changes["heads"] == sum(encoders.HEADS - len(kept.heads or ()) for kept in layers)
+        assert step.verdict is not None and step.verdict.difference < 1e-5
+        whole = result.report.verdict
+        assert whole is not None and whole.difference > 1e-2  # it does differ from the model before
+
+
+def test_real_exports_are_cut_by_the_plan_beside_them(exported: Callable[..., Path], tmp_path: Path) -> None:
+    path = Path(shutil.copy(exported("bert", zero_biases=True), tmp_path / "model.onnx"))
+    made = path.with_name(f"{path.stem}.plan.json")
+    make_plan(path, heads=1, ffn=None, by="norm").save(made)
+    result = ffc.compile(path, "prune", target="portable")
+    assert any(step.changes == {"heads": 6} for step in result.report.steps)
+
+
+def fused_qkv(path: Path, by_head: bool) -> Path:
+    """Save a model in standard operators whose queries, keys and values come from one product.
+
+    Args:
+        path: Where to save it.
+        by_head: Whether the product's columns are ordered head by head (as GPT-NeoX has it) or role by role.
+    """
+    random = np.random.default_rng(9)
+
+    def weight(*shape: int) -> np.ndarray:
+        return random.normal(size=shape).astype(np.float32) * 0.5
+
+    ids = ir.Value(name="input_ids", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape(["batch", "tokens"]))
+    op = Op()
+    x = op.LayerNormalization(op.Gather(weight(30, WIDTH), ids), weight(WIDTH), weight(WIDTH))
+    for _ in range(2):
+        fused = op.Add(op.MatMul(x, weight(WIDTH, 3 * WIDTH)), weight(3 * WIDTH))
+        if by_head:
+            parts = op.Split(op.Reshape(fused, [0, 0, HEADS, 3, -1]), [1, 1, 1], axis=3, outputs=3)
+            q, k, v = (op.Transpose(op.Squeeze(part, [3]), perm=[0, 2, 1, 3]) for part in parts)
+        else:
+            parts = op.Split(fused, [WIDTH] * 3, axis=2, outputs=3)
+            q, k, v = (op.Transpose(op.Reshape(part, [0, 0, HEADS, -1]), perm=[0, 2, 1, 3]) for part in parts)
+        scores = op.Mul(op.MatMul(q, op.Transpose(k, perm=[0, 1, 3, 2])), np.float32(0.5))
+        context = op.Transpose(op.MatMul(op.Softmax(scores, axis=-1), v), perm=[0, 2, 1, 3])
+        context = op.Reshape(context, [0, 0, WIDTH])
+        x = op.Add(op.Add(op.MatMul(context, weight(WIDTH, WIDTH)), weight(WIDTH)), x)
+        x = op.LayerNormalization(x, weight(WIDTH), weight(WIDTH))
+        wide = op.Gelu(op.Add(op.MatMul(x, weight(WIDTH, UNITS)), weight(UNITS)))
+        x = op.Add(op.Add(op.MatMul(wide, weight(UNITS, WIDTH)), weight(WIDTH)), x)
+        x = op.LayerNormalization(x, weight(WIDTH), weight(WIDTH))
+    x.name, x.type, x.shape = "y", ir.TensorType(ir.DataType.FLOAT), ir.Shape(["batch", "tokens", WIDTH])
+    model = ir.Model(ir.Graph([ids], [x], nodes=op.nodes, opset_imports={"": OPSET}, name="g"), ir_version=10)
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    ffc.save(tidy(model), path)
+    return path
+
+
+@pytest.mark.parametrize("by_head", [False, True])
+def test_a_plan_made_on_a_fused_product_meets_its_parts(by_head: bool, tmp_path: Path) -> None:
+    path = fused_qkv(tmp_path / "m.onnx", by_head)
+    plan = stamp(UNEVEN, find(ffc.load(path)))
+    plan.save(tmp_path / "p.json")
+    result = ffc.compile(path, f"prune{{plan={tmp_path / 'p.json'}}}", target="portable")
+    step = next(step for step in result.report.steps if step.text.startswith("prune"))
+    assert step.changes == {"heads": 5, "units": 9}
+    assert step.verdict is not None and step.verdict.difference < 1e-5
+    masked = masked_by_hand(ffc.load(path), plan)
+    feeds = {"input_ids": np.arange(14).reshape(2, 7)}
+    np.testing.assert_allclose(Runner(result.model).run(feeds)["y"], Runner(masked).run(feeds)["y"], atol=1e-5)
