@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.machinery
 import importlib.metadata
 import importlib.util
 import inspect
@@ -11,7 +12,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from ffc.compiler.base import Pass
 from ffc.errors import FfcError, InputError, MissingError, UsageError, nearest
@@ -111,7 +112,7 @@ class Library(Mapping[str, type[Pass]]):
             raise InputError(f"the file {path!r} of pass {text!r} does not exist")
         digest = hashlib.sha256(f"{file.resolve()}\n".encode() + file.read_bytes()).hexdigest()[:12]
         # The digest in the module's name makes an unchanged file the same classes again, and an edited one new classes.
-        found = {kind.__name__: kind for kind in _defined(_load(file, f"ffc_plugin_{digest}"))}
+        found = {kind.__name__: kind for kind in _defined(_load(file, f"ffc_plugin_{digest}", _AsItIsNow))}
         if not found:
             raise UsageError(f"{path!r} defines no pass, that is no subclass of ffc.Pass with a name")
         if name and name not in found:
@@ -152,13 +153,20 @@ def _validate(kind: type[Pass], origin: str) -> None:
         )
 
 
-def _load(file: Path, name: str) -> ModuleType:
+class _AsItIsNow(importlib.machinery.SourceFileLoader):
+    """Compiles the source each time: bytecode cached by time and size may be that of the file before an edit."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
+def _load(file: Path, name: str, loader: type[importlib.machinery.SourceFileLoader] | None = None) -> ModuleType:
     """Load a file as the module `name`, or return it where that was done before."""
     loaded = sys.modules.get(name)
     path = file.resolve()
     if loaded is not None and loaded.__file__ == str(path):
         return loaded
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader(name, str(path)) if loader else None)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look up postponed annotations there
