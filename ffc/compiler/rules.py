@@ -18,11 +18,15 @@ import onnx
 import onnx_ir as ir
 
 from ffc.compiler.base import Log
+from ffc.errors import CannotApplyError
 from ffc.graph import ops
 from ffc.graph.edit import Editor, constant, is_output
 from ffc.graph.trace import OPSET, Fragment, Program, trace
 
 __all__ = ["Condition", "Match", "Rule", "Sample", "apply", "find_match", "is_constant", "is_scalar", "rank"]
+
+_MAX_SWEEPS = 64
+"""An encoder takes a handful; more means rules that undo each other."""
 
 COMMUTATIVE = {"Add", "And", "Equal", "Max", "Min", "Mul", "Or"}
 
@@ -290,6 +294,9 @@ def apply(rules: Sequence[Rule], model: ir.Model, log: Log) -> int:
 
     Returns:
         The number of rewrites.
+
+    Raises:
+        CannotApplyError: If they never come to an end.
     """
     by_root: dict[tuple[str, str], list[Rule]] = {}
     for rule in rules:
@@ -297,13 +304,15 @@ def apply(rules: Sequence[Rule], model: ir.Model, log: Log) -> int:
         assert root is not None
         by_root.setdefault((root.domain, root.op_type), []).append(rule)
     total = 0
-    while True:
+    for _ in range(_MAX_SWEEPS):
         ops.register(model)  # shapes are read off the bodies of calls that the last sweep made
         editor = Editor(model)
         count = sum(_apply_at(node, by_root, editor, log) for node in list(model.graph))
         total += count
         if not count:
             return total
+    names = ", ".join(sorted({rule.name for rule in rules} & log.done.keys()))
+    raise CannotApplyError(f"rules still match after {_MAX_SWEEPS} sweeps ({names}): what they write, they match again")
 
 
 def _apply_at(node: ir.Node, by_root: Mapping[tuple[str, str], list[Rule]], editor: Editor, log: Log) -> bool:

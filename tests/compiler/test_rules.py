@@ -11,6 +11,7 @@ import pytest
 
 from ffc.compiler.base import Log
 from ffc.compiler.rules import Rule, apply, is_constant, is_scalar, rank
+from ffc.errors import CannotApplyError
 from ffc.graph.trace import Program
 from tests.graphs import LIBRARY, Draft, count, run_pass, run_stock
 
@@ -227,3 +228,10 @@ def test_a_node_whose_other_output_is_read_is_left_alone() -> None:
     log = run_pass(LIBRARY["fuse"](), model)
     assert log.count == 0
     assert count(model, "LayerNormalization") == 1
+
+
+def test_rules_that_undo_each_other_come_to_an_end() -> None:
+    there = rule(lambda op, x: op.Relu(x), lambda op, x: op.Max(x, 0.0))
+    back = rule(lambda op, x: op.Max(x, 0.0), lambda op, x: op.Relu(x))
+    with pytest.raises(CannotApplyError, match="rules still match after 64 sweeps"):
+        apply([there, back], model_of(lambda op, x: op.Relu(x)), Log())
