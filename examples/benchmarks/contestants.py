@@ -58,6 +58,15 @@ def ort_optimized_int8(source: Path, out: Path) -> None:
     ort_int8(fused, out)
 
 
+def ort_optimized_int8_tensor(source: Path, out: Path) -> None:
+    """Run both of onnxruntime's tools with their defaults, one scale a weight."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    fused = out.with_suffix(".fused.onnx")
+    ort_optimized(source, fused)
+    quantize_dynamic(fused, out, weight_type=QuantType.QInt8)
+
+
 def compiled(passes: str) -> Build:
     """Return a build that runs the compiler with a chain of passes, such as ``"fuse,int8"``."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -159,6 +160,7 @@ def bounds(dim: Dim) -> tuple[int | None, int | None]:
     return lower, upper
 
 
+@functools.lru_cache(maxsize=4096)  # every layer asks the same again
 def at_least(a: Dim, b: Dim) -> bool:
     """Return whether ``a >= b`` certainly holds; False also stands for "cannot tell"."""
     lower, _ = bounds(a - b)

@@ -138,13 +138,13 @@ def same(a: Dim | None, b: Dim | None) -> Dim | None:
 
 def broadcast_dim(a: Dim | None, b: Dim | None) -> Dim | None:
     """Return the dimension that `a` and `b` broadcast to in a valid model; None if it cannot be told."""
+    if a == b:
+        return a
     for one, other in ((a, b), (b, a)):
         if one == 1:
             return other
         if isinstance(one, int) or (one is not None and at_least(one, 2)):
             return one
-    if a == b:
-        return a
     # Of two different sizes the smaller can only be 1, so the larger wins, unless one might be 0.
     if a is not None and b is not None and at_least(a, 1) and at_least(b, 1):
         return maximum(a, b)
