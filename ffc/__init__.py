@@ -6,8 +6,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ffc import recipe
     from ffc.compiler import rules
     from ffc.compiler.base import Budget, Equal, EqualToMasked, Log, Pass, option
+    from ffc.compiler.explain import Explanation, explain
     from ffc.compiler.lowerings import Lowering
     from ffc.compiler.pipeline import Result, compile
     from ffc.compiler.report import Report
@@ -26,6 +28,7 @@ __all__ = [
     "Editor",
     "Equal",
     "EqualToMasked",
+    "Explanation",
     "FfcError",
     "GateError",
     "InputError",
@@ -42,10 +45,12 @@ __all__ = [
     "__version__",
     "compile",
     "constant",
+    "explain",
     "find_blocks",
     "load",
     "ops",
     "option",
+    "recipe",
     "rules",
     "save",
 ]
@@ -55,6 +60,7 @@ _DISTRIBUTION = "fastformers-compiler"
 # Where each name lives. Importing ffc imports none of it, so that the command line answers at once.
 _HOMES = {
     "ffc.compiler.base": ["Budget", "Equal", "EqualToMasked", "Log", "Pass", "option"],
+    "ffc.compiler.explain": ["Explanation", "explain"],
     "ffc.compiler.lowerings": ["Lowering"],
     "ffc.compiler.pipeline": ["Result", "compile"],
     "ffc.compiler.report": ["Report"],
@@ -63,7 +69,7 @@ _HOMES = {
     "ffc.graph.edit": ["Editor", "constant"],
     "ffc.graph.files": ["load", "save"],
 }
-_MODULES = {"ops": "ffc.graph.ops", "rules": "ffc.compiler.rules"}
+_MODULES = {"ops": "ffc.graph.ops", "recipe": "ffc.recipe", "rules": "ffc.compiler.rules"}
 
 
 def _find(name: str) -> Any:

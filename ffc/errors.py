@@ -16,6 +16,7 @@ __all__ = [
     "MissingError",
     "UsageError",
     "nearest",
+    "one_line",
 ]
 
 
@@ -53,6 +54,12 @@ class MissingError(FfcError):
     """Something is missing from the environment, such as an optional dependency."""
 
     exit_code = 5
+
+
+def one_line(text: str, longest: int = 1000) -> str:
+    """Return `text` on one line that a terminal shows as it is: names in it may come from anywhere."""
+    line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in " ".join(text.split()))
+    return line if len(line) <= longest else f"{line[:longest]}..."
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

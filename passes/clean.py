@@ -12,8 +12,10 @@ from onnx_ir.passes import common
 
 import ffc
 from ffc import Editor, Match, Rule, Sample, constant, rules
+from ffc.compiler import flattened, tensorflow
 from ffc.graph.dim import Dim
 from ffc.graph.fold import fold
+from ffc.graph.scores import passes_on
 
 LOWEST = float(np.finfo(np.float32).min)
 """Stands for minus infinity in masks: what it is added to gets probability 0, and a row of it stays finite."""
@@ -213,14 +215,16 @@ class Clean(ffc.Pass):
     3. The rules of its table are applied. One of them drops the ``IsNaN``/``Where`` that exporters put around a
        Softmax: the mask's minus infinity becomes the lowest finite number, so a row that is masked throughout gives
        finite numbers of no meaning instead of NaN turned into zeros; other rows are untouched by that.
-    4. Identities, equal nodes and equal initializers are merged.
+    4. Products of flattened tokens read them as [batch, tokens, width]; what tf2onnx writes by arithmetic and pooling
+       becomes selections and norms.
+    5. Identities, equal nodes and equal initializers are merged.
 
     Outputs stay equal.
     """
 
     name = "clean"
     needs = ("opset",)
-    rules = RULES
+    rules = (*RULES, *tensorflow.RULES, *flattened.RULES)
 
     def run(self, model: ir.Model, log: ffc.Log) -> None:
         """See `ffc.Pass.run`."""
@@ -228,7 +232,7 @@ class Clean(ffc.Pass):
             before = log.count
             log.did("constants folded", fold(model))
             log.did("shapes written down", _write_shapes(model))
-            rules.apply(RULES, model, log)
+            rules.apply(self.rules, model, log)
             log.did("duplicates and dead code", _merge(model))
             if log.count == before:
                 return
@@ -282,10 +286,15 @@ def _target(index: int, dim: Dim, before: tuple[Dim, ...]) -> int:
 
 
 def _drop_identities(model: ir.Model) -> None:
-    """Let readers of an Identity read what it copies; one that gives a value a second name as an output stays."""
+    """Let readers of an Identity, or of Dropout that is not in training, read what it copies.
+
+    One that gives a value a second name as an output stays.
+    """
     editor = Editor(model)
     for node in list(model.graph):
-        if node.domain or node.op_type != "Identity" or node.inputs[0] is None:
+        if not passes_on(node) or node.inputs[0] is None or any(value.uses() for value in node.outputs[1:]):
+            continue
+        if any(value.is_graph_output() for value in node.outputs[1:]):
             continue
         source, out = node.inputs[0], node.outputs[0]
         named = source.is_graph_input() or source.is_initializer() or source.is_graph_output()

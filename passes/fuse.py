@@ -11,9 +11,10 @@ import onnx_ir as ir
 
 import ffc
 from ffc import Editor, Match, Rule, Sample, rules
-from ffc.graph.blocks import Attention, Product
-
-LOWEST = float(np.finfo(np.float32).min)
+from ffc.compiler import kernels
+from ffc.graph.attention_call import AttentionCalls
+from ffc.graph.foreign import reason_to_leave
+from ffc.graph.trace import Program
 
 
 def _normal(random: np.random.Generator, *shape: int) -> np.ndarray:
@@ -23,25 +24,35 @@ def _normal(random: np.random.Generator, *shape: int) -> np.ndarray:
 # GELU in the forms that exporters write
 
 
-def _erf_half_last(op: Any, x: Any) -> Any:
-    return op.Mul(op.Mul(x, op.Add(op.Erf(op.Div(x, 1.4142135381698608)), 1.0)), 0.5)
+_INNER: dict[str, Program] = {
+    # the normal distribution, as 1 + erf(x / sqrt 2)
+    "erf-div": lambda op, x: op.Erf(op.Div(x, 1.4142135381698608)),
+    "erf-mul": lambda op, x: op.Erf(op.Mul(x, 0.7071067690849304)),
+    # and by its approximation, 1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))
+    "tanh-pow": lambda op, x: _tanh(op, op.Add(x, op.Mul(op.Pow(x, 3.0), 0.044714998453855515))),
+    "tanh-cube": lambda op, x: _tanh(op, op.Add(x, op.Mul(op.Mul(op.Mul(x, x), x), 0.044714998453855515))),
+    "tanh-cube-right": lambda op, x: _tanh(op, op.Add(x, op.Mul(op.Mul(x, op.Mul(x, x)), 0.044714998453855515))),
+    "tanh-factored": lambda op, x: op.Tanh(
+        op.Mul(op.Mul(x, 0.7978845834732056), op.Add(op.Mul(op.Mul(x, 0.044714998453855515), x), 1.0))
+    ),
+}
+
+_HALF: dict[str, Program] = {
+    "half-last": lambda op, x, y: op.Mul(op.Mul(x, y), 0.5),
+    "half-first": lambda op, x, y: op.Mul(op.Mul(x, 0.5), y),
+    "half-inside": lambda op, x, y: op.Mul(x, op.Mul(y, 0.5)),
+}
 
 
-def _erf_half_first(op: Any, x: Any) -> Any:
-    return op.Mul(op.Mul(x, 0.5), op.Add(op.Erf(op.Div(x, 1.4142135381698608)), 1.0))
+def _tanh(op: Any, x: Any) -> Any:
+    return op.Tanh(op.Mul(x, 0.7978845834732056))
 
 
-def _erf_factor(op: Any, x: Any) -> Any:
-    return op.Mul(op.Mul(x, 0.5), op.Add(op.Erf(op.Mul(x, 0.7071067690849304)), 1.0))
+def _gelu_form(inner: Program, half: Program) -> Program:
+    def form(op: Any, x: Any) -> Any:
+        return half(op, x, op.Add(inner(op, x), 1.0))
 
-
-def _erf_half_inside(op: Any, x: Any) -> Any:
-    return op.Mul(x, op.Mul(op.Add(op.Erf(op.Div(x, 1.4142135381698608)), 1.0), 0.5))
-
-
-def _tanh_pow(op: Any, x: Any) -> Any:
-    inner = op.Mul(op.Add(x, op.Mul(op.Pow(x, 3.0), 0.044714998453855515)), 0.7978845834732056)
-    return op.Mul(op.Mul(x, 0.5), op.Add(op.Tanh(inner), 1.0))
+    return form
 
 
 def _gelu(op: Any, x: Any) -> Any:
@@ -66,8 +77,22 @@ def _norm_chain(op: Any, x: Any, gamma: Any, beta: Any, epsilon: Any) -> Any:
     return op.Add(op.Mul(op.Div(centred, op.Sqrt(op.Add(variance, epsilon))), gamma), beta)
 
 
-def _layer_norm(op: Any, x: Any, gamma: Any, beta: Any, *, epsilon: float) -> Any:
-    return op.LayerNormalization(x, gamma, beta, epsilon=epsilon)
+def _norm_chain_square(op: Any, x: Any, gamma: Any, beta: Any, epsilon: Any) -> Any:
+    centred = op.Sub(x, op.ReduceMean(x, [-1]))
+    variance = op.ReduceMean(op.Mul(centred, centred), [-1])
+    return op.Add(op.Mul(op.Div(centred, op.Sqrt(op.Add(variance, epsilon))), gamma), beta)
+
+
+def _layer_norm(op: Any, x: Any, gamma: Any, beta: Any, *, epsilon: float, axis: int) -> Any:
+    return op.LayerNormalization(x, gamma, beta, epsilon=epsilon, axis=axis)
+
+
+def _layer_norm_no_bias(op: Any, x: Any, gamma: Any, *, epsilon: float, axis: int) -> Any:
+    return op.LayerNormalization(x, gamma, epsilon=epsilon, axis=axis)
+
+
+def _no_bias(match: Match) -> Mapping[str, Any]:
+    return {"beta": np.zeros_like(match.array("gamma"))}
 
 
 def _norm(op: Any, x: Any, gamma: Any, beta: Any, *, epsilon: float) -> Any:
@@ -95,16 +120,24 @@ def _over_last_axis(match: Match) -> str | None:
     if match.array("gamma").dtype != np.float32:
         return "it is not computed in float32"
     shape = match.editor.shapes.of(match.values["x"])
-    if shape is None or match.array("gamma").shape != shape[-1:] or match.array("beta").shape != shape[-1:]:
+    vectors = [match.array(name) for name in ("gamma", "beta") if name in match.values]
+    if shape is None or any(vector.shape != shape[-1:] for vector in vectors):
         return "gamma and beta are not as wide as the last axis"
-    return None
+    axis = match.attributes["axis"].as_int() if "axis" in match.attributes else -1
+    return None if axis in (-1, len(shape) - 1) else f"it is taken over axis {axis} and those after it"
 
 
 def _norm_samples(random: np.random.Generator) -> Iterator[Sample]:
     for width in (4, 33):
         gamma, beta = _normal(random, width), _normal(random, width)
-        x, y = _normal(random, 2, 3, width), {"epsilon": 1e-5}
-        yield Sample({"x": x}, {"gamma": gamma, "beta": beta}, attributes=y)
+        x = _normal(random, 2, 3, width)
+        for axis in (-1, 2):
+            yield Sample({"x": x}, {"gamma": gamma, "beta": beta}, attributes={"epsilon": 1e-5, "axis": axis})
+
+
+def _norm_no_bias_samples(random: np.random.Generator) -> Iterator[Sample]:
+    for sample in _norm_samples(random):
+        yield Sample(sample.inputs, {"gamma": sample.constants["gamma"]}, sample.attributes)
 
 
 def _norm_chain_samples(random: np.random.Generator) -> Iterator[Sample]:
@@ -262,19 +295,26 @@ _LINEAR = (*_WEIGHT, rules.is_constant("b"), _bias_fits)
 _EMBED = (rules.is_constant("word", "type_table", "position", "gamma", "beta"), _tables)
 
 RULES = (
-    # x/2 * (1 + erf(x / sqrt 2))
-    Rule("gelu-erf-half-last", _erf_half_last, _gelu, _one_input),
-    Rule("gelu-erf-half-first", _erf_half_first, _gelu, _one_input),
-    Rule("gelu-erf-factor", _erf_factor, _gelu, _one_input),
-    Rule("gelu-erf-half-inside", _erf_half_inside, _gelu, _one_input),
-    # x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3)))
-    Rule("gelu-tanh", _tanh_pow, _gelu_tanh, _one_input),
+    # x/2 * (1 + erf(x / sqrt 2)), or its approximation by tanh
+    *(
+        Rule(f"gelu-{inner}-{half}", _gelu_form(program, around), _gelu_tanh if "tanh" in inner else _gelu, _one_input)
+        for inner, program in _INNER.items()
+        for half, around in _HALF.items()
+    ),
     # (x - mean) / sqrt(variance + epsilon) * gamma + beta
     Rule(
         "norm-chain", _norm_chain, _norm, _norm_chain_samples, bind=_epsilon,
         where=(rules.is_constant("gamma", "beta", "epsilon"), _small_epsilon, _over_last_axis),
     ),
+    Rule(
+        "norm-chain-square", _norm_chain_square, _norm, _norm_chain_samples, bind=_epsilon,
+        where=(rules.is_constant("gamma", "beta", "epsilon"), _small_epsilon, _over_last_axis),
+    ),
     Rule("norm", _layer_norm, _norm, _norm_samples, where=(_PARAMETERS, _over_last_axis)),
+    Rule(
+        "norm-no-bias", _layer_norm_no_bias, _norm, _norm_no_bias_samples, bind=_no_bias,
+        where=(rules.is_constant("gamma"), _over_last_axis),
+    ),
     # norm(word[ids] + types[..] + positions[..]), before add-norm, which would take the last sum
     Rule("embed", _lookups, _embed, _embed_samples, where=_EMBED),
     # norm(x + skip)
@@ -298,9 +338,12 @@ class Fuse(ffc.Pass):
     """Recognise the blocks of an encoder and replace them by calls of ``ffc`` functions.
 
     1. Attention, found by its structure (`ffc.find_blocks`) whatever an exporter wrote around it, becomes
-       ``Attention`` or ``AttentionMasked`` on its three products; a fused QKV product is split into three.
+       ``Attention`` or ``AttentionMasked`` on queries, keys and values; a fused QKV product is split into three.
     2. GELU in its forms, layer norms, residual additions, embeddings and products with their activation are
        recognised by the rules of its table.
+    3. Float operators that onnxruntime or its tools fused before (``Attention``, ``MultiHeadAttention``,
+       ``SkipLayerNormalization``, ``EmbedLayerNormalization``, ``BiasGelu``, ``FastGelu``, ``FusedMatMul``) are read
+       as the same blocks; those of int8 and half precision stay.
 
     The mask stays what the model computes, so padding on the right, on the left, or with holes means what it meant.
     Outputs stay equal.
@@ -308,72 +351,25 @@ class Fuse(ffc.Pass):
 
     name = "fuse"
     needs = ("clean",)
-    rules = RULES
+    rules = (*kernels.RULES, *RULES)
 
     def run(self, model: ir.Model, log: ffc.Log) -> None:
         """See `ffc.Pass.run`."""
+        reason = reason_to_leave(model)
+        if reason:
+            log.missed("the model", reason)
+            return
+        kernels.read_kernels(model, log)
         blocks = ffc.find_blocks(model)
-        editor, masks = Editor(model), dict[tuple[ir.Value, ...], ir.Value]()
-        for layer in blocks.layers:
-            attention = layer.attention
-            if attention is None or attention.core.domain:
+        calls = AttentionCalls(Editor(model))
+        for index, core in enumerate(blocks.cores):
+            if core.core.domain:
                 continue
-            if editor.shapes.dtype(attention.q.out) != ir.DataType.FLOAT:
-                log.missed(f"attention of layer {layer.index}", "it is not computed in float32")
+            if calls.editor.shapes.dtype(core.context) != ir.DataType.FLOAT:
+                log.missed(f"attention of layer {index}", "it is not computed in float32")
                 continue
-            _fuse_attention(attention, editor, masks)
+            calls.put(core)
             log.did("attention")
         for miss in blocks.unmatched:
             log.missed(miss.where, miss.why)
         rules.apply(RULES, model, log)
-
-
-def _fuse_attention(attention: Attention, editor: Editor, known: dict[tuple[ir.Value, ...], ir.Value]) -> None:
-    """Put a call in the place of all between products and output projection; `known` are masks made so far."""
-    inputs = [_separate(product, editor) for product in (attention.q, attention.k, attention.v)]
-    attributes = {"heads": attention.heads, "scale": attention.scale}
-    if not attention.masks:
-        editor.call("Attention", inputs, attributes, replaces=attention.context, rule="attention")
-        return
-    if attention.masks not in known:
-        known[attention.masks] = _mask(attention, editor)
-    inputs.append(known[attention.masks])
-    editor.call("AttentionMasked", inputs, attributes, replaces=attention.context, rule="attention")
-
-
-def _separate(product: Product, editor: Editor) -> ir.Value:
-    """Return the output of `product`; where it feeds several roles, that of a new product of its own columns alone."""
-    if product.columns is None:
-        return product.out
-    bias = product.vector()
-    weight = np.ascontiguousarray(product.matrix())
-    node = product.out.producer()
-    assert node is not None
-    bias = np.zeros(weight.shape[1], weight.dtype) if bias is None else bias
-    hint = f"{product.name}.{product.role}"
-    return editor.add("ffc", "Linear", [product.x, weight, bias], before=node, hint=hint)
-
-
-def _mask(attention: Attention, editor: Editor) -> ir.Value:
-    """Return the sum of the masks: finite floats, spelled out over both token axes."""
-    before = attention.context.producer()
-    assert before is not None
-    name = attention.masks[0].name or "mask"
-    total, *others = (_as_float(mask, editor, before) for mask in attention.masks)
-    for mask in others:
-        total = editor.add("", "Add", [total, mask], before=before, hint=f"{name}.sum")
-    if attention.guarded:
-        total = editor.add("", "Max", [total, LOWEST], before=before, hint=f"{name}.finite")
-    shape = editor.shapes.of(attention.masks[0])
-    if not others and shape is not None and len(shape) == 4 and shape[2] == shape[3] != 1:
-        return total
-    # Broadcast to [its batch, its heads, S, S], S read off the input of the queries.
-    tokens = editor.add("", "Shape", [attention.q.x], {"start": 1, "end": 2}, before=before, hint=f"{name}.tokens")
-    target = editor.add("", "Concat", [[1, 1], tokens, tokens], {"axis": 0}, before=before, hint=f"{name}.target")
-    return editor.add("", "Expand", [total, target], before=before, hint=f"{name}.expanded")
-
-
-def _as_float(mask: ir.Value, editor: Editor, before: ir.Node) -> ir.Value:
-    if editor.shapes.dtype(mask) != ir.DataType.BOOL:
-        return mask
-    return editor.add("", "Where", [mask, 0.0, LOWEST], before=before, hint=f"{mask.name}.float")

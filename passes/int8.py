@@ -2,17 +2,48 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
 
 import ffc
 from ffc import Editor, constant
+from ffc.compiler import processor
+from ffc.compiler.report import Verdict
+from ffc.compiler.trial import Trial
 from ffc.errors import nearest
-from ffc.graph.blocks import ROLES, Product
+from ffc.graph import quantise
+from ffc.graph.blocks import ROLES, Blocks, Product
+from ffc.graph.foreign import reason_to_leave
+from ffc.graph.products import Products
 
 ACTIVATIONS = {"LinearRelu": "Relu", "LinearGelu": "Gelu"}
+
+AUTO = "auto"
+"""The word in `skip` that leaves the choice to a measurement."""
+
+RANKING_ROWS = 16
+"""How many of the user's rows tell what a product costs: a model runs on them once for every product."""
+
+SPARE = 0.1
+"""Share of the budget that `skip=auto` leaves unspent, since kernels round other than the functions they stand for."""
+
+MOST_INPUTS = 2**31 // (255 * 127)
+"""Sums are int32."""
+
+OTHER_PRODUCTS = {
+    "": ("Conv", "Einsum", "Gemm", "MatMul", "MatMulInteger", "QLinearMatMul"),
+    "ffc": tuple(ffc.ops.PLAIN),
+    "com.microsoft": (
+        "Attention", "DynamicQuantizeMatMul", "FusedGemm", "FusedMatMul", "MatMulIntegerToFloat", "MatMulNBits",
+        "QAttention", "QGemm",
+    ),
+}  # fmt: skip
+"""Operators that multiply by a weight and are looked at only to say why they are left."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +56,11 @@ class Int8(ffc.Pass):
        far more accurate where tokens differ as much as they do before the second product of a feed-forward network.
     3. Products of two activations, Q·K and probabilities·V, stay in fp32, and so do norms and activations.
     4. `embeddings` stores embedding tables as int8 too, with one scale per row.
+    5. x86 without VNNI adds the products of two neighbouring weights in 16 bits, which may overflow without a word.
+       Where this processor does, the scales of such weights are made as much coarser as rules that out; `range` says
+       so for a model that is compiled on one machine and served on another.
+    6. ``skip=auto`` measures on the rows of ``--data`` what each product costs alone, and leaves as many of the most
+       costly in fp32 as the budget asks for.
 
     Works on fused and on plain products. The report says which products were taken and which were not, and why.
     Outputs move; the budget says by how much they may.
@@ -34,10 +70,18 @@ class Int8(ffc.Pass):
     needs = ("opset",)
 
     skip: tuple[str, ...] = ffc.option(
-        "products to leave in fp32, by role (q, k, v, attn_out, ffn_in, ffn_out, head, other) or by name", default=()
+        f"products to leave in fp32, by role ({', '.join(ROLES)}) or by name; auto leaves those that cost the most "
+        "accuracy on the rows of --data until the budget holds",
+        default=(),
     )
     rows: tuple[str, ...] = ffc.option(
         "roles whose input is scaled row by row before it is quantised", default=("ffn_out",)
+    )
+    range: Literal["auto", "full", "narrow"] = ffc.option(
+        "of weights: full is ±127, which overflows silently on processors without VNNI; narrow is ±64 to ±127, by "
+        "column, as far as nothing can overflow; auto is what suits this machine, so say narrow when compiling for "
+        "an older one",
+        default="auto",
     )
     embeddings: bool = ffc.option("store embedding tables as int8 too", default=False)
     cosine: float = ffc.option("least mean cosine between output vectors before and after", default=0.95)
@@ -50,18 +94,29 @@ class Int8(ffc.Pass):
 
     def run(self, model: ir.Model, log: ffc.Log) -> None:
         """See `ffc.Pass.run`."""
+        reason = reason_to_leave(model)
+        if reason:
+            log.missed("the model", reason)
+            return
         blocks = ffc.find_blocks(model)
         self._check_names(blocks.products)
+        reasons = {product.out: self._reason_to_leave(product) for product in blocks.products}
+        taken = [product for product in blocks.products if not reasons[product.out]]
+        narrow = bool(taken) and self._narrows(log)
+        stored = {product.out: _store(product, narrow, product.role in self.rows) for product in taken}
+        if AUTO in self.skip:
+            reasons |= _Search(self, model, blocks, stored, _trial(log)).run(log)
+        for name, reason in _unfit(model, blocks.products):
+            log.missed(f"other {name}", reason)
         editor = Editor(model)
         for product in blocks.products:
-            reason = self._reason_to_leave(product)
-            if reason:
-                log.missed(f"{product.role} {product.name}", reason)
+            if reasons[product.out]:
+                log.missed(f"{product.role} {product.name}", reasons[product.out])
                 continue
-            _quantise(product, editor, by_row=product.role in self.rows)
-            log.did(product.role, where=product.name)
+            log.did(product.role, where=product.name)  # before the name goes to what takes its place
+            _write(product, stored[product.out], editor)
         if self.embeddings:
-            _quantise_embeddings(editor, log)
+            log.did("embedding tables", _quantise_embeddings(editor))
         attentions = sum(layer.attention is not None for layer in blocks.layers)
         if attentions:
             log.note(f"Q·K and probabilities·V of {attentions} attentions stay fp32: products of two activations")
@@ -71,9 +126,10 @@ class Int8(ffc.Pass):
             if role not in ROLES:
                 raise ffc.UsageError(f"rows={role} names no role{nearest(role, ROLES)}")
         known = {product.name for product in products}
+        words = {*ROLES, AUTO}
         for name in self.skip:
-            if name not in ROLES and name not in known:
-                near = nearest(name, ROLES) if len(known) > 20 else nearest(name, {*ROLES, *known})
+            if name not in words and name not in known:
+                near = nearest(name, words) if len(known) > 20 else nearest(name, words | known)
                 raise ffc.UsageError(f"skip={name} names no role and no product of this model{near}")
 
     def _reason_to_leave(self, product: Product) -> str:
@@ -85,47 +141,178 @@ class Int8(ffc.Pass):
             return f"its weight is {weight.dtype}, not float32"
         if not np.isfinite(weight).all():
             return "its weight is not finite"
+        if product.sizes[0] > MOST_INPUTS:
+            return f"it sums {product.sizes[0]} products, more than int32 holds"
         return ""
 
+    def _narrows(self, log: ffc.Log) -> bool:
+        """Whether ranges of weights are narrowed; say why, and what would be otherwise."""
+        if self.range == "narrow":
+            log.note("the range of weights is narrowed as asked, so that nothing overflows on any processor")
+            return True
+        if not processor.overflows():
+            log.note(
+                "weights keep their full range, which overflows on processors without VNNI (range=narrow does not)"
+            )
+            return False
+        trouble = "this processor, without VNNI, adds the products of two int8 weights in 16 bits, which may overflow"
+        if self.range == "full":
+            log.note(f"{trouble}; range=full keeps the full range all the same")
+            return False
+        log.note(f"{trouble}: weights are narrowed so that none does (range=full keeps them, to serve where VNNI is)")
+        return True
 
-def quantise_columns(weight: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Quantise `weight` symmetrically to int8.
 
-    Args:
-        weight: float32 matrix.
-        axis: The axis that a scale spans; the other one has a scale each.
+@dataclass(frozen=True, eq=False)
+class _Stored:
+    """A product as int8: the function that computes it, int8 [I, O], float32 scales [O] and the bias [O]."""
 
-    Returns:
-        int8 of the same shape, and float32 scales with `axis` kept as 1.
-    """
-    scale = np.abs(weight).max(axis=axis, keepdims=True) / 127
-    scale = np.where(scale > 0, scale, 1).astype(np.float32)
-    return np.clip(np.rint(weight / scale), -127, 127).astype(np.int8), scale
+    function: str
+    weight: np.ndarray
+    scale: np.ndarray
+    bias: np.ndarray
 
 
-def _quantise(product: Product, editor: Editor, *, by_row: bool) -> None:
-    weight, scale = quantise_columns(np.ascontiguousarray(product.matrix()), axis=0)
+def _store(product: Product, narrow: bool, by_row: bool) -> _Stored:
+    weight, scale = quantise.columns(np.ascontiguousarray(product.matrix()), narrow=narrow)
     bias = product.vector()
-    bias = np.zeros(weight.shape[1], np.float32) if bias is None else np.broadcast_to(bias, weight.shape[1:])
-    fused = product.node if product.node.domain == "ffc" else None
-    activation = "" if fused is None else ACTIVATIONS.get(fused.op_type, "")
-    function = f"LinearInt8{'Rows' if by_row else ''}{activation}"
-    attributes = {} if fused is None else fused.attributes
-    editor.call(function, [product.x, weight, scale.reshape(-1), bias], attributes, replaces=product.out, rule="int8")
+    bias = np.zeros(len(scale), np.float32) if bias is None else np.broadcast_to(bias, scale.shape)
+    activation = ACTIVATIONS.get(product.node.op_type, "") if product.node.domain == "ffc" else ""
+    return _Stored(f"LinearInt8{'Rows' if by_row else ''}{activation}", weight, scale, bias)
 
 
-def _quantise_embeddings(editor: Editor, log: ffc.Log) -> None:
+def _write(product: Product, stored: _Stored, editor: Editor) -> None:
+    attributes = product.node.attributes if product.node.domain == "ffc" else {}
+    inputs = [product.x, stored.weight, stored.scale, stored.bias]
+    editor.call(stored.function, inputs, attributes, replaces=product.out, rule="int8")
+
+
+def _trial(log: ffc.Log) -> Trial:
+    if log.trial is None or not log.trial.rows:
+        raise ffc.UsageError("skip=auto measures products on rows of your own; give them with --data rows.npz")
+    return log.trial
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """The search of ``skip=auto`` for the products that are to stay fp32.
+
+    Attributes:
+        options: The pass.
+        model: The model, all in fp32; it is not changed.
+        blocks: Its blocks.
+        stored: The products that may be int8, by the value they compute.
+        trial: What measures.
+    """
+
+    options: Int8
+    model: ir.Model
+    blocks: Blocks
+    stored: Mapping[ir.Value, _Stored]
+    trial: Trial
+
+    def run(self, log: ffc.Log) -> dict[ir.Value, str]:
+        """Return, by the value it computes, why each product that costs too much is left."""
+        costs = {out: 1 - self._measure([out], RANKING_ROWS).cosine for out in self.stored}
+        ranked = sorted(self.stored, key=lambda out: -costs[out])
+        number, verdict = self._fewest(ranked)
+        left = ranked[:number]
+        log.note(
+            f"skip=auto leaves {number} of {len(ranked)} products in fp32; mean cosine {verdict.cosine:.4f} on "
+            f"{verdict.probes} probes, a tenth of the budget of {self.options.contract} being kept in reserve"
+        )
+        rows = min(RANKING_ROWS, self.trial.rows)
+        log.note(f"what each product costs alone in int8, as 1 - mean cosine on {rows} rows, most costly first:")
+        for product in sorted((p for p in self.blocks.products if p.out in costs), key=lambda p: -costs[p.out]):
+            log.note(f"{costs[product.out]:.1e} {self._place(product)}{' (fp32)' if product.out in left else ''}")
+        return {out: f"left in fp32 by skip=auto: it alone costs {costs[out]:.1e} of cosine" for out in left}
+
+    def _fewest(self, ranked: list[ir.Value]) -> tuple[int, Verdict]:
+        """Return how many of the most costly must stay fp32 for the budget to hold, and what is measured then."""
+        verdict = self._measure(ranked)
+        if self._holds(verdict):
+            return 0, verdict
+        enough, best = len(ranked), self._measure([])
+        if self.options.embeddings and not self._holds(best):
+            raise ffc.GateError(
+                f"embedding tables in int8 alone bring the mean cosine to {best.cosine:.4f}, too near to the budget of "
+                f"{self.options.contract}; leave out embeddings=true"
+            )
+        too_few = 0
+        while enough - too_few > 1:
+            number = (too_few + enough) // 2
+            verdict = self._measure(ranked[number:])
+            if self._holds(verdict):
+                enough, best = number, verdict
+            else:
+                too_few = number
+        return enough, best
+
+    def _measure(self, chosen: Collection[ir.Value], rows: int | None = None) -> Verdict:
+        """Measure the model with the products `chosen` in int8, on some rows or, as the budget does, on everything."""
+        clone = self.model.clone()
+        editor = Editor(clone)
+        for product, twin in zip(self.blocks.products, Products(clone.graph).by_output.values(), strict=True):
+            if product.out in chosen:
+                _write(twin, self.stored[product.out], editor)
+        if rows is None and self.options.embeddings:
+            _quantise_embeddings(editor)
+        return self.trial.measure(clone, rows)
+
+    def _holds(self, verdict: Verdict) -> bool:
+        budget = self.options.contract
+        measured = [(verdict.cosine, budget.cosine)]
+        if budget.agreement and verdict.agreement is not None:
+            measured.append((verdict.agreement, budget.agreement))
+        return verdict.difference < math.inf and all(1 - m <= (1 - least) * (1 - SPARE) for m, least in measured)
+
+    def _place(self, product: Product) -> str:
+        layers = (layer.index for layer in self.blocks.layers if any(p.out is product.out for p in layer.products()))
+        layer = next(layers, None)
+        return f"{product.role}{'' if layer is None else f' of layer {layer}'}, {product.name}"
+
+
+def _unfit(model: ir.Model, products: Collection[Product]) -> Iterator[tuple[str, str]]:
+    """Yield what multiplies by a constant weight and is no product that can be taken, and why."""
+    known = {product.node for product in products}
+    for node in model.graph.all_nodes():
+        if node in known or node.op_type not in OTHER_PRODUCTS.get(node.domain, ()):
+            continue
+        weights = [constant(value) for value in node.inputs[:4]]
+        if any(weight is not None and weight.ndim > 1 for weight in weights) and not all(
+            w is not None for w in weights
+        ):
+            yield node.outputs[0].name or node.name or "unnamed", _why_unfit(node, weights, model.graph)
+
+
+def _why_unfit(node: ir.Node, weights: list[np.ndarray | None], graph: ir.Graph) -> str:
+    if ffc.ops.is_call(node) or any(weight is not None and weight.dtype.itemsize == 1 for weight in weights):
+        return "it is int8 already"
+    if node.graph is not graph:
+        return "it lies in a subgraph"
+    if node.op_type == "Gemm":
+        return "it is a Gemm with transA, alpha, beta, or a bias that is no constant vector"
+    if node.op_type != "MatMul":
+        return f"{node.op_type} is not taken; MatMul, Gemm and ffc's own products are"
+    right = weights[1]
+    return "its constant is the left operand" if right is None else f"its weight has {right.ndim} axes, not 2"
+
+
+def _quantise_embeddings(editor: Editor) -> int:
+    """Store embedding tables as int8 and return how many."""
+    number = 0
     for node in list(editor.graph):
         if ffc.ops.is_call(node, "Embed"):
             ids, tables, parameters = node.inputs[:3], node.inputs[3:6], node.inputs[6:]
             stored = [part for table in tables for part in _rows(table)]
             args = [*ids, *stored, *parameters]
             editor.call("EmbedInt8", args, node.attributes, replaces=node.outputs[0], rule="int8")
-            log.did("embedding tables", len(tables))
+            number += len(tables)
         elif node.op_type == "Gather" and not node.domain and _is_table(node):
             args = [*_rows(node.inputs[0]), node.inputs[1]]
             editor.call("GatherInt8", args, replaces=node.outputs[0], rule="int8")
-            log.did("embedding tables")
+            number += 1
+    return number
 
 
 def _is_table(node: ir.Node) -> bool:
@@ -139,4 +326,4 @@ def _is_table(node: ir.Node) -> bool:
 def _rows(table: ir.Value | None) -> tuple[np.ndarray, np.ndarray]:
     array = constant(table)
     assert array is not None
-    return quantise_columns(array, axis=1)
+    return quantise.rows(array)

@@ -12,7 +12,14 @@ from onnx_ir.passes import common
 import ffc
 from ffc import Editor, Lowering
 from ffc.compiler.lowerings import choose
+from ffc.graph.execute import cuda_at_hand
 from ffc.graph.fold import fold
+from ffc.graph.shapes import infer
+
+_HALF = ir.DataType.FLOAT16.value
+
+LEAST = -10_000.0
+"""What a mask in half precision holds at least: far below any score, and in range when a score is added."""
 
 
 def _norm(op: Any, x: Any, gamma: Any, beta: Any, epsilon: Any) -> Any:
@@ -95,6 +102,79 @@ def linear_int8_rows_gelu_kernel(op: Any, x: Any, w: Any, w_scale: Any, b: Any, 
     return op.Gelu(linear_int8_rows_kernel(op, x, w, w_scale, b), approximate=approximate)
 
 
+def embed_half_rms(
+    op: Any, ids: Any, types: Any, positions: Any, word: Any, type_table: Any, position: Any, gamma: Any, beta: Any,
+    *, epsilon: float,
+) -> Any:  # fmt: skip
+    """`EmbedHalf` through RMSNormalization."""
+    rows = ffc.ops.GatherHalf
+    total = op.Add(op.Add(rows(op, word, ids), rows(op, type_table, types)), rows(op, position, positions))
+    return _norm(op, total, gamma, beta, epsilon)
+
+
+def _half_mask(op: Any, mask: Any) -> Any:
+    return op.Cast(op.Max(mask, LEAST), to=_HALF)
+
+
+def attention_masked_half_kernel(op: Any, q: Any, k: Any, v: Any, mask: Any, *, heads: int, scale: float) -> Any:
+    """`AttentionMaskedHalf` as the operator of opset 23."""
+    return attention_masked_kernel(op, q, k, v, _half_mask(op, mask), heads=heads, scale=scale)
+
+
+# Kernels of the CUDA provider. Norms are float32 also where products are half: its SkipLayerNormalization adds up mean
+# and variance in the type of its input.
+
+
+def add_norm_skip(op: Any, x: Any, skip: Any, gamma: Any, beta: Any, *, epsilon: float) -> Any:
+    """`AddNorm` as onnxruntime's fused sum and norm."""
+    return op.ms.SkipLayerNormalization(x, skip, gamma, beta, epsilon=epsilon)
+
+
+def embed_skip(
+    op: Any, ids: Any, types: Any, positions: Any, word: Any, type_table: Any, position: Any, gamma: Any, beta: Any,
+    *, epsilon: float,
+) -> Any:  # fmt: skip
+    """`Embed` with the last sum and the norm fused; positions may have a batch of 1."""
+    # EmbedLayerNormalization would take the look-ups too, but asks for int32 ids and for token types of their shape.
+    words = op.Add(op.Gather(word, ids), op.Gather(type_table, types))
+    return op.ms.SkipLayerNormalization(words, op.Gather(position, positions), gamma, beta, epsilon=epsilon)
+
+
+def embed_half_skip(
+    op: Any, ids: Any, types: Any, positions: Any, word: Any, type_table: Any, position: Any, gamma: Any, beta: Any,
+    *, epsilon: float,
+) -> Any:  # fmt: skip
+    """`EmbedHalf` with the last sum and the norm fused."""
+    rows = ffc.ops.GatherHalf
+    words = op.Add(rows(op, word, ids), rows(op, type_table, types))
+    return op.ms.SkipLayerNormalization(words, rows(op, position, positions), gamma, beta, epsilon=epsilon)
+
+
+def multi_head(op: Any, q: Any, k: Any, v: Any, *, heads: int, scale: float) -> Any:
+    """`Attention` or `AttentionHalf` as onnxruntime's kernel."""
+    return op.ms.MultiHeadAttention(q, k, v, num_heads=heads, scale=scale)
+
+
+def multi_head_masked(op: Any, q: Any, k: Any, v: Any, mask: Any, *, heads: int, scale: float) -> Any:
+    """`AttentionMasked` as onnxruntime's kernel."""
+    return op.ms.MultiHeadAttention(q, k, v, None, None, mask, num_heads=heads, scale=scale)
+
+
+def multi_head_masked_half(op: Any, q: Any, k: Any, v: Any, mask: Any, *, heads: int, scale: float) -> Any:
+    """`AttentionMaskedHalf` as onnxruntime's kernel."""
+    return multi_head_masked(op, q, k, v, _half_mask(op, mask), heads=heads, scale=scale)
+
+
+def linear_bias_gelu(op: Any, x: Any, w: Any, b: Any, *, approximate: str = "none") -> Any:
+    """`LinearGelu` with bias and exact GELU fused."""
+    return op.ms.BiasGelu(op.MatMul(x, w), b)
+
+
+def linear_fast_gelu(op: Any, x: Any, w: Any, b: Any, *, approximate: str = "none") -> Any:
+    """`LinearGelu` with bias and the tanh form of GELU fused."""
+    return op.ms.FastGelu(op.MatMul(x, w), b)
+
+
 LOWERINGS = (
     Lowering("Norm", "rms-norm", "cpu", norm_rms),
     Lowering("AddNorm", "rms-norm", "cpu", add_norm_rms),
@@ -108,8 +188,20 @@ LOWERINGS = (
     Lowering("LinearInt8Rows", "matmul-integer-to-float", "cpu", linear_int8_rows_kernel),
     Lowering("LinearInt8RowsRelu", "matmul-integer-to-float", "cpu", linear_int8_rows_relu_kernel),
     Lowering("LinearInt8RowsGelu", "matmul-integer-to-float", "cpu", linear_int8_rows_gelu_kernel),
+    Lowering("EmbedHalf", "rms-norm", "cpu", embed_half_rms),
+    Lowering("AttentionHalf", "attention-23", "cpu", attention_kernel),
+    Lowering("AttentionMaskedHalf", "attention-23", "cpu", attention_masked_half_kernel),
+    Lowering("AddNorm", "skip-layer-norm", "cuda", add_norm_skip, ranks=(2, 3)),
+    Lowering("Embed", "skip-layer-norm", "cuda", embed_skip, ranks=(2,)),
+    Lowering("EmbedHalf", "skip-layer-norm", "cuda", embed_half_skip, ranks=(2,)),
+    Lowering("Attention", "multi-head-attention", "cuda", multi_head),
+    Lowering("AttentionMasked", "multi-head-attention", "cuda", multi_head_masked),
+    Lowering("AttentionHalf", "multi-head-attention", "cuda", multi_head),
+    Lowering("AttentionMaskedHalf", "multi-head-attention", "cuda", multi_head_masked_half),
+    Lowering("LinearGelu", "bias-gelu", "cuda", linear_bias_gelu, given={"approximate": "none"}),
+    Lowering("LinearGelu", "fast-gelu", "cuda", linear_fast_gelu, given={"approximate": "tanh"}),
 )
-"""The first entry for a function and target is taken; a function without one is written as its body."""
+"""The first entry that fits a call and a target is taken; a call without one is written as its body."""
 
 
 @dataclass(frozen=True)
@@ -118,27 +210,30 @@ class Lower(ffc.Pass):
 
     1. ``target=cpu`` takes the kernels of onnxruntime's CPU provider named in its table of lowerings, and bodies for
        the rest.
-    2. ``target=portable`` takes the bodies, so that every operator is a standard one; that is checked.
-    3. What the bodies compute from attributes alone is folded, equal nodes are merged, and what exporters noted on
+    2. ``target=cuda`` takes those of its CUDA provider, in float32 and, after ``fp16``, in half. That provider has none
+       for int8 products whose input is quantised as the model runs; they are written as bodies.
+    3. ``target=portable`` takes the bodies, so that every operator is a standard one; that is checked.
+    4. What the bodies compute from attributes alone is folded, equal nodes are merged, and what exporters noted on
        nodes for debugging is dropped.
 
-    No ``ffc`` function is left. Outputs stay equal; once there are int8 products, that is proved on their fp32
-    meaning, and the result as a whole is held to the budget of int8.
+    No ``ffc`` function is left. Outputs stay equal; once numbers are rounded to int8 or half, that is proved on their
+    float32 meaning, and the result as a whole is held to the budget of the pass that rounds.
     """
 
     name = "lower"
 
-    target: Literal["cpu", "portable"] = ffc.option(
-        "what to write: kernels of onnxruntime's CPU provider, or standard operators alone", default="cpu"
+    target: Literal["cpu", "cuda", "portable"] = ffc.option(
+        "what to write: kernels of onnxruntime's CPU or CUDA provider, or standard operators alone", default="cpu"
     )
 
     def run(self, model: ir.Model, log: ffc.Log) -> None:
         """See `ffc.Pass.run`."""
-        editor = Editor(model)
-        for node in list(model.graph):
-            if not ffc.ops.is_call(node):
-                continue
-            chosen = choose(LOWERINGS, node.op_type, self.target)
+        editor, shapes = Editor(model), infer(model)
+        if self.target == "cuda":
+            _note_cuda(model, log)
+        calls = [node for node in model.graph if ffc.ops.is_call(node)]
+        ways = [choose(LOWERINGS, node, self.target, shapes) for node in calls]  # before shapes go out of date
+        for node, chosen in zip(calls, ways, strict=True):
             program = ffc.ops.FUNCTIONS[node.op_type] if chosen is None else chosen.program
             inputs = dict(zip(ffc.ops.parameters(node.op_type), node.inputs, strict=True))
             editor.splice(program, inputs, node.attributes, replaces=node.outputs[0])
@@ -152,6 +247,18 @@ class Lower(ffc.Pass):
         if self.target == "portable":
             _check_portable(model)
         _strip(model, log)
+
+
+def _note_cuda(model: ir.Model, log: ffc.Log) -> None:
+    """Say what the CUDA provider leaves to the CPU, and whether it could be tried."""
+    slow = sum(ffc.ops.is_call(node, *ffc.ops.PLAIN) for node in model.graph)
+    if slow:
+        log.note(
+            f"onnxruntime's CUDA provider has no kernel for {slow} int8 products, which quantise their input as the "
+            "model runs: they are written as standard operators, and it hands those to the CPU; fp16 is for CUDA"
+        )
+    if not cuda_at_hand():
+        log.note("no CUDA provider here: proved on the CPU provider, not run on CUDA")
 
 
 def _strip(model: ir.Model, log: ffc.Log) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
@@ -21,7 +22,8 @@ class Opset(ffc.Pass):
     """Convert a model to opset 23, with its functions inlined; every compile begins with this.
 
     1. Functions of any domain but ``ffc`` are inlined: converters either drop them or break their calls.
-    2. The default domain is converted to opset 23.
+    2. The default domain is converted to opset 23. A newer model is taken at its word where opset 23 knows all its
+       operators, their attributes and inputs; the proof shows whether they mean the same there.
     3. Constant nodes become initializers, so that later passes meet constants in one form.
 
     A model that draws random numbers (live Dropout after an export in training mode) is refused.
@@ -51,9 +53,10 @@ class Opset(ffc.Pass):
         if found == OPSET:
             return
         if found > OPSET:
-            raise ffc.CannotApplyError(
-                f"the model is at opset {found}, newer than {OPSET}; export it with opset_version={OPSET} or less"
-            )
+            _check_older(model, found)
+            model.opset_imports[""] = OPSET
+            log.did(f"opset {found} to {OPSET}")
+            return
         if any(key[0] == "ffc" for key in model.functions):
             raise ffc.CannotApplyError(f"the model calls ffc functions at opset {found}; they need {OPSET}")
         # Deferred: the converter takes a while to import, and most commands never convert.
@@ -71,6 +74,27 @@ class Opset(ffc.Pass):
             )
         model.ir_version = max(model.ir_version, MIN_IR_VERSION)
         log.did(f"opset {found} to {OPSET}")
+
+
+def _check_older(model: ir.Model, found: int) -> None:
+    """Refuse a model that uses what opset 23 lacks, as far as signatures tell; the contract tells the rest."""
+    for node in model.graph.all_nodes():
+        if node.domain:
+            continue
+        fault = None
+        try:
+            schema = onnx.defs.get_schema(node.op_type, OPSET)
+        except onnx.defs.SchemaError:
+            fault = "has no such operator"
+        else:
+            odd = sorted(node.attributes.keys() - schema.attributes.keys())
+            if odd or len(node.inputs) > schema.max_input or len(node.outputs) > schema.max_output:
+                fault = f"does not know its {odd[0] if odd else 'last input or output'}"
+        if fault:
+            raise ffc.CannotApplyError(
+                f"the model is at opset {found}, and for {node.op_type} {node.name} opset {OPSET} {fault}; "
+                f"export it with opset_version={OPSET} or less"
+            )
 
 
 def _refuse_random(model: ir.Model) -> None:

@@ -14,6 +14,7 @@ import ffc
 from ffc.errors import CannotApplyError, UsageError
 from ffc.graph.blocks import Attention, Blocks, FeedForward, Product
 from ffc.graph.edit import Editor, constant, only_consumer
+from ffc.graph.foreign import reason_to_leave
 from ffc.graph.ops import is_call
 from ffc.graph.shapes import Shapes, infer
 from ffc.pruning import Importance, LayerPlan, Plan, by_norm, check, uniform
@@ -57,6 +58,8 @@ class Prune(ffc.Pass):
 
     def run(self, model: ir.Model, log: ffc.Log) -> None:
         """Slice every layer as the plan says."""
+        if reason := reason_to_leave(model):
+            raise CannotApplyError(reason)
         blocks = ffc.find_blocks(model)
         plan = self._plan(model, blocks)
         editor, shapes = Editor(model), infer(model)
@@ -94,13 +97,13 @@ class Prune(ffc.Pass):
             nearest = "".join(f"; {miss.where}: {miss.why}" for miss in blocks.unmatched[:1])
             raise CannotApplyError(f"no encoder layer was found in the model{nearest}")
         if self.by is not None:
-            return uniform(by_norm(blocks), self.heads, self.ffn)
+            return uniform(by_norm(blocks), self.heads, self.ffn, blocks)
         path = self.plan or self.importance or _beside(model, "importance" if self._asked else "plan")
         if self._asked:
             scores = Importance.load(path)
             if reason := scores.mismatch(blocks):
                 raise CannotApplyError(f"{path} was made for another model: {reason}; make it from this model")
-            return uniform(scores, self.heads, self.ffn)
+            return uniform(scores, self.heads, self.ffn, blocks)
         plan = Plan.load(path)
         try:
             check(plan, blocks)
@@ -169,9 +172,10 @@ def _cut_units(knife: _Knife, ffn: FeedForward, kept: LayerPlan, log: ffc.Log) -
     log.did("units", dropped)
     log.did("unit scales", len(kept.unit_scales or ()))
     if dropped:
-        knife.columns(ffn.ffn_in, np.asarray(kept.units))
-        for value in _between(ffn.ffn_in.out, ffn.ffn_out.node):
-            value.shape = None
+        for product in (ffn.ffn_in, ffn.gate) if ffn.gate is not None else (ffn.ffn_in,):
+            for value in _between(product.out, ffn.ffn_out.node):
+                value.shape = None
+            knife.columns(product, np.asarray(kept.units))
     if not dropped and kept.unit_scales is None:
         return
     scales = None if kept.unit_scales is None else np.asarray(kept.unit_scales)
@@ -220,8 +224,13 @@ class _Knife:
         return f"layer {self.layer}"
 
     def columns(self, product: Product, kept: np.ndarray) -> None:
-        """Keep columns of a product's weight [I, O] and of its bias."""
+        """Keep columns of a product's weight [I, O] and of its bias; a part of one becomes a product of its own."""
         weight = np.take(product.matrix(), kept, axis=1)
+        if product.columns is not None:
+            bias = product.vector()
+            bias = np.zeros(len(kept), weight.dtype) if bias is None else np.take(bias, kept)
+            self.editor.call("Linear", [product.x, weight, bias], replaces=product.out, rule="prune")
+            return
         self._replace(product, product.weight, weight.T if product.transposed else weight)
         bias = constant(product.bias)
         if product.bias is not None and bias is None:

@@ -10,12 +10,36 @@ from typing import Any
 import pytest
 
 from tests import encoders
+from tests.coverage import tables
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-golden", action="store_true", help="rewrite the golden texts instead of comparing with them")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is slow unless it is named, by -m or by the id of the test."""
+    if config.getoption("-m") or any("::" in argument for argument in config.args):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    config.hook.pytest_deselected(items=slow)
+    items[:] = [item for item in items if item not in slow]
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Keep the rows of tables that a test has filled."""
+    if report.when == "call":
+        tables.collect(report.user_properties)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the tables that tests have filled."""
+    for title, rows in tables.TABLES.items():
+        terminalreporter.section(title)
+        for line in tables.lines(rows):
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture

@@ -11,28 +11,56 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import torch
 
-Kind = Literal["bert", "roberta"]
+Kind = Literal["bert", "roberta", "distilbert", "electra", "mpnet"]
+Way = Literal["dynamo sdpa", "dynamo eager", "dynamo opset 23", "TorchScript sdpa", "TorchScript eager"]
+"""Exporter and attention; transformers has no sdpa attention for MPNet, which gets its only one, eager."""
 
 HIDDEN = 96
 HEADS = 4
 FFN = 200
+EMBEDDING = 40
 VOCABULARY = 120
 POSITIONS = 66
 LABELS = 3
+_TWO = ("input_ids", "attention_mask")
 INPUTS: dict[Kind, tuple[str, ...]] = {
-    "bert": ("input_ids", "attention_mask", "token_type_ids"),
-    "roberta": ("input_ids", "attention_mask"),
+    "bert": (*_TWO, "token_type_ids"),
+    "roberta": _TWO,
+    "distilbert": _TWO,
+    "electra": (*_TWO, "token_type_ids"),
+    "mpnet": _TWO,
 }
-MAX_LENGTH: dict[Kind, int] = {"bert": POSITIONS, "roberta": POSITIONS - 2}
-"""Tokens a row: RoBERTa counts its positions from one past the id of padding, which is 1."""
+MAX_LENGTH: dict[Kind, int] = {
+    "bert": POSITIONS,
+    "roberta": POSITIONS - 2,
+    "distilbert": POSITIONS,
+    "electra": POSITIONS,
+    "mpnet": POSITIONS - 2,
+}
+"""Tokens a row: RoBERTa and MPNet count their positions from one past the id of padding, which is 1."""
+
+_PREFIX: dict[Kind, str] = {
+    "bert": "Bert",
+    "roberta": "Roberta",
+    "distilbert": "DistilBert",
+    "electra": "Electra",
+    "mpnet": "MPNet",
+}
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "minilm" / "export.py"
 
 
 def small(
-    kind: Kind, folder: Path, *, layers: int = 2, seed: int = 0, head: bool = False, zero_biases: bool = False
+    kind: Kind,
+    folder: Path,
+    *,
+    layers: int = 2,
+    seed: int = 0,
+    head: bool = False,
+    zero_biases: bool = False,
+    way: Way = "dynamo sdpa",
 ) -> Path:
-    """Export a small random encoder by today's default `torch.onnx.export`; this takes about six seconds.
+    """Export a small random encoder, by default as `torch.onnx.export` does today; that takes about six seconds.
 
     Args:
         kind: The architecture.
@@ -43,17 +71,20 @@ def small(
             `[batch, length, 96]` and no pooler.
         zero_biases: Leave every bias zero, which makes the exporter merge those of one size into one initializer.
             Otherwise no two tensors are equal, and a lost or swapped bias shows in the output.
+        way: Exporter and attention.
 
     Returns:
         The path of the file.
     """
     example = minilm_example()
-    words = [kind, f"{layers}l", f"seed{seed}", *["head"] * head, *["zero"] * zero_biases]
+    words = [kind, f"{layers}l", f"seed{seed}", *["head"] * head, *["zero"] * zero_biases, *way.split()]
     path = folder / f"{'-'.join(words)}.onnx"
     with example.quiet():
-        model = random_model(kind, layers, seed, head)
+        model = random_model(kind, layers, seed, head, "eager" if "eager" in way or kind == "mpnet" else "sdpa")
         perturb(model, seed, zero_biases)
-        to_onnx(model, INPUTS[kind], path, "logits" if head else "last_hidden_state")
+        write = to_onnx_by_tracing if way.startswith("TorchScript") else to_onnx
+        options = {"opset_version": 23} if way == "dynamo opset 23" else {}
+        write(model, INPUTS[kind], path, "logits" if head else "last_hidden_state", **options)
     return path
 
 
@@ -76,28 +107,26 @@ def minilm_example() -> ModuleType:
     return module
 
 
-def random_model(kind: Kind, layers: int, seed: int, head: bool) -> torch.nn.Module:
+def random_model(kind: Kind, layers: int, seed: int, head: bool, attention: str = "sdpa") -> torch.nn.Module:
     """Return a random model in evaluation mode, the same for the same seed."""
     import torch
     import transformers
 
-    sizes: dict[str, Any] = {
-        "hidden_size": HIDDEN,
-        "num_hidden_layers": layers,
-        "num_attention_heads": HEADS,
-        "intermediate_size": FFN,
-        "vocab_size": VOCABULARY,
-        "max_position_embeddings": POSITIONS,
-        "num_labels": LABELS,
-    }
+    if kind == "distilbert":
+        own = {"dim": HIDDEN, "n_layers": layers, "n_heads": HEADS, "hidden_dim": FFN}
+    else:
+        own = {"hidden_size": HIDDEN, "num_hidden_layers": layers, "num_attention_heads": HEADS}
+        own |= {"intermediate_size": FFN, **({"embedding_size": EMBEDDING} if kind == "electra" else {})}
+    sizes: dict[str, Any] = {"vocab_size": VOCABULARY, "max_position_embeddings": POSITIONS, "num_labels": LABELS}
     torch.manual_seed(seed)
-    prefix = {"bert": "Bert", "roberta": "Roberta"}[kind]
-    config = getattr(transformers, f"{prefix}Config")(**sizes)
+    prefix = _PREFIX[kind]
+    config = getattr(transformers, f"{prefix}Config")(**sizes, **own, attn_implementation=attention)
+    pooler = {} if kind in ("distilbert", "electra") else {"add_pooling_layer": False}
     model: torch.nn.Module
     if head:
         model = getattr(transformers, f"{prefix}ForSequenceClassification")(config)
     else:
-        model = getattr(transformers, f"{prefix}Model")(config, add_pooling_layer=False)
+        model = getattr(transformers, f"{prefix}Model")(config, **pooler)
     return model.eval()
 
 
@@ -114,26 +143,61 @@ def perturb(model: torch.nn.Module, seed: int, zero_biases: bool) -> None:
             noise = torch.randn(parameter.shape, generator=random)
             if name.endswith("bias"):
                 parameter.copy_(torch.zeros_like(noise) if zero_biases else 0.2 * noise)
-            elif "LayerNorm" in name:
+            elif "norm" in name.lower():
                 parameter.copy_(1.0 + 0.2 * noise)
             elif "embeddings" not in name:
                 parameter.mul_(5.0)
 
 
-def to_onnx(model: torch.nn.Module, inputs: tuple[str, ...], path: Path, output: str) -> None:
+def to_onnx(model: torch.nn.Module, inputs: tuple[str, ...], path: Path, output: str, **options: Any) -> None:
     """Export with dynamic batch and length, all weights in the one file."""
     import torch
 
-    ids = torch.randint(5, VOCABULARY, (2, 9), generator=torch.Generator().manual_seed(0))
-    values = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
     dims = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
     torch.onnx.export(
         model,
-        kwargs={name: values[name] for name in inputs},
+        kwargs=_values(inputs),
         f=path,
         dynamic_shapes={name: dims for name in inputs},
         output_names=[output],
         dynamo=True,
         external_data=False,
         verbose=False,
+        **options,
     )
+
+
+def to_onnx_by_tracing(model: torch.nn.Module, inputs: tuple[str, ...], path: Path, output: str) -> None:
+    """Export through TorchScript, as torch did by default before 2.9."""
+    import torch
+
+    class Positional(torch.nn.Module):
+        """The model with inputs by place, as tracing has them."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *values: torch.Tensor) -> torch.Tensor:
+            """Return the first output."""
+            result: torch.Tensor = self.model(**dict(zip(inputs, values, strict=True)), return_dict=True)[0]
+            return result
+
+    torch.onnx.export(
+        Positional().eval(),
+        tuple(_values(inputs).values()),
+        str(path),
+        dynamo=False,
+        input_names=list(inputs),
+        output_names=[output],
+        dynamic_axes={name: {0: "batch", 1: "length"} for name in inputs},
+        opset_version=18,
+    )
+
+
+def _values(inputs: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    import torch
+
+    ids = torch.randint(5, VOCABULARY, (2, 9), generator=torch.Generator().manual_seed(0))
+    values = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+    return {name: values[name] for name in inputs}

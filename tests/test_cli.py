@@ -20,6 +20,7 @@ from ffc.errors import CannotApplyError, FfcError, GateError, InputError, Missin
 from ffc.graph import files
 from ffc.graph.cost import Cost
 from ffc.pruning import LayerPlan, Plan
+from tests.graphs import encoder
 
 ROOT = Path(__file__).parents[1]
 
@@ -132,11 +133,17 @@ def test_compile_passes_everything_on(calls: list[dict[str, Any]], capsys: pytes
         ("compile model.onnx -o .", "the output '.' is a folder; name a file with -o"),
         ("compile model.onnx -o no/x.onnx", "the folder 'no' of the output does not exist; create it first"),
         ("compile model.onnx --report r.pdf", "report 'r.pdf' has the suffix '.pdf'; known: .json, .md, .html"),
-        ("compile model.onnx --target gpu", "invalid value for '--target': 'gpu' is not one of 'cpu', 'portable'"),
+        ("compile model.onnx -passes fuse", "no such option '-passes'; did you mean '--passes'?"),
         ("compile model.onnx --pases fuse", "no such option '--pases'; did you mean '--passes'?"),
-        ("compile", "missing argument 'MODEL'"),
-        ("compile a b", "got unexpected extra argument (b)"),
+        ("explain", "missing argument 'MODEL'"),
+        ("compile model.onnx b", "got unexpected extra argument (b)"),
+        (
+            "compile model.onnx --passes fuse,int8{skip=head embeddings=true}",
+            "got unexpected extra argument (embeddings=true}); quote a pipeline that has braces, as in --passes "
+            "'fuse,int8{skip=head}'",
+        ),
         ("compil model.onnx", "no such command 'compil'; did you mean 'compile'?"),
+        ("version", "no such command 'version'; did you mean '--version'?"),
         ("--verzion", "no such option '--verzion'; did you mean '--version'?"),
         ("passes shrnk --plugin mine.py:Shrink", "unknown pass 'shrnk'; did you mean 'shrink'?"),
         ("plan model.onnx --heads 2", "ffc plan needs one of --importance FILE and --by norm"),
@@ -171,6 +178,41 @@ def test_a_malformed_pipeline_points_at_the_column(capsys: pytest.CaptureFixture
     code, line = fails(capsys, "compile", "model.onnx", "--plugin", "mine.py", "--passes", "shrink,shrnk")
     assert code == 2
     assert line == "ffc: error: unknown pass 'shrnk' at column 8 of 'shrink,shrnk'; did you mean 'shrink'?"
+
+
+@pytest.mark.parametrize(
+    ("passes", "line"),
+    [
+        ("int8(skip=head)", "unknown pass 'int8(skip=head)' at column 1 of 'int8(skip=head)'; options stand in braces, as in int8{skip=head}"),
+        ("fuse;int8", "unknown pass 'fuse;int8' at column 1 of 'fuse;int8'; passes are separated by commas"),
+        ("fuse int8", "',' is missing at column 6 of 'fuse int8'"),
+    ],
+)  # fmt: skip
+def test_pipelines_written_otherwise(passes: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fails(capsys, "compile", "model.onnx", "--passes", passes) == (2, f"ffc: error: {line}")
+
+
+def test_an_unknown_target_offers_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    code, line = fails(capsys, "compile", "model.onnx", "--target", "portble")
+    assert (code, line) == (2, "ffc: error: unknown target 'portble'; did you mean 'portable'?")
+
+
+@pytest.mark.parametrize("command", ["compile", "explain", "print", "plan --by norm --heads 2"])
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [("model", "did you mean 'model.onnx'?"), ("./modle.onnx", "did you mean 'model.onnx'?"), ("x", "check the path")],
+)
+def test_a_model_that_does_not_exist_offers_the_nearest(
+    command: str, name: str, advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, line = fails(capsys, *command.split(), name)
+    assert (code, line) == (3, f"ffc: error: cannot load {Path(name)}: no such file; {advice}")
+
+
+def test_a_plugin_that_exits_is_broken(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("quits.py").write_text("import sys\nsys.exit('enough')\n")
+    code, line = fails(capsys, "passes", "--plugin", "quits.py")
+    assert (code, line) == (3, "ffc: error: quits.py:2 cannot be loaded: SystemExit: enough")
 
 
 @pytest.mark.parametrize(
@@ -325,9 +367,9 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_the_public_names() -> None:
     assert sorted(ffc.__all__) == [
-        "Budget", "CannotApplyError", "Editor", "Equal", "EqualToMasked", "FfcError", "GateError", "InputError", "Log", "Lowering",
-        "Match", "MissingError", "Pass", "Report", "Result", "Rule", "Sample", "UsageError", "__version__", "compile", "constant",
-        "find_blocks", "load", "ops", "option", "rules", "save",
+        "Budget", "CannotApplyError", "Editor", "Equal", "EqualToMasked", "Explanation", "FfcError", "GateError", "InputError", "Log",
+        "Lowering", "Match", "MissingError", "Pass", "Report", "Result", "Rule", "Sample", "UsageError", "__version__", "compile",
+        "constant", "explain", "find_blocks", "load", "ops", "option", "recipe", "rules", "save",
     ]  # fmt: skip
     for name in ffc.__all__:
         assert getattr(ffc, name) is not None
@@ -346,7 +388,8 @@ def test_plan_prints_json(tmp_path: Path, capsys: pytest.CaptureFixture[str], mo
 
 def test_a_plan_never_goes_over_the_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = tmp_path / "model.onnx"
-    model.write_bytes(b"a model")
+    ffc.save(encoder(), model)
+    before = model.read_bytes()
     assert cli.main(["plan", str(model), "--by", "norm", "--heads", "2", "-o", str(model)]) == 2
-    assert capsys.readouterr().err == f"ffc: error: the output '{model}' is an input; name another file with -o\n"
-    assert model.read_bytes() == b"a model"
+    assert capsys.readouterr().err == f"ffc: error: the output '{model}' is an input; name another file\n"
+    assert model.read_bytes() == before

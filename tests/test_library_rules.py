@@ -14,12 +14,13 @@ import onnx_ir as ir
 import pytest
 
 from ffc.compiler.base import Log
-from ffc.compiler.lowerings import Lowering
+from ffc.compiler.lowerings import Lowering, choose
 from ffc.compiler.rules import Rule, Sample, apply
 from ffc.graph import ops
 from ffc.graph.execute import Runner
+from ffc.graph.shapes import infer
 from ffc.graph.trace import Program, trace
-from tests.graphs import LIBRARY, LOWEST, Feeds, of_program
+from tests.graphs import LIBRARY, LOWEST, Draft, Feeds, of_program
 
 SEEDS = (0, 1, 2)
 
@@ -95,8 +96,8 @@ def arguments(function: str, shape: tuple[int, int, int, int], random: np.random
     def int8(*dims: int) -> np.ndarray:
         return random.integers(-127, 128, dims, np.int8)
 
-    quantised = "Int8" in function
-    table = int8(rows, width) if quantised else normal(rows, width)
+    quantised, half = "Int8" in function, np.float16 if "Half" in function else np.float32
+    table = int8(rows, width) if quantised else normal(rows, width).astype(half)
     scales = random.uniform(0.001, 0.01, (rows, 1)).astype(np.float32)
     known: dict[str, np.ndarray] = {
         "x": normal(batch, tokens, width) * 3,
@@ -104,9 +105,9 @@ def arguments(function: str, shape: tuple[int, int, int, int], random: np.random
         "w": int8(width, outer) if quantised else normal(width, outer),
         "w_scale": random.uniform(0.001, 0.01, outer).astype(np.float32),
         "b": normal(outer),
-        "q": normal(batch, tokens, width),
-        "k": normal(batch, tokens, width),
-        "v": normal(batch, tokens, width),
+        "q": normal(batch, tokens, width).astype(half),
+        "k": normal(batch, tokens, width).astype(half),
+        "v": normal(batch, tokens, width).astype(half),
         "gamma": normal(width, mean=1),
         "beta": normal(width),
         "ids": random.integers(0, rows, (batch, tokens)),
@@ -140,6 +141,14 @@ def run_program(program: Program, inputs: Feeds, attributes: Mapping[str, Any]) 
     return Runner(of_program(program, inputs, {}, attributes), optimise=False).run(inputs)["y"]
 
 
+def assert_close(expected: np.ndarray, found: np.ndarray) -> None:
+    """Compare to rounding: 1e-5 of the scale in float32, four steps of half (2^-10 each) in float16."""
+    scale = np.abs(expected).max()
+    assert scale > 0
+    assert (expected.shape, expected.dtype) == (found.shape, found.dtype)
+    assert np.abs(expected - found).max() <= (4 * 2.0**-10 if expected.dtype == np.float16 else 1e-5) * scale
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("lowering", LOWERINGS, ids=lambda entry: f"{entry.function}:{entry.name}")
 def test_lowering_computes_what_the_body_says(lowering: Lowering, shape: tuple[int, int, int, int]) -> None:
@@ -147,13 +156,18 @@ def test_lowering_computes_what_the_body_says(lowering: Lowering, shape: tuple[i
     assert trace(lowering.program).inputs.keys() == trace(body).inputs.keys()
     for seed in SEEDS:
         inputs = arguments(lowering.function, shape, np.random.default_rng(seed))
-        for attributes in settings(lowering.function, shape):
-            expected = run_program(body, inputs, attributes)
-            found = run_program(lowering.program, inputs, attributes)
-            scale = np.abs(expected).max()
-            assert scale > 0
-            assert expected.shape == found.shape
-            assert np.abs(expected - found).max() <= 1e-5 * scale
+        tried = [given for given in settings(lowering.function, shape) if given.items() >= lowering.given.items()]
+        assert tried
+        for attributes in tried:
+            assert_close(run_program(body, inputs, attributes), run_program(lowering.program, inputs, attributes))
+
+
+@pytest.mark.parametrize("lowering", [e for e in LOWERINGS if e.function == "LinearGelu"], ids=lambda entry: entry.name)
+def test_lowering_of_a_product_computes_in_half_what_the_body_says(lowering: Lowering) -> None:
+    inputs = {name: array.astype(np.float16) for name, array in arguments("LinearGelu", SHAPES[2], np.random.default_rng(0)).items()}
+    found = run_program(lowering.program, inputs, lowering.given)
+    assert found.dtype == np.float16
+    assert_close(run_program(ops.FUNCTIONS["LinearGelu"], inputs, lowering.given), found)
 
 
 @pytest.mark.parametrize("function", ["LinearInt8", "LinearInt8Rows"])
@@ -167,17 +181,20 @@ def test_int8_lowering_takes_inputs_that_are_zero_throughout(function: str) -> N
     assert np.allclose(run_program(lowering.program, inputs, {}), inputs["b"], atol=1e-6)
 
 
-@pytest.mark.parametrize("lowering", [e for e in LOWERINGS if e.function == "AttentionMasked"], ids=lambda entry: entry.name)
+MASKED = [e for e in LOWERINGS if e.function in ("AttentionMasked", "AttentionMaskedHalf")]
+
+
+@pytest.mark.parametrize("lowering", MASKED, ids=lambda entry: f"{entry.function}:{entry.target}")
 def test_row_masked_throughout_is_finite_and_leaves_other_rows_alone(lowering: Lowering) -> None:
-    inputs = arguments("AttentionMasked", (3, 5, 2, 4), np.random.default_rng(0))
+    inputs = arguments(lowering.function, (3, 5, 2, 4), np.random.default_rng(0))
     inputs["mask"] = np.zeros((3, 1, 5, 5), np.float32)
     attributes = {"heads": 2, "scale": 0.5}
     expected = run_program(lowering.program, inputs, attributes)
     inputs["mask"][1] = LOWEST
-    for program in (lowering.program, ops.FUNCTIONS["AttentionMasked"]):
+    for program in (lowering.program, ops.FUNCTIONS[lowering.function]):
         found = run_program(program, inputs, attributes)
         assert np.isfinite(found).all()
-        assert np.allclose(found[[0, 2]], expected[[0, 2]], rtol=1e-5, atol=1e-6)
+        assert_close(expected[[0, 2]], found[[0, 2]])
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -219,6 +236,40 @@ def test_int8_tables_are_the_dequantised_rows(function: str) -> None:
     others = {name: inputs[name] for name in ("ids", "types", "positions", "gamma", "beta")}
     expected = run_program(ops.FUNCTIONS["Embed"], {**tables, **others}, attributes)
     assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("function", sorted(ops.IN_FLOAT32))
+def test_function_of_half_precision_is_within_its_rounding_of_the_one_in_float32(
+    function: str, shape: tuple[int, int, int, int]
+) -> None:
+    inputs = arguments(function, shape, np.random.default_rng(0))
+    (attributes,) = settings(function, shape)
+    found = run_program(ops.FUNCTIONS[function], inputs, attributes)
+    wide = {name: array.astype(np.float32) if array.dtype == np.float16 else array for name, array in inputs.items()}
+    expected = run_program(ops.FUNCTIONS[ops.IN_FLOAT32[function]], wide, attributes)
+    assert ops.parameters(function) == ops.parameters(ops.IN_FLOAT32[function])
+    assert np.abs(found - expected).max() <= 4 * 2.0**-10 * np.abs(expected).max()
+
+
+def test_rows_of_a_half_table_are_float32() -> None:
+    inputs = arguments("GatherHalf", SHAPES[1], np.random.default_rng(0))
+    found = run_program(ops.FUNCTIONS["GatherHalf"], inputs, {})
+    assert found.dtype == np.float32
+    assert np.array_equal(found, inputs["table"][inputs["ids"]])
+
+
+def test_lowering_is_chosen_by_attribute_and_rank() -> None:
+    draft = Draft()
+    x, wide = draft.input("x", "batch", 4), draft.input("wide", "batch", 2, 3, 4)
+    gamma, beta = (draft.normal(name, 4) for name in ("gamma", "beta"))
+    weight, bias = draft.normal("weight", 4, 4), draft.normal("bias", 4)
+    values = [draft.op.ffc.LinearGelu(x, weight, bias, approximate=form) for form in ("none", "tanh")]
+    values += [draft.op.ffc.AddNorm(value, value, gamma, beta, epsilon=1e-5) for value in (x, wide)]
+    model = draft.model({f"y{index}": (value, ["batch", 4]) for index, value in enumerate(values)})
+    shapes = infer(model)
+    found = [choose(LOWERINGS, node, "cuda", shapes) for node in model.graph if node.domain == "ffc"]
+    assert [entry and entry.name for entry in found] == ["bias-gelu", "fast-gelu", "skip-layer-norm", None]
 
 
 def test_lowerings_are_of_functions_that_exist_and_no_two_of_one_have_the_same_name() -> None:

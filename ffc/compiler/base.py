@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import onnx_ir as ir
 
 if TYPE_CHECKING:
     from ffc.compiler.rules import Rule
+    from ffc.compiler.trial import Trial
 
 __all__ = ["Budget", "Contract", "Equal", "EqualToMasked", "Log", "Miss", "Pass", "option"]
 
@@ -41,14 +43,16 @@ class Budget:
     Attributes:
         cosine: Least mean cosine between output vectors before and after.
         agreement: Least share of rows whose largest output stays the largest; checked on two-dimensional outputs.
+        against: What outputs are held against, where that is not the model before the pass.
     """
 
     cosine: float
     agreement: float = 0.0
+    against: str = ""
 
     def __str__(self) -> str:
         agreement = f", agreement ≥ {self.agreement:g}" if self.agreement else ""
-        return f"cosine ≥ {self.cosine:g}{agreement}"
+        return f"cosine ≥ {self.cosine:g}{agreement}{f' against {self.against}' if self.against else ''}"
 
 
 Contract = Equal | EqualToMasked | Budget
@@ -81,12 +85,22 @@ class Miss:
 
 @dataclass
 class Log:
-    """What a pass did and what it left alone, written by the pass while it runs."""
+    """What a pass did and what it left alone, written by the pass while it runs.
+
+    Attributes:
+        done: Number of changes by kind.
+        taken: What was changed, by name.
+        notes: Remarks for the report.
+        misses: What was left alone, and why.
+        trial: Measures what the pass might do before it decides, on the inputs that its contract will be judged on and
+            on the user's rows; None where a pass runs outside a compile.
+    """
 
     done: dict[str, int] = field(default_factory=dict)
     taken: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     misses: list[Miss] = field(default_factory=list)
+    trial: Trial | None = None
 
     def did(self, what: str, count: int = 1, where: str = "") -> None:
         """Count `count` more changes of the kind `what`, at `where` if that is worth telling."""
@@ -121,7 +135,7 @@ class Pass(ABC):
         name: How pipelines call it, in kebab-case.
         contract: What it promises about the outputs; a pass whose budget is an option computes it in a property.
         needs: Passes that must have run before; the run loop inserts those that have not.
-        before_int8: Whether it must run before `int8` and refuses after it.
+        before_int8: Whether it must run before numbers are rounded, by `int8` or `fp16`, and refuses after that.
         rules: The rules it applies, for `ffc passes` and for the test that proves every rule.
     """
 
@@ -152,3 +166,17 @@ class Pass(ABC):
     def reference(self, model: ir.Model) -> ir.Model:
         """Return what the result is held against, made from a clone of the model before: by default that clone."""
         return model
+
+    def expected_rows(self, model: ir.Model) -> Mapping[str, np.ndarray] | None:
+        """Return inputs with the outputs expected on them, to hold the result against instead of `reference`.
+
+        Args:
+            model: The model before.
+
+        Returns:
+            An array for every input and for one output at least, by name, rows first; None for no such rows.
+
+        Raises:
+            InputError: If they cannot be read, or name none of the outputs.
+        """
+        return None

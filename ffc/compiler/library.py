@@ -88,7 +88,7 @@ class Library(Mapping[str, type[Pass]]):
             origin = f"entry point '{entry.name}' of {package}"
             try:
                 kind = entry.load()
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise InputError(f"{origin} cannot be loaded: {type(error).__name__}: {error}") from error
             if not _is_pass(kind):
                 raise InputError(f"{origin} is not a subclass of ffc.Pass with a name; it names '{entry.value}'")
@@ -174,13 +174,13 @@ def _load(file: Path, name: str, loader: type[importlib.machinery.SourceFileLoad
         spec.loader.exec_module(module)
     except BaseException as error:
         del sys.modules[name]
-        if isinstance(error, FfcError) or not isinstance(error, Exception):
+        if isinstance(error, FfcError) or not isinstance(error, Exception | SystemExit):
             raise
         raise _broken(file, error) from error
     return module
 
 
-def _broken(file: Path, error: Exception) -> FfcError:
+def _broken(file: Path, error: Exception | SystemExit) -> FfcError:
     """Say what is wrong with a file of passes."""
     if isinstance(error, ModuleNotFoundError):
         return MissingError(f"{file} needs the module '{error.name}', which is not installed")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,16 +11,20 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from ffc.compiler import probes, spec
+from ffc.compiler import expected, overflow, probes, spec
 from ffc.compiler.base import Budget, Log, Pass
+from ffc.compiler.chain import as_passes, blame, chain, check_expected, clone, open_model, run, with_lower
+from ffc.compiler.doubt import blames_input
 from ffc.compiler.library import Library
 from ffc.compiler.plain import dequantised, holds_int8
 from ffc.compiler.report import Report, Step, Verdict
 from ffc.compiler.tidy import tidy
+from ffc.compiler.trial import Trial
 from ffc.compiler.verify import Outputs, Prover, measure
-from ffc.errors import CannotApplyError, FfcError, GateError, UsageError, nearest
-from ffc.graph import files
+from ffc.errors import GateError
+from ffc.graph import files, publish
 from ffc.graph.cost import cost
+from ffc.graph.execute import CUDA, cuda_at_hand
 
 __all__ = ["Result", "compile"]
 
@@ -51,17 +54,20 @@ class _Stage:
 
     Attributes:
         model: The model.
-        outputs: Its outputs, int8 products included.
-        last_fp32: Outputs of the last stage without int8 products, against which int8's budget holds.
-        budget: That budget, once there is one.
+        outputs: Its outputs, numbers rounded as it rounds them.
+        last_fp32: Outputs of the last stage that rounds nothing to int8 or half, against which the budget holds.
+        budget: The budget of the first pass that rounds, once there is one.
+        spender: The name of that pass.
     """
 
     model: ir.Model
     outputs: Outputs
     last_fp32: Outputs
     budget: Budget | None = None
+    spender: str = ""
 
 
+@blames_input
 def compile(
     model: str | Path | ir.Model,
     passes: str | Sequence[Pass] = "fuse,int8",
@@ -80,7 +86,8 @@ def compile(
         passes: The pipeline, as text (``"prune{plan=p.json},fuse,int8"``) or as passes.
         out: Where to write the result; nothing is written unless everything holds.
         data: Rows of the user's own to prove on too: an array per input, or an ``.npz`` file with them.
-        target: What `lower` writes: ``cpu`` for onnxruntime's CPU kernels, ``portable`` for standard operators alone.
+        target: What `lower` writes: ``cpu`` or ``cuda`` for onnxruntime's kernels there, ``portable`` for standard
+            operators alone.
         sets: Further options as ``pass.option=value``.
         plugins: Files with passes, ``file.py`` or ``file.py:Name``.
         progress: Called with a line at every step.
@@ -97,18 +104,19 @@ def compile(
     started = time.perf_counter()
     tell = progress or (lambda line: None)
     library = Library.default(plugins)
-    asked = spec.parse(passes, library, sets) if isinstance(passes, str) else _checked(passes)
-    chain = _chain(asked, library, target)
-    if out is not None and isinstance(model, str | Path) and Path(out).resolve() == Path(model).resolve():
-        raise UsageError(f"the output is the input, {out}; give another path with -o")
-    source = _open(model)
+    asked = as_passes(passes, library, sets)
+    links = with_lower(chain(asked, library), library, target)
+    if out is not None and isinstance(model, str | Path):
+        publish.check_apart([Path(out)], files.parts(model, [Path(out)]))
+    source = open_model(model)
     rows = [] if data is None else probes.from_data(source, data)
     tell("running the model as it came")
     prover = Prover(source, [*probes.make(source), *rows])
     before = cost(source, BATCH, LENGTH)
     stage = _Stage(source, prover.source, prover.source)
+    del source  # its weights go as soon as no stage needs them
     steps: list[Step] = []
-    for item, needed_by in chain:
+    for item, needed_by in links:
         tell(f"{item.name} ...")
         stage, step = _step(item, needed_by, stage, steps, prover)
         steps.append(step)
@@ -120,7 +128,7 @@ def compile(
         source=str(model) if isinstance(model, str | Path) else "a model in memory",
         output=None if out is None else str(out),
         pipeline=spec.unparse(asked),
-        target=str(getattr(chain[-1][0], "target", target)),
+        target=str(getattr(links[-1][0], "target", target)),
         before=before,
         batch=BATCH,
         length=LENGTH,
@@ -133,124 +141,20 @@ def compile(
     return Result(stage.model, report)
 
 
-def _checked(passes: Sequence[Pass]) -> list[Pass]:
-    for item in passes:
-        if not isinstance(item, Pass):
-            raise UsageError(f"{item!r} is no pass; give a pipeline as text, or instances of passes")
-    return list(passes)
-
-
-def _open(model: str | Path | ir.Model) -> ir.Model:
-    if isinstance(model, ir.Model):
-        return _clone(model)
-    if not isinstance(model, str | Path):
-        raise UsageError(f"a model is a path or an onnx_ir.Model, not {type(model).__name__}")
-    loaded = files.load(model)
-    loaded.meta["ffc.path"] = Path(model)
-    return loaded
-
-
-def _chain(asked: Sequence[Pass], library: Library, target: str) -> list[tuple[Pass, str | None]]:
-    """Return the passes to run, each with what it was inserted for: `opset` first, needs, `lower` last."""
-    chain: list[tuple[Pass, str | None]] = []
-    after_int8 = False
-    for item in asked:
-        if item.before_int8 and after_int8:
-            raise CannotApplyError(f"'{item.name}' comes after 'int8' in the pipeline; put it before")
-        _add(item, None, chain, library)
-        after_int8 = after_int8 or item.name == "int8"
-    early = next((item.name for item, _ in chain[:-1] if item.name == "lower"), None)
-    if early:
-        raise UsageError("'lower' ends every compile; put no pass after it")
-    if not chain or chain[-1][0].name != "lower":
-        lower = spec.parse(f"lower{{target={target}}}", library)[0]
-        chain.append((lower, "every compile"))
-    if all(item.name != "opset" for item, _ in chain):
-        chain.insert(0, (library["opset"](), "every compile"))
-    return chain
-
-
-def _add(
-    item: Pass,
-    needed_by: str | None,
-    chain: list[tuple[Pass, str | None]],
-    library: Library,
-    waiting: tuple[str, ...] = (),
-) -> None:
-    """Append a pass to `chain`, what it needs before it; `waiting` are the passes that it is needed for."""
-    if item.name in waiting:
-        raise UsageError(f"passes need each other in a circle: {' → '.join([*waiting, item.name])}")
-    for need in item.needs:
-        if need not in library:
-            raise UsageError(f"pass '{item.name}' needs '{need}', which is no pass{nearest(need, library)}")
-        if all(done.name != need for done, _ in chain):
-            _add(library[need](), item.name, chain, library, (*waiting, item.name))
-    chain.append((item, needed_by))
-
-
 def _step(item: Pass, needed_by: str | None, stage: _Stage, steps: list[Step], prover: Prover) -> tuple[_Stage, Step]:
     """Run and prove one pass."""
     started = time.perf_counter()
     text = spec.unparse([item])
-    log = Log()
-    try:
-        after = _run(item, stage.model, log)
-        _check_expected(item, log)
+    log = Log(trial=Trial(prover, stage.outputs))
+    verdict = None
+    with blame(item):
+        after = run(item, stage.model, log)
+        check_expected(item, log)
         if log.count:
             stage, verdict = _prove(item, stage, after, prover)
-        else:
-            verdict = None
-    except FfcError as error:
-        error.args = (_located(item.name, str(error)),)
-        raise
-    except Exception as error:
-        if type(item).__module__.startswith("ffc."):  # a pass of the library: this is ffc's own fault
-            raise
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise CannotApplyError(f"pass '{item.name}' failed with {reason}; the fault is in the pass") from error
     seconds = time.perf_counter() - started
     spent = cost(stage.model, BATCH, LENGTH) if verdict or not steps else steps[-1].cost
     return stage, Step(text, needed_by, log.done, log.taken, log.notes, _skipped(log), spent, seconds, verdict)
-
-
-def _clone(model: ir.Model) -> ir.Model:
-    clone = model.clone()
-    clone.meta.update(model.meta)  # where the model came from, which a clone forgets
-    return clone
-
-
-def _located(name: str, message: str) -> str:
-    return message if message.startswith(f"pass '{name}'") else f"pass '{name}': {message}"
-
-
-def _run(item: Pass, model: ir.Model, log: Log) -> ir.Model:
-    """Run a pass on a clone of `model` and return the clone, tidied and checked."""
-    clone = _clone(model)
-    item.run(clone, log)
-    if log.count:
-        tidy(clone)
-        _check_interface(model, clone)
-    return clone
-
-
-def _check_interface(before: ir.Model, after: ir.Model) -> None:
-    """Refuse a change of what users of the model rely on: names, order, types, and shapes of inputs."""
-
-    def interface(model: ir.Model) -> list[str]:
-        inputs = [f"input {value.name} {value.dtype} {value.shape}" for value in model.graph.inputs]
-        return inputs + [f"output {value.name} {value.dtype}" for value in model.graph.outputs]
-
-    for was, now in itertools.zip_longest(interface(before), interface(after), fillvalue="nothing"):
-        if was != now:
-            raise GateError(f"it changes what the model takes and gives: {was} became {now}; nothing was written")
-
-
-def _check_expected(item: Pass, log: Log) -> None:
-    if item.expect is None or item.expect == log.count:
-        return
-    nearest = log.nearest()
-    hint = f"; nearest: {nearest.where}: {nearest.why}" if nearest else ""
-    raise CannotApplyError(f"made {log.count} changes where expect={item.expect}{hint}")
 
 
 def _skipped(log: Log) -> list[str]:
@@ -264,25 +168,55 @@ def _skipped(log: Log) -> list[str]:
 
 def _prove(item: Pass, stage: _Stage, after: ir.Model, prover: Prover) -> tuple[_Stage, Verdict]:
     """Hold the result of a pass to its contract; return the next stage and what was measured."""
-    contract = item.contract
     outputs = prover.run(after)
-    if isinstance(contract, Budget):
-        verdict = prover.judge(contract, stage.outputs, outputs)
-        if stage.budget is not None:  # so that budgets in a row do not add up
-            prover.judge(stage.budget, stage.last_fp32, outputs, "held to the budget of int8")
-        last = stage.last_fp32 if holds_int8(after) else outputs
-        return _Stage(after, outputs, last, contract if holds_int8(after) else stage.budget), verdict
-    if holds_int8(stage.model):
-        plain = dequantised(stage.model)
-        moved = dequantised(after) if holds_int8(after) else _run(item, plain, Log())
-        verdict = prover.judge(contract, prover.run(plain), prover.run(moved))
-        if stage.budget is not None:
-            prover.judge(stage.budget, stage.last_fp32, outputs, "held to the budget of int8")
-        return replace(stage, model=after, outputs=outputs), verdict
-    differs = type(item).reference is not Pass.reference
-    reference = prover.run(tidy(item.reference(_clone(stage.model)))) if differs else stage.outputs
-    verdict = prover.judge(contract, reference, outputs)
-    return _Stage(after, outputs, outputs, stage.budget), verdict
+    rounded = prover.rounds(stage.model)
+    if rounded and not isinstance(item.contract, Budget):
+        verdict = _prove_exact(item, stage, after, prover)
+    else:
+        verdict = _prove_outputs(item, stage, after, outputs, prover)
+    if stage.budget is not None:  # so that budgets in a row do not add up
+        prover.judge(stage.budget, stage.last_fp32, outputs, f"held to the budget of {stage.spender}")
+    if not rounded and not prover.rounds(after):
+        following = _Stage(after, outputs, outputs)
+    elif stage.budget is None and isinstance(item.contract, Budget):
+        following = _Stage(after, outputs, stage.last_fp32, item.contract, item.name)
+    else:
+        following = replace(stage, model=after, outputs=outputs)
+    _prove_on_cuda(item, following, prover)
+    return following, verdict
+
+
+def _prove_exact(item: Pass, stage: _Stage, after: ir.Model, prover: Prover) -> Verdict:
+    """Hold a pass to its contract on what the graph means in fp32; kernels for int8 products have no such meaning."""
+    plain = prover.exact(stage.model)
+    kernels = holds_int8(stage.model) and not holds_int8(after)
+    moved = run(item, plain, Log()) if kernels else prover.exact(after)
+    return prover.judge(item.contract, prover.run(plain), prover.run(moved))
+
+
+def _prove_outputs(item: Pass, stage: _Stage, after: ir.Model, outputs: Outputs, prover: Prover) -> Verdict:
+    """Hold a pass to its contract on what the model gives."""
+    rows = item.expected_rows(stage.model)
+    if rows is not None:
+        return expected.judge(item.contract, after, rows)
+    reference = stage.outputs
+    if type(item).reference is not Pass.reference:
+        reference = prover.run(tidy(item.reference(clone(stage.model))))
+    elif holds_int8(stage.model) and holds_int8(after):  # which amplifies what is within any budget
+        reference, outputs = (prover.run(dequantised(model)) for model in (stage.model, after))
+    try:
+        return prover.judge(item.contract, reference, outputs)
+    except GateError as error:
+        place = overflow.find(after, prover.probes) if prover.holds_half(after) else None
+        raise GateError(f"{place}; {error}") if place else error from error
+
+
+def _prove_on_cuda(item: Pass, stage: _Stage, prover: Prover) -> None:
+    """Where a CUDA provider is at hand, hold what is made for it to what was proved on the CPU provider."""
+    if not cuda_at_hand() or not (prover.holds_half(stage.model) or getattr(item, "target", "") == "cuda"):
+        return
+    contract, before = (item.contract, stage.outputs) if stage.budget is None else (stage.budget, stage.last_fp32)
+    prover.judge(contract, before, prover.run(stage.model, CUDA), "on the CUDA provider")
 
 
 def _overall(prover: Prover, stage: _Stage) -> Verdict | None:

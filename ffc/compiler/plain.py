@@ -1,7 +1,7 @@
-"""The fp32 meaning of a graph that holds int8 products.
+"""The fp32 meaning of a graph whose numbers are rounded, to int8 or to half.
 
-Rounding to int8 amplifies harmless differences, so structural passes are proved on this meaning instead: each
-``LinearInt8`` becomes the ``Linear`` of its dequantised weight.
+Rounding to int8 amplifies harmless differences, and to half makes some, so structural passes are proved on this
+meaning instead: each ``LinearInt8`` becomes the ``Linear`` of its dequantised weight, and half becomes float32.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import onnx_ir as ir
 
 from ffc.graph import ops
 from ffc.graph.edit import Editor, constant
+from ffc.graph.half import holds_half, in_float32
 
-__all__ = ["dequantised", "holds_int8"]
+__all__ = ["dequantised", "exact", "holds_int8"]
 
 
 def holds_int8(model: ir.Model) -> bool:
@@ -32,3 +33,9 @@ def dequantised(model: ir.Model) -> ir.Model:
         editor.call(ops.PLAIN[node.op_type], [x, plain, b], node.attributes, replaces=node.outputs[0])
     ops.register(clone)
     return clone
+
+
+def exact(model: ir.Model) -> ir.Model:
+    """Return a clone of `model` in which nothing is rounded but weights: int8 products and half become fp32."""
+    plain = dequantised(model)
+    return in_float32(plain) if holds_half(plain) else plain

@@ -17,12 +17,11 @@ from ffc.graph.dim import Dim
 from ffc.graph.edit import constant
 from ffc.graph.shapes import infer
 
-__all__ = ["Probe", "from_data", "make", "token_axes"]
+__all__ = ["Probe", "from_data", "make", "read", "token_axes"]
 
 _DATA_BATCH = 16
 
-# Name, batch size, tokens. Every row but the first of a padded case loses tokens. The short ones cost next to nothing
-# and are all that a model with few positions can take.
+# Name, batch size, tokens. Every row but the first of a padded case loses tokens.
 _CASES = [
     ("full", 1, 8),
     ("full", 2, 33),
@@ -30,6 +29,8 @@ _CASES = [
     ("left-padded", 3, 12),
     ("holed", 3, 17),
     ("masked row", 3, 9),
+]
+_SHORT_CASES = [
     ("full", 2, 3),
     ("right-padded", 2, 4),
     ("left-padded", 2, 4),
@@ -53,6 +54,7 @@ class Probe:
         feeds: Arrays by input name.
         mask: Which tokens are real, bool [B, S]; None where the model takes no mask.
         required: Whether a model that does not run on it is refused; other probes that it cannot take are left out.
+        spare: Whether it is short, and run only where a model cannot take one that is longer.
         axes: Which axis of each output `mask` applies to, as `token_axes` tells; that of other outputs goes by sizes.
     """
 
@@ -60,6 +62,7 @@ class Probe:
     feeds: Mapping[str, np.ndarray]
     mask: np.ndarray | None
     required: bool = False
+    spare: bool = False
     axes: Mapping[str, int | None] = field(default_factory=dict)
 
 
@@ -76,7 +79,7 @@ def make(model: ir.Model, seed: int = 0) -> list[Probe]:
     random = np.random.default_rng(seed)
     source = _mask_input(model)
     found: dict[str, Probe] = {}
-    for kind, batch, length in _CASES:
+    for kind, batch, length in [*_CASES, *_SHORT_CASES]:
         if source is None and kind != "full":
             continue
         mask = None if source is None else _mask(kind, _outer(_shape(source, batch, length)), random)
@@ -84,7 +87,7 @@ def make(model: ir.Model, seed: int = 0) -> list[Probe]:
             str(v.name): _feed(v, _shape(v, batch, length), source, mask, kind, random) for v in model.graph.inputs
         }
         name = f"{kind} {'x'.join(map(str, next(iter(feeds.values())).shape[:2]))}" if feeds else kind
-        found.setdefault(name, Probe(name, feeds, mask))
+        found.setdefault(name, Probe(name, feeds, mask, spare=(kind, batch, length) in _SHORT_CASES))
     return list(found.values())
 
 
@@ -100,7 +103,7 @@ def from_data(model: ir.Model, data: str | Path | Mapping[str, Any]) -> list[Pro
         InputError: If the file is missing or broken, or an input has no array or one of another type, rank, size or
             number of rows.
     """
-    given = _read(data)
+    given = read(data)
     inputs = list(model.graph.inputs)
     missing = next((str(value.name) for value in inputs if value.name not in given), None)
     if missing:
@@ -174,7 +177,12 @@ def _told_by_size(dims: Sequence[Dim], batch: Dim, length: Dim) -> bool:
     return dims[0] != batch or length not in dims[1:]
 
 
-def _read(data: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
+def read(data: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the arrays of an ``.npz`` file, or those given.
+
+    Raises:
+        InputError: If the file is missing or broken.
+    """
     if isinstance(data, Mapping):
         return data
     try:
@@ -331,7 +339,8 @@ def _rows(value: ir.Value) -> int | None:
 
 def _call_tables(node: ir.Node, index: int) -> list[int]:
     """Return the number of rows of the table that input `index` of an ``ffc`` embedding indexes."""
-    place = {"Embed": {0: 3, 1: 4, 2: 5}, "EmbedInt8": {0: 3, 1: 5, 2: 7}, "GatherInt8": {2: 0}}
+    place = {"Embed": {0: 3, 1: 4, 2: 5}, "EmbedInt8": {0: 3, 1: 5, 2: 7}, "GatherHalf": {1: 0}, "GatherInt8": {2: 0}}
+    place["EmbedHalf"] = place["Embed"]
     at = place.get(node.op_type, {}).get(index) if node.domain == "ffc" else None
     table = None if at is None else constant(node.inputs[at])
     return [] if table is None else [table.shape[0]]

@@ -1,22 +1,39 @@
-"""A compile report as JSON, a terminal table, Markdown or HTML."""
+"""A compile report as JSON, a terminal table, Markdown or HTML; an explanation as a terminal table."""
 
 from __future__ import annotations
 
 import dataclasses
 import html
 import json
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ffc.compiler.report import FORMAT, Report, Step, Verdict
-from ffc.errors import InputError, UsageError
+from ffc.errors import InputError, UsageError, one_line
+from ffc.graph import publish
 from ffc.graph.cost import Cost
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-__all__ = ["SUFFIXES", "check_path", "from_json", "table", "terminal", "to_html", "to_json", "to_markdown", "write"]
+    from ffc.compiler.explain import Explanation
+    from ffc.compiler.survey import Finding
+
+__all__ = [
+    "SUFFIXES",
+    "check_path",
+    "explained",
+    "from_json",
+    "table",
+    "terminal",
+    "to_html",
+    "to_json",
+    "to_markdown",
+    "write",
+]
 
 SUFFIXES = (".json", ".md", ".html")
 """The suffixes that `write` knows."""
@@ -78,7 +95,7 @@ def write(report: Report, path: str | Path) -> None:
     check_path(path)
     forms = dict(zip(SUFFIXES, (to_json, to_markdown, to_html), strict=True))
     try:
-        path.write_text(forms[path.suffix](report), encoding="utf-8")
+        publish.write(path, forms[path.suffix](report).encode())
     except OSError as error:
         raise InputError(f"report '{path}' cannot be written: {error.strerror}") from error
 
@@ -106,6 +123,65 @@ def terminal(report: Report) -> RenderableType:
     for name, remarks in _remarks(report):
         lines += ["", name, *(f"  {remark}" for remark in remarks)]
     return Group(table(report), Text("\n".join(["", *lines]), no_wrap=True, overflow="ignore"))
+
+
+def explained(explanation: Explanation) -> RenderableType:
+    """Return an explanation for the terminal: its findings as a table, those alike in one row, then the remarks."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table("block", "layer", "size", "taken", "as what, or why not", "name", box=SIMPLE_HEAD, show_edge=False)
+    grid.pad_edge = False
+    listed = explanation.text.partition("{")[0] in _LISTED
+    for alike in [[one] for one in explanation.findings] if listed else _alike(explanation.findings):
+        grid.add_row(*(Text(one_line(cell)) for cell in _finding_row(alike)))
+    after = f" after {', '.join(explanation.before)}" if explanation.before else ""
+    refused = explanation.refused
+    lines = [f"changes: {_changes(explanation.changes)}" if refused is None else f"refused: {one_line(refused)}"]
+    lines += [f"note: {one_line(note)}" for note in explanation.notes]
+    lines += ["", "Nothing was proved and nothing written; `ffc compile` does both."]
+    parts: list[RenderableType] = [Text(f"{explanation.model}: {explanation.text}{after}\n")]
+    parts += [grid, Text()] if explanation.findings else []
+    return Group(*parts, Text("\n".join(lines)))
+
+
+_LISTED = ("prune", "int8")
+"""Passes of which a user wants to see each finding, its name above all."""
+
+_NUMBER_IN_NAME = re.compile(r"(?<=[A-Za-z_./:])\d+|_\d+")
+
+
+def _alike(findings: Sequence[Finding]) -> list[list[Finding]]:
+    """Put findings together that differ in layer and in the numbers of names alone."""
+    groups: dict[tuple[object, ...], list[Finding]] = {}
+    for one in findings:
+        kind, why = (_NUMBER_IN_NAME.sub("", text) for text in (one.kind, one.why))
+        groups.setdefault((kind, one.layer is None, one.what, one.taken, why), []).append(one)
+    return list(groups.values())
+
+
+def _finding_row(alike: Sequence[Finding]) -> list[str]:
+    first, *others = alike
+    layers = [one.layer for one in alike if one.layer is not None]
+    times = f" ×{len(alike)}" if len(alike) > len(set(layers)) and others else ""
+    more = f" and {len(others)} more" if others else ""
+    return [
+        f"{first.kind}{times}", _ranges(sorted(set(layers))), first.what, "yes" if first.taken else "no", first.why,
+        f"{first.name}{more}" if first.name else "",
+    ]  # fmt: skip
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Write ascending numbers as ``0–3, 5``."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
 def to_markdown(report: Report) -> str:
@@ -218,8 +294,11 @@ def _remarks(report: Report) -> list[tuple[str, list[str]]]:
 
 
 def _step_remarks(step: Step) -> list[str]:
-    changes = ", ".join(f"{count} {what}" for what, count in step.changes.items()) or "nothing to do"
-    return [changes, *step.notes, *(f"skipped: {text}" for text in step.skipped)]
+    return [_changes(step.changes), *step.notes, *(f"skipped: {text}" for text in step.skipped)]
+
+
+def _changes(changes: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in changes.items()) or "nothing to do"
 
 
 def _markdown(text: str) -> str:

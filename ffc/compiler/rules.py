@@ -30,6 +30,12 @@ _MAX_SWEEPS = 64
 
 COMMUTATIVE = {"Add", "And", "Equal", "Max", "Min", "Mul", "Or"}
 
+# Defaults of the one operator outside the standard domain that rules match and that has more than one attribute.
+_FUSED_MATMUL = {
+    "alpha": ir.AttrFloat32("alpha", 1.0),
+    **{name: ir.AttrInt64(name, 0) for name in ("transA", "transB", "transBatchA", "transBatchB")},
+}
+
 
 @dataclass(frozen=True)
 class Match:
@@ -147,8 +153,10 @@ class _Attempt:
         if want is None or have is None:
             if want is have:
                 yield state
+            elif have is not None:
+                self.fail(state, f"{have.name} is given, where the rule has no input")
             else:
-                self.fail(state, "an optional input is given on one side only")
+                self.fail(state, f"{self.inputs.get(want, 'an input') if want else 'an input'} is not given")
         elif want in self.inputs:
             yield from self._variable(self.inputs[want], have, state)
         elif want.const_value is not None:
@@ -247,6 +255,8 @@ def _defaults(op_type: str) -> dict[str, ir.Attr]:
 
 
 def _default(node: ir.Node, name: str) -> ir.Attr | None:
+    if node.domain == "com.microsoft" and node.op_type == "FusedMatMul":
+        return _FUSED_MATMUL.get(name)
     return None if node.domain else _defaults(node.op_type).get(name)
 
 
@@ -281,7 +291,19 @@ def _refused(rule: Rule, match: Match) -> str | None:
                 return f"{value.name} is also an output of the model"
             if any(use.node not in inside for use in value.uses()):
                 return f"{value.name} is also read elsewhere"
-    return next((why for condition in rule.where if (why := condition(match)) is not None), None)
+    return _added_axes(match) or next((why for check in rule.where if (why := check(match)) is not None), None)
+
+
+def _added_axes(match: Match) -> str | None:
+    """Say which literal has more axes than what is computed: written as a plain number, its axes would be lost."""
+    bound = set(match.values.values())
+    shapes = [match.editor.shapes.of(value) for value in bound if constant(value) is None]
+    least = min((0 if shape is None else len(shape) for shape in shapes), default=0)
+    for value in (value for node in match.nodes.values() for value in node.inputs if value not in bound):
+        array = constant(value)
+        if value is not None and array is not None and array.size == 1 and array.ndim > max(1, least):
+            return f"the constant {value.name} has {array.ndim} axes, more than what it is applied to"
+    return None
 
 
 def apply(rules: Sequence[Rule], model: ir.Model, log: Log) -> int:

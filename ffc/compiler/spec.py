@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
 from ffc.compiler.base import Pass
-from ffc.compiler.values import Kind, Part, describe, read, spell
+from ffc.compiler.values import Kind, Part, choices, describe, read, spell
 from ffc.errors import UsageError, nearest
 
 __all__ = ["Options", "Source", "kinds", "parse", "unparse"]
@@ -247,15 +247,22 @@ def _lookup(source: Text, name: str, column: int, library: Source) -> type[Pass]
     if gap := re.search(r"\s+(?=\S)", name):
         source.fail("',' is missing", column + gap.end())
     if name not in library:
-        source.fail(f"unknown pass {name!r}", column, nearest(name, library.keys()))
+        source.fail(f"unknown pass {name!r}", column, _advice(name) or nearest(name, library.keys()))
     return library[name]
+
+
+def _advice(name: str) -> str:
+    """Say how pipelines are written where what stands for a name shows that someone took it otherwise."""
+    if re.search(r"[(\[:=]", name):
+        return "; options stand in braces, as in int8{skip=head}"
+    return "; passes are separated by commas" if re.search(r"[;|+>]", name) else ""
 
 
 def _read_sets(sets: Mapping[str, str] | Sequence[str], used: Sequence[type[Pass]]) -> dict[str, Options]:
     texts = [f"{key}={value}" for key, value in sets.items()] if isinstance(sets, Mapping) else list(sets)
     overrides: dict[str, Options] = {}
     for text in texts:
-        source = Text(text, "--set ")
+        source = Text(text, "" if isinstance(sets, Mapping) else "--set ")
         end = source.until(0, "=")
         dot = source.until(0, "=.")
         name, key = text[:dot], text[dot + 1 : end]
@@ -293,4 +300,6 @@ def _convert(pass_name: str, name: str, wanted: Kind, given: Given) -> Any:
         return read(given.parts, wanted)
     except ValueError:
         got = ",".join(part.text for part in given.parts)
-        given.source.fail(f"{where} is {got!r}", given.value_column, f"; wanted: {describe(wanted.type)}")
+        words = choices(wanted.type)
+        hint = nearest(got, words) if words else f"; wanted: {describe(wanted.type)}"
+        given.source.fail(f"{where} is {got!r}", given.value_column, hint)

@@ -17,7 +17,7 @@ from ffc.errors import UsageError
 if TYPE_CHECKING:
     from ffc.compiler.base import Pass
 
-__all__ = ["Kind", "Part", "describe", "read", "spell"]
+__all__ = ["Kind", "Part", "choices", "describe", "read", "spell"]
 
 _BARE = re.compile(r'[^\s,{}"\\]+')
 _INTEGER = re.compile(r"[+-]?[0-9]+")
@@ -95,10 +95,15 @@ def _members(kind: Any) -> tuple[Any, ...]:
     return typing.get_args(kind) if typing.get_origin(kind) in {typing.Union, types.UnionType} else (kind,)
 
 
+def choices(kind: Any) -> tuple[str, ...]:
+    """Return the words that a type accepts, none where it is not a choice of a few."""
+    return tuple(map(spell, typing.get_args(kind))) if typing.get_origin(kind) is Literal else ()
+
+
 def describe(kind: Any) -> str:
     """Say what a type accepts, in words."""
-    if typing.get_origin(kind) is Literal:
-        return "one of " + ", ".join(spell(value) for value in typing.get_args(kind))
+    if choices(kind):
+        return "one of " + ", ".join(choices(kind))
     if typing.get_origin(kind) is tuple:
         return f"a comma-separated list, each {describe(typing.get_args(kind)[0])}"
     members = _members(kind)

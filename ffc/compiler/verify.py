@@ -9,12 +9,14 @@ import numpy as np
 import onnx_ir as ir
 
 from ffc.compiler.base import Budget, Contract
+from ffc.compiler.plain import dequantised, exact, holds_int8
 from ffc.compiler.probes import Probe, token_axes
 from ffc.compiler.report import Verdict
 from ffc.errors import CannotApplyError, GateError, InputError
-from ffc.graph.execute import Runner
+from ffc.graph.execute import CPU, Runner
+from ffc.graph.half import holds_half, rounded
 
-__all__ = ["Outputs", "Prover", "measure"]
+__all__ = ["Outputs", "Prover", "hold", "measure"]
 
 Outputs = list[dict[str, np.ndarray]]
 """What a model gives: for each probe, every output by name."""
@@ -42,40 +44,57 @@ _NOTHING = _Distance(0.0, 1.0, None, 0)
 
 
 class Prover:
-    """Runs models on a fixed set of probes."""
+    """Runs models on a fixed set of probes.
+
+    Half precision that a pass brought in is rounded on the CPU as a processor with half products would, which
+    onnxruntime's CPU provider does not. A model that came in half is run as that provider runs it.
+    """
 
     def __init__(self, model: ir.Model, probes: Sequence[Probe]) -> None:
-        """Run `model` twice on `probes`, leaving out those that it cannot take (too long for its positions, say).
+        """Run `model` on `probes`, leaving out those that it cannot take (too long for its positions, say).
+
+        Spare ones take their place. The first and the last are run twice, which shows a model that differs from itself.
 
         Raises:
             InputError: If it takes none of them or not all that are required, differs from itself, gives no finite
                 numbers, or takes or gives anything but tensors.
         """
-        runner = Runner(model)
+        self._came_in_half = holds_half(model)
+        try:
+            runner = Runner(model)
+        except CannotApplyError as error:  # nothing was done to it yet
+            raise InputError(f"{error}; it is broken, or made for another runtime") from error
         axes = token_axes(model)
-        kept, outputs, reason = [], [], ""
-        for given in probes:
-            probe = replace(given, axes={**axes, **given.axes})
-            try:
-                first = runner.run(probe.feeds)
-            except CannotApplyError as error:
-                reason = str(error)
-                if probe.required:
-                    raise InputError(f"the model does not run on {probe.name} and those after it: {reason}") from error
-                continue
-            second = runner.run(probe.feeds)
-            _check_reference(probe, first, second)
-            kept.append(probe)
-            outputs.append(first)
-        if not kept:
-            raise InputError(f"the model runs on none of the inputs made for it: {reason}")
-        self.probes = kept
-        self.source = outputs
+        taken, refusals = _takes(runner, [probe for probe in probes if not probe.spare])
+        if refusals or not taken:
+            short, more = _takes(runner, [probe for probe in probes if probe.spare])
+            taken, refusals = [*taken, *short], [*refusals, *more]
+        if not taken:
+            raise InputError(f"the model runs on none of the inputs made for it: {'; '.join(refusals[-1:])}")
+        self.probes = [replace(probe, axes={**axes, **probe.axes}) for probe, _ in taken]
+        self.source = [outputs for _, outputs in taken]
+        for place in {0, len(taken) - 1}:
+            _check_same(self.probes[place], self.source[place], runner.run(self.probes[place].feeds))
+        for probe, outputs in zip(self.probes, self.source, strict=True):
+            _check_finite(probe, outputs)
 
-    def run(self, model: ir.Model) -> Outputs:
-        """Run `model` on every probe."""
-        runner = Runner(model)
-        return [runner.run(probe.feeds) for probe in self.probes]
+    def run(self, model: ir.Model, provider: str = CPU, probes: Sequence[Probe] | None = None) -> Outputs:
+        """Run `model` on `probes`, by default on all."""
+        shown = provider == CPU and self.holds_half(model)
+        runner = Runner(rounded(model) if shown else model, provider=provider)
+        return [runner.run(probe.feeds) for probe in (self.probes if probes is None else probes)]
+
+    def holds_half(self, model: ir.Model) -> bool:
+        """Whether passes have brought `model` to half precision."""
+        return not self._came_in_half and holds_half(model)
+
+    def rounds(self, model: ir.Model) -> bool:
+        """Whether passes have made `model` round its numbers, to int8 or to half."""
+        return holds_int8(model) or self.holds_half(model)
+
+    def exact(self, model: ir.Model) -> ir.Model:
+        """Return a clone of `model` in which nothing is rounded but weights, as far as passes have brought that in."""
+        return dequantised(model) if self._came_in_half else exact(model)
 
     def judge(self, contract: Contract, before: Outputs, after: Outputs, what: str = "") -> Verdict:
         """Hold `after` to `contract`.
@@ -89,11 +108,19 @@ class Prover:
         Raises:
             GateError: If the contract does not hold.
         """
-        verdict = measure(self.probes, before, after, str(contract))
-        fault = _fault(contract, verdict)
-        if fault:
-            raise GateError(f"{what}{': ' if what else ''}{fault} on {verdict.worst}; nothing was written")
-        return verdict
+        return hold(contract, measure(self.probes, before, after, str(contract)), what)
+
+
+def hold(contract: Contract, verdict: Verdict, what: str = "") -> Verdict:
+    """Return `verdict` if what it says keeps `contract`; `what` was measured, where that is not plain.
+
+    Raises:
+        GateError: If it does not.
+    """
+    fault = _fault(contract, verdict)
+    if fault:
+        raise GateError(f"{what}{': ' if what else ''}{fault} on {verdict.worst}; nothing was written")
+    return verdict
 
 
 def measure(probes: Sequence[Probe], before: Outputs, after: Outputs, contract: str) -> Verdict:
@@ -135,25 +162,43 @@ def _mean(weighted: Sequence[tuple[float, int]]) -> float:
 
 def _fault(contract: Contract, verdict: Verdict) -> str | None:
     if isinstance(contract, Budget):
+        against = f" against {contract.against}" if contract.against else ""
         if verdict.difference == float("inf"):  # however many other rows are close
-            return "outputs differ in number, order, shape or type, or are no longer finite,"
+            return f"outputs differ in number, order, shape or type, or are no longer finite,{against}"
         if not verdict.cosine >= contract.cosine:
-            return f"mean cosine {verdict.cosine:.4f} is below the budget of {contract.cosine:g}"
+            return f"mean cosine {verdict.cosine:.4f} is below the budget of {contract.cosine:g}{against}"
         if verdict.agreement is not None and not verdict.agreement >= contract.agreement:
-            return f"agreement {verdict.agreement:.4f} is below the budget of {contract.agreement:g}"
+            return f"agreement {verdict.agreement:.4f} is below the budget of {contract.agreement:g}{against}"
         return None
     if not verdict.difference <= contract.tolerance:
         return f"outputs differ by {verdict.difference:.3g} of their scale, more than {contract.tolerance:g},"
     return None
 
 
-def _check_reference(probe: Probe, first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> None:
+def _takes(runner: Runner, probes: Sequence[Probe]) -> tuple[list[tuple[Probe, dict[str, np.ndarray]]], list[str]]:
+    """Return the probes that a model runs on, each with its outputs, and why it did not run on the others."""
+    taken, refusals = [], []
+    for probe in probes:
+        try:
+            taken.append((probe, runner.run(probe.feeds)))
+        except CannotApplyError as error:
+            if probe.required:
+                raise InputError(f"the model does not run on {probe.name} and those after it: {error}") from error
+            refusals.append(str(error))
+    return taken, refusals
+
+
+def _check_same(probe: Probe, first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> None:
     for name, array in first.items():
         if not np.array_equal(array, second[name], equal_nan=array.dtype.kind == "f"):
             raise InputError(
                 f"the model differs from itself: output '{name}' changes between two runs on probe '{probe.name}'; "
                 "export it in evaluation mode, without live Dropout or random operators"
             )
+
+
+def _check_finite(probe: Probe, outputs: Mapping[str, np.ndarray]) -> None:
+    for name, array in outputs.items():
         real = _Counted.of(probe, name).pick(array)
         if real.dtype.kind == "f" and not np.isfinite(real).all():
             raise InputError(f"output '{name}' of the model is not finite on probe '{probe.name}'; check its weights")

@@ -10,9 +10,10 @@ import onnx_ir as ir
 
 from ffc.graph.edit import constant
 
-__all__ = ["ROLES", "Attention", "Blocks", "Embedding", "FeedForward", "Layer", "NormBlock", "Product", "Unmatched"]
+__all__ = ["ROLES", "Attention", "AttentionCore", "Blocks", "Embedding", "FeedForward", "Layer", "Mask", "NormBlock"]
+__all__ += ["Operand", "Product", "Unmatched"]
 
-ROLES = ("q", "k", "v", "attn_out", "ffn_in", "ffn_out", "head", "other")
+ROLES = ("q", "k", "v", "attn_out", "ffn_in", "gate", "ffn_out", "head", "other")
 """What a product with a constant weight can be for."""
 
 
@@ -27,7 +28,8 @@ class Product:
         weight: The constant [I, O], or [O, I] where `transposed`.
         transposed: Whether the weight is stored [O, I] (``Gemm`` with ``transB``).
         bias: The constant added, [O], or None.
-        out: The value after the bias (and, in a fused call, after the activation).
+        out: The value after the bias (and, in a fused call, after the activation); of a part of a feed-forward network,
+            the value that holds its columns alone.
         role: One of `ROLES`.
         columns: The output columns that play this role, in order, where one product feeds several; None for all of
             them.
@@ -77,32 +79,84 @@ class Product:
 
 
 @dataclass(frozen=True, eq=False)
-class Attention:
-    """Multi-head self-attention.
+class Operand:
+    """Queries, keys or values, where attention reads them.
+
+    Attributes:
+        value: [B, S, heads * size], or, where `axes` is given, four axes in any order.
+        heads: Number of heads; keys and values may have fewer than the queries, each then serving as many.
+        axes: Which axes of `value` are batch, token, head and element; None where it is [B, S, heads * size].
+        product: The constant product that computes `value`, its columns those of this operand, in order of heads; None
+            where `value` is computed otherwise.
+        apart: The same, cut out of a product that feeds others too, where the graph does so; else None.
+    """
+
+    value: ir.Value
+    heads: int
+    axes: tuple[int, ...] | None = None
+    product: Product | None = None
+    apart: Operand | None = None
+
+
+@dataclass(frozen=True)
+class Mask:
+    """What hides tokens from attention.
+
+    Attributes:
+        value: A float that is added to the scores, or a bool that is true where tokens are seen.
+        factor: What a float is multiplied by before that.
+        inverted: Whether a bool is true where tokens are hidden instead.
+        flat: Whether it is [B * heads, S, S], not broadcast to [B, heads, S, S].
+    """
+
+    value: ir.Value
+    factor: float = 1.0
+    inverted: bool = False
+    flat: bool = False
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AttentionCore:
+    """Scaled dot-product attention over heads, from queries, keys and values up to the context.
+
+    Attributes:
+        core: The Softmax, the ``Attention`` node or the call.
+        operands: Queries, keys and values.
+        heads: Number of heads.
+        scale: Factor on the scores.
+        masks: What hides tokens, in order.
+        context: The weighted values [B, S, heads * value_size], or [B, heads, S, value_size] where `merged` is false.
+        merged: Whether the heads of `context` lie side by side in one axis.
+        guarded: Whether probabilities that are not numbers are replaced by 0, which a mask of minus infinity needs.
+        why: Why heads could not be cut from it: the condition in which it is no `Attention`; empty where it is one.
+    """
+
+    core: ir.Node
+    operands: tuple[Operand, Operand, Operand]
+    heads: int
+    scale: float
+    masks: tuple[Mask, ...]
+    context: ir.Value
+    merged: bool = True
+    guarded: bool = False
+    why: str = ""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Attention(AttentionCore):
+    """Attention between constant products, as every encoder has it: the form in which heads can be scored and cut.
 
     Attributes:
         q: Product of the queries, [W, heads * head_size].
         k: Product of the keys, alike.
         v: Product of the values, [W, heads * value_size].
-        attn_out: The output projection.
-        heads: Number of heads.
-        scale: Factor on the scores.
-        masks: What is added to the scores (float) or selects them (bool), in order.
-        core: The Softmax, the ``Attention`` node or the call.
-        context: What `attn_out` reads, [B, S, heads * value_size].
-        guarded: Whether probabilities that are not numbers are replaced by 0, which a mask of minus infinity needs.
+        attn_out: The output projection, which alone reads the context.
     """
 
     q: Product
     k: Product
     v: Product
     attn_out: Product
-    heads: int
-    scale: float
-    masks: tuple[ir.Value, ...]
-    core: ir.Node
-    context: ir.Value
-    guarded: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,11 +167,14 @@ class FeedForward:
         ffn_in: The product that widens, [W, units].
         ffn_out: The product that narrows, [units, W].
         activation: The operators between them, such as ``Gelu``, joined by spaces; empty for none.
+        gate: A second product that widens, with whose columns those of `ffn_in` are multiplied; None without one. Both
+            may be parts of one product: their `columns` then tell them apart.
     """
 
     ffn_in: Product
     ffn_out: Product
     activation: str
+    gate: Product | None = None
 
     @property
     def units(self) -> int:
@@ -145,18 +202,29 @@ class Embedding:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One encoder layer; either part may be missing."""
+    """One encoder layer.
+
+    Attributes:
+        index: Its number, from 0.
+        attention: Its attention between constant products; None where there is none, or not in that form.
+        ffn: Its feed-forward network, or None.
+        core: Its attention in whatever form; None where the model has feed-forward networks alone.
+    """
 
     index: int
     attention: Attention | None
     ffn: FeedForward | None
+    core: AttentionCore | None = None
 
     def products(self) -> Iterator[Product]:
-        """Yield its products by role: q, k, v, attn_out, ffn_in, ffn_out."""
+        """Yield its products by role: q, k, v, attn_out, ffn_in, gate, ffn_out."""
         if self.attention is not None:
             yield from (self.attention.q, self.attention.k, self.attention.v, self.attention.attn_out)
         if self.ffn is not None:
-            yield from (self.ffn.ffn_in, self.ffn.ffn_out)
+            yield self.ffn.ffn_in
+            if self.ffn.gate is not None:
+                yield self.ffn.gate
+            yield self.ffn.ffn_out
 
 
 @dataclass(frozen=True)
@@ -164,12 +232,14 @@ class Unmatched:
     """A place that looked like a block and is none.
 
     Attributes:
-        where: The node.
-        why: The condition that failed.
+        where: The node, as ``Softmax name``.
+        why: The condition that failed, with the node that broke it.
+        kind: What it looked like: ``attention`` or ``feed-forward``.
     """
 
     where: str
     why: str
+    kind: str = "attention"
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,6 +253,7 @@ class Blocks:
         head: Products that follow the last layer: pooler and classifier.
         products: Every product with a constant weight, each with its role; a fused one appears once, as `other`.
         unmatched: What looked like a block and is none.
+        cores: Every attention in order, those that are no `Attention` included.
     """
 
     layers: tuple[Layer, ...]
@@ -191,3 +262,4 @@ class Blocks:
     head: tuple[Product, ...]
     products: tuple[Product, ...]
     unmatched: tuple[Unmatched, ...]
+    cores: tuple[AttentionCore, ...] = ()

@@ -200,8 +200,9 @@ class Editor:
             copy = ir.Node("", "Identity", [new], num_outputs=1)
             self.graph.insert_before(source, copy)
             new, fresh = copy.outputs[0], True
-        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=old.is_graph_output())
-        if fresh or new.is_graph_output():
+        is_result = old.is_graph_output()
+        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=is_result)
+        if fresh or is_result:
             name, old.name = old.name, None
             new.name = name
             new.type = old.type if new.type is None else new.type

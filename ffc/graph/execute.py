@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,8 +10,15 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from ffc.errors import CannotApplyError, InputError
+from ffc.graph import limits
 
-__all__ = ["Runner", "light_proto"]
+__all__ = ["CPU", "CUDA", "Runner", "cuda_at_hand", "light_proto"]
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+"""Providers of onnxruntime, by the name it gives them."""
+
+# What a provider is told: float32 products shall be that, not TF32.
+_PROVIDER_OPTIONS = {CPU: {}, CUDA: {"use_tf32": "0"}}
 
 _EMBEDDED_BYTES = 1024
 """Weights up to this size travel inside the protobuf; shape computations need theirs at load."""
@@ -42,16 +50,22 @@ def light_proto(model: ir.Model) -> tuple[bytes, dict[str, np.ndarray]]:
     return ir.to_proto(shell).SerializeToString(), weights
 
 
-class Runner:
-    """An onnxruntime session over a model in memory, for proofs: one CPU provider, quiet, weights not repacked."""
+def cuda_at_hand() -> bool:
+    """Whether the onnxruntime that is installed has a CUDA provider."""
+    return CUDA in ort.get_available_providers()
 
-    def __init__(self, model: ir.Model, *, threads: int = 0, optimise: bool = True) -> None:
+
+class Runner:
+    """An onnxruntime session over a model in memory, for proofs: one provider, quiet, weights not repacked."""
+
+    def __init__(self, model: ir.Model, *, threads: int = 0, optimise: bool = True, provider: str = CPU) -> None:
         """Create the session.
 
         Args:
             model: The model; it is not changed.
             threads: Intra-op threads, 0 for one per core.
             optimise: Whether onnxruntime may rewrite the graph as it does for users.
+            provider: `CPU`, or `CUDA` with the CPU for what it has no kernel for.
 
         Raises:
             CannotApplyError: If onnxruntime refuses the model.
@@ -67,8 +81,12 @@ class Runner:
         options.add_session_config_entry("session.disable_prepacking", "1")
         self._weights = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
         options.add_external_initializers(list(weights), self._weights)
+        for name, weight in zip(weights, self._weights, strict=True):
+            options.add_initializer(name, weight)  # used in place; the line above alone makes a copy in the session
         try:
-            self._session = ort.InferenceSession(proto, options, providers=["CPUExecutionProvider"])
+            providers = dict.fromkeys([provider, CPU])
+            told = [_PROVIDER_OPTIONS[name] for name in providers]
+            self._session = ort.InferenceSession(proto, options, providers=list(providers), provider_options=told)
         except Exception as error:  # onnxruntime raises its own hierarchy, all outside Python's
             raise CannotApplyError(f"onnxruntime refuses the model: {_one_line(error)}") from error
         self.outputs = [value.name for value in self._session.get_outputs()]
@@ -78,12 +96,23 @@ class Runner:
 
         Raises:
             CannotApplyError: If onnxruntime fails on these inputs.
+            InputError: If it runs beyond the limit on seconds.
         """
+        options, seconds = ort.RunOptions(), limits.active().seconds
+        options.log_severity_level = 4
+        watch = threading.Timer(seconds, setattr, (options, "terminate", True))
+        watch.daemon = True
+        watch.start()
         try:
-            results = self._session.run(None, dict(feeds))
+            results = self._session.run(None, dict(feeds), options)
         except Exception as error:
             shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
+            if options.terminate:
+                found = f"the model runs longer than {seconds} s, the limit 'seconds', on inputs {shapes}"
+                raise InputError(f"{found}; raise the limit if need be") from error
             raise CannotApplyError(f"onnxruntime fails on inputs {shapes}: {_one_line(error)}") from error
+        finally:
+            watch.cancel()
         return dict(zip(self.outputs, results, strict=True))
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import secrets
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import onnx
@@ -16,9 +14,14 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError, EncodeError
 
 from ffc.errors import InputError, UsageError
-from ffc.graph.soundness import DEFAULT_DOMAINS, check_calls, check_graphs, check_tensors
+from ffc.graph import limits, wire
+from ffc.graph.calls import check_calls
+from ffc.graph.demand import check_demand
+from ffc.graph.publish import Piece, Staging, sweep
+from ffc.graph.soundness import DEFAULT_DOMAINS, check_graphs, check_tensors
+from ffc.graph.strings import check_names, strip_notes
 
-__all__ = ["digest", "load", "save", "size"]
+__all__ = ["digest", "load", "parts", "save", "size", "skeleton"]
 
 # A protobuf message ends at 2 GiB; the margin leaves room for what is not weights.
 _INLINE_LIMIT = int(1.8 * 2**30)
@@ -47,18 +50,22 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
             folder; if a node reads a value that nothing produces, or the nodes form a cycle.
     """
     path = Path(path)
-    proto = _read(path)
+    proto, arrays = _read(path)
+    check_calls(proto, path)
+    check_names(proto, path)
+    strip_notes(proto)
     check_tensors(proto, path)
     in_order = check_graphs(proto, path)
-    check_calls(proto, path)
     try:
         model = ir.from_proto(proto)
+        wire.weights(model, arrays)
         if not in_order:
             _sort(model)
     except Exception as error:  # onnx_ir raises many kinds; its innermost message is the one that explains
         raise InputError(f"cannot load {path}: {_innermost(error)}; export the model again") from error
     maps: dict[str, np.ndarray] = {}
     _replace_tensors(model, lambda tensor: _mapped(tensor, path.parent, maps))
+    check_demand(model, path)
     return model
 
 
@@ -70,7 +77,8 @@ def save(model: ir.Model, path: str | os.PathLike[str], *, external: bool | None
 
     Args:
         model: The model; it is not changed.
-        path: Where to write the model. External data go to ``<file name>.data`` beside it.
+        path: Where to write the model. External data go beside it, into
+            ``<file name>.<hash of the data>.data``; those of former models there go, unless a file names them.
         external: True writes the weights to external data, False keeps them in the model file, None decides by size.
 
     Raises:
@@ -79,25 +87,24 @@ def save(model: ir.Model, path: str | os.PathLike[str], *, external: bool | None
         InputError: If a tensor has no data, or if writing fails, for example because the disk is full.
     """
     path = Path(path)
-    data = path.with_name(path.name + ".data")
     _check_target(path)
-    _check_target(data)
     copy = model.clone()
     _replace_tensors(copy, _resident)
-    content = b""
     if not external:
-        content = _serialized(copy, path) if _weight_bytes(copy) <= _INLINE_LIMIT else b""
-        inline = 0 < len(content) <= _INLINE_LIMIT
+        inline = _bytes_inside(copy) <= _INLINE_LIMIT
         if not inline and external is False:
             raise UsageError(f"cannot save {path}: the weights do not fit into one file; allow external data")
         external = not inline
     try:
         if external:
-            _save_external(copy, path, data)
+            data = _save_external(copy, path)
         else:
-            _publish([(lambda file: file.write(content), path)])
+            data = None
+            with Staging(path.parent) as staging:
+                staging.place(staging.write(_serialized(copy, path)), path)
     except OSError as error:
         raise InputError(f"cannot save {path}: {error.strerror or error}; nothing was changed") from error
+    sweep(path, re.compile(re.escape(path.name) + r"\.[0-9a-f]{16}\.data"), data)
 
 
 def size(path: str | os.PathLike[str]) -> int:
@@ -125,25 +132,62 @@ def digest(path: str | os.PathLike[str]) -> str:
     return hashlib.sha256(b"".join(each.digest() for each in digests)).hexdigest()
 
 
+def parts(path: str | os.PathLike[str], outputs: Sequence[Path]) -> list[Path]:
+    """Return the files of a model that writing `outputs` might destroy: itself, and its external data.
+
+    The data files are looked up only where an output exists already; a new file is none of them.
+
+    Raises:
+        InputError: As `load` does for files.
+    """
+    path = Path(path)
+    return _files(path) if path.is_file() and any(output.exists() for output in outputs) else [path]
+
+
+def skeleton(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, Mapping[str, tuple[int, ...]]]:
+    """Return a model file as protobuf has it, large weights and external data empty, and the dimensions of those.
+
+    Raises:
+        InputError: As `load` does for what is no model.
+    """
+    proto, arrays = _read(Path(path))
+    sizes = {name: array.shape for name, array in arrays.items()}
+    for tensor in proto.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            sizes[tensor.name] = tuple(tensor.dims)
+            tensor.ClearField("external_data")
+            tensor.ClearField("data_location")
+            tensor.dims[:] = [0]
+    return proto, sizes
+
+
 # Reading
 
 
 def _files(path: Path) -> list[Path]:
-    return [path, *check_tensors(_read(path), path)]
+    return [path, *check_tensors(_read(path)[0], path)]
 
 
-def _read(path: Path) -> onnx.ModelProto:
-    """Parse a file and refuse what is no model, even where its bytes happen to parse."""
+def _check_readable(path: Path) -> None:
     if not path.exists():
         raise InputError(f"cannot load {path}: no such file; check the path")
     if path.is_dir():
         raise InputError(f"cannot load {path}: it is a folder; name the .onnx file in it")
     if not path.is_file():
         raise InputError(f"cannot load {path}: it is not a regular file; name an .onnx file")
+    most = limits.active().file
+    if path.stat().st_size > most:
+        found = f"{path.stat().st_size} bytes, over the limit 'file' of {most}"
+        raise InputError(f"cannot load {path}: it has {found}; export it with external data, or raise the limit")
+
+
+def _read(path: Path) -> tuple[onnx.ModelProto, Mapping[str, np.ndarray]]:
+    """Parse a file, its large weights apart, and refuse what is no model, even where its bytes happen to parse."""
+    _check_readable(path)
     try:
-        content = path.read_bytes()
+        content, arrays = wire.split(path)
     except OSError as error:
-        raise InputError(f"cannot load {path}: {error.strerror}; check its permissions") from error
+        raise InputError(f"cannot load {path}: {error.strerror or error}; check its permissions") from error
     if not content:
         raise InputError(f"cannot load {path}: the file is empty; export the model again")
     try:
@@ -154,9 +198,13 @@ def _read(path: Path) -> onnx.ModelProto:
         raise InputError(f"cannot load {path}: not an ONNX model, or one without a graph; export the model again")
     if not proto.graph.output:
         raise InputError(f"cannot load {path}: the graph has no outputs; export the model again")
-    if not any(opset.domain in DEFAULT_DOMAINS for opset in proto.opset_import):
+    opsets = [opset.version for opset in proto.opset_import if opset.domain in DEFAULT_DOMAINS]
+    if not opsets:
         raise InputError(f"cannot load {path}: no opset import for standard operators; truncated, or export it again")
-    return proto
+    if len(set(opsets)) > 1 or not 1 <= opsets[0] <= onnx.defs.onnx_opset_version():
+        found = f"opset {' and '.join(map(str, opsets))}, known are 1 to {onnx.defs.onnx_opset_version()}"
+        raise InputError(f"cannot load {path}: it is of {found}; export it with opset_version=18")
+    return proto, arrays
 
 
 def _sort(model: ir.Model) -> None:
@@ -219,9 +267,16 @@ def _resident(tensor: _Tensor) -> _Tensor:
     return ir.Tensor(tensor.numpy(), tensor.dtype, name=tensor.name)
 
 
-def _weight_bytes(model: ir.Model) -> int:
-    tensors = (value.const_value for graph in _graphs(model) for value in graph.initializers.values())
-    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+def _bytes_inside(model: ir.Model) -> int:
+    """Return the bytes of all tensors, which is what counts of a model's size."""
+    sizes: list[int] = []
+
+    def measured(tensor: _Tensor) -> _Tensor:
+        sizes.append(tensor.nbytes)
+        return tensor
+
+    _replace_tensors(model, measured)
+    return sum(sizes)
 
 
 # Writing
@@ -237,90 +292,93 @@ def _check_target(path: Path) -> None:
         raise UsageError(f"cannot save {path}: folder {str(folder)!r} is read-only; choose another path")
 
 
-def _serialized(model: ir.Model, path: Path) -> bytes:
-    """Serialise a model, in the same bytes each time; empty where it does not fit into a protobuf message."""
+def _serialized(model: ir.Model, path: Path) -> Iterable[Piece]:
+    """Serialise a model in pieces, in the same bytes each time. Changes `model`: its large weights leave it."""
     values = [value for graph in _graphs(model) for value in graph.initializers.values()]
     missing = [value.name for value in values if value.const_value is None]
     if missing:
         raise InputError(f"cannot save {path}: initializer {missing[0]!r} has no data; give it some or remove it")
+    apart: dict[str, _Tensor] = {}
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        assert tensor is not None
+        if not isinstance(tensor, ir.ExternalTensor) and wire.is_large(tensor):
+            apart[name] = tensor
+            value.const_value = ir.Tensor(np.empty(0, tensor.dtype.numpy()), tensor.dtype, name=name)
     try:
         proto = ir.to_proto(model)
     except Exception as error:  # onnx_ir raises many kinds; its innermost message is the one that explains
         raise InputError(f"cannot save {path}: {_innermost(error)}; this model cannot be written as ONNX") from error
     try:
-        return bytes(proto.SerializeToString(deterministic=True))
-    except (EncodeError, ValueError):
-        return b""
+        return list(wire.chunks(proto, apart))
+    except (EncodeError, ValueError) as error:
+        raise InputError(f"cannot save {path}: constants hold more than 2 GiB; make them initializers") from error
 
 
-def _save_external(model: ir.Model, path: Path, data: Path) -> None:
-    """Write the large initializers of `model` to `data` and the rest to `path`. Changes `model`."""
+def _save_external(model: ir.Model, path: Path) -> Path:
+    """Write a model and its large initializers apart; return where these are. Changes `model`.
+
+    The data file is named by its contents: the model that stands at `path` meanwhile keeps the data that it names, and
+    a process killed between the two leaves the old pair or the new one.
+    """
+    contents = hashlib.sha256()
+    with Staging(path.parent) as staging:
+        places = _places(model)
+        staged = staging.write(_hashed(_laid_out(places), contents))
+        data = path.with_name(f"{path.name}.{contents.hexdigest()[:16]}.data")
+        _refer(model, places, data.name)
+        whole = staging.write(_serialized(model, path))
+        known = data.exists()
+        staging.place(staged, data)
+        try:
+            staging.place(whole, path)
+        except OSError:
+            if not known:
+                data.unlink(missing_ok=True)
+            raise
+    return data
+
+
+def _places(model: ir.Model) -> dict[int, tuple[_Tensor, int]]:
+    """Return the tensors that go to external data, each with its offset there, by identity."""
     places: dict[int, tuple[_Tensor, int]] = {}
     end = 0
-    for graph in _graphs(model):
-        for value in graph.initializers.values():
-            tensor = value.const_value
-            if tensor is None or tensor.dtype == ir.DataType.STRING or tensor.nbytes < _EXTERNAL_MINIMUM:
-                continue
-            if id(tensor) not in places:
-                places[id(tensor)] = (tensor, end)
-                end += -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
-            value.const_value = ir.ExternalTensor(
-                data.name,
-                places[id(tensor)][1],
-                tensor.nbytes,
-                tensor.dtype,
-                shape=ir.Shape(tensor.shape.numpy()),
-                name=value.name or "",
-            )
-    content = _serialized(model, path)
-    if not content:
-        raise InputError(f"cannot save {path}: constants hold more than 2 GiB; make them initializers")
-
-    def write(file: IO[bytes]) -> None:
-        for tensor, start in places.values():
-            file.seek(start)
-            file.write(tensor.tobytes())
-
-    _publish([(write, data), (lambda file: file.write(content), path)])
+    for tensor in (value.const_value for graph in _graphs(model) for value in graph.initializers.values()):
+        if tensor is None or id(tensor) in places or not _goes_outside(tensor):
+            continue
+        places[id(tensor)] = (tensor, end)
+        end += tensor.nbytes + -tensor.nbytes % _ALIGNMENT
+    return places
 
 
-def _publish(files: Sequence[tuple[Callable[[IO[bytes]], object], Path]]) -> None:
-    """Write all files under temporary names, then put them in place in order; on failure, nothing has changed."""
-    token = secrets.token_hex(6)
-    staged = [(path.with_name(f".ffc-{token}-{index}.tmp"), path) for index, (_, path) in enumerate(files)]
-    kept = [(path.with_name(f".ffc-{token}-{index}.old"), path) for index, (_, path) in enumerate(files)]
-    placed = 0
-    try:
-        for (write, _), (temporary, _) in zip(files, staged, strict=True):
-            with temporary.open("xb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-        for index, (temporary, path) in enumerate(staged):
-            if index + 1 < len(staged) and path.exists():
-                # The old data would be lost if the model could not be replaced after them.
-                os.replace(path, kept[index][0])
-            os.replace(temporary, path)
-            placed += 1
-    except BaseException:
-        for _, path in staged[:placed]:
-            path.unlink(missing_ok=True)
-        for old, path in kept:
-            if old.exists():
-                os.replace(old, path)
-        raise
-    finally:
-        for temporary, _ in [*staged, *kept]:
-            temporary.unlink(missing_ok=True)
-    _sync_folder(staged[-1][1].parent)
+def _goes_outside(tensor: _Tensor) -> bool:
+    return tensor.dtype != ir.DataType.STRING and tensor.nbytes >= _EXTERNAL_MINIMUM
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the new names survive a power cut, where the system can open folders."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _laid_out(places: Mapping[int, tuple[_Tensor, int]]) -> Iterator[Piece]:
+    end = 0
+    for tensor, start in places.values():
+        yield bytes(start - end)
+        yield wire.content(tensor)
+        end = start + tensor.nbytes
+
+
+def _hashed(pieces: Iterable[Piece], digest: hashlib._Hash) -> Iterator[Piece]:
+    for piece in pieces:
+        digest.update(piece)
+        yield piece
+
+
+def _refer(model: ir.Model, places: Mapping[int, tuple[_Tensor, int]], location: str) -> None:
+    for value in (value for graph in _graphs(model) for value in graph.initializers.values()):
+        tensor = value.const_value
+        if tensor is None or id(tensor) not in places:
+            continue
+        value.const_value = ir.ExternalTensor(
+            location,
+            places[id(tensor)][1],
+            tensor.nbytes,
+            tensor.dtype,
+            shape=ir.Shape(tensor.shape.numpy()),
+            name=value.name or "",
+        )

@@ -41,7 +41,7 @@ def _fold_node(node: ir.Node, editor: Editor) -> bool:
     if len(known) < len(inputs) or any(attr.type == ir.AttributeType.GRAPH for attr in node.attributes.values()):
         return False
     limit = FOLD_LIMIT + sum(array.nbytes for array in known.values())
-    size = _size(editor.shapes, node.outputs[0])
+    size = _size(node, editor.shapes)
     if size is None or size > limit:
         return False
     result = _evaluate(node, known)
@@ -52,9 +52,12 @@ def _fold_node(node: ir.Node, editor: Editor) -> bool:
     return True
 
 
-def _size(shapes: Shapes, value: ir.Value) -> int | None:
-    """Return the bytes of `value` before it is computed, or None if they are not known."""
-    shape, dtype = shapes.of(value), shapes.dtype(value)
+def _size(node: ir.Node, shapes: Shapes) -> int | None:
+    """Return the bytes of what `node` computes before it is computed, or None if they are not known.
+
+    They must follow from its inputs: the shape that a model records for a value may be a lie.
+    """
+    shape, dtype = shapes.concluded(node), shapes.dtype(node.outputs[0])
     if shape is None or dtype is None or not all(isinstance(dim, int) for dim in shape):
         return None
     return math.prod(dim for dim in shape if isinstance(dim, int)) * math.ceil(dtype.itemsize)

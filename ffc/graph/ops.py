@@ -3,7 +3,8 @@
 Each is a program in standard operators (opset 23) that says what the block means. A model that calls them carries
 these bodies, so it runs in any runtime at every stage; `lower` replaces the calls by the kernels that suit a target.
 
-Shapes below: batch B, tokens S, width W, heads H.
+Shapes below: batch B, tokens S, width W, heads H. Floats are float32, or float16 in functions named ``Half`` and in
+products whose tensors all are.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import onnx_ir as ir
 
 from ffc.graph.trace import OPSET, Program, trace
 
-__all__ = ["DOMAIN", "FUNCTIONS", "PLAIN", "attribute", "is_call", "parameters", "register"]
+__all__ = ["DOMAIN", "FUNCTIONS", "IN_FLOAT32", "PLAIN", "attribute", "is_call", "parameters", "register"]
 
 DOMAIN = "ffc"
 VERSION = 1
@@ -97,13 +98,38 @@ def _attention(op: Any, q: Any, k: Any, v: Any, mask: Any, heads: Any, scale: An
 
 
 def Attention(op: Any, q: Any, k: Any, v: Any, *, heads: int, scale: float) -> Any:
-    """Scaled dot-product attention over q, k [B, S, H*D] and v [B, S, H*E], giving [B, S, H*E]."""
+    """Scaled dot-product attention of q [B, Q, H*D] over k [B, S, H*D] and v [B, S, H*E], giving [B, Q, H*E].
+
+    Q is S, except where queries of tokens that nobody reads were dropped.
+    """
     return _attention(op, q, k, v, None, heads, scale)
 
 
 def AttentionMasked(op: Any, q: Any, k: Any, v: Any, mask: Any, *, heads: int, scale: float) -> Any:
-    """`Attention` with `mask` added to the scores; mask is [B or 1, H or 1, S, S], spelled out over both token axes."""
+    """`Attention` with `mask` added to the scores; mask is [B or 1, H or 1, Q, S], spelled out over both token axes."""
     return _attention(op, q, k, v, mask, heads, scale)
+
+
+def _attention_half(op: Any, q: Any, k: Any, v: Any, mask: Any, heads: Any, scale: Any) -> Any:
+    half, single = ir.DataType.FLOAT16.value, ir.DataType.FLOAT.value
+    # The queries are scaled, not the scores, which would leave the range of half precision sooner.
+    q = op.Mul(q, op.Cast(op.Constant(value_float=scale), to=half))
+    q, k, v = (_split_heads(op, x, heads) for x in (q, k, v))
+    scores = op.Cast(op.MatMul(q, op.Transpose(k, perm=[0, 1, 3, 2])), to=single)
+    if mask is not None:
+        scores = op.Add(scores, mask)
+    context = op.MatMul(op.Cast(op.Softmax(scores, axis=-1), to=half), v)
+    return op.Reshape(op.Transpose(context, perm=[0, 2, 1, 3]), [0, 0, -1])
+
+
+def AttentionHalf(op: Any, q: Any, k: Any, v: Any, *, heads: int, scale: float) -> Any:
+    """`Attention` over float16 tensors; Softmax is computed in float32."""
+    return _attention_half(op, q, k, v, None, heads, scale)
+
+
+def AttentionMaskedHalf(op: Any, q: Any, k: Any, v: Any, mask: Any, *, heads: int, scale: float) -> Any:
+    """`AttentionMasked` over float16 tensors; the mask is float32 and Softmax is computed in float32."""
+    return _attention_half(op, q, k, v, mask, heads, scale)
 
 
 def Norm(op: Any, x: Any, gamma: Any, beta: Any, *, epsilon: float) -> Any:
@@ -123,6 +149,20 @@ def Embed(
     """`Norm` of the sum of three embeddings: ids and types int [B, S], positions int [B or 1, S], tables [rows, W]."""
     total = op.Add(op.Add(op.Gather(word, ids), op.Gather(type_table, types)), op.Gather(position, positions))
     return Norm(op, total, gamma, beta, epsilon=epsilon)
+
+
+def GatherHalf(op: Any, table: Any, ids: Any) -> Any:
+    """Rows of an embedding table stored as float16 [rows, W], as float32."""
+    return op.Cast(op.Gather(table, ids), to=ir.DataType.FLOAT.value)
+
+
+def EmbedHalf(
+    op: Any, ids: Any, types: Any, positions: Any, word: Any, type_table: Any, position: Any, gamma: Any, beta: Any,
+    *, epsilon: float,
+) -> Any:  # fmt: skip
+    """`Embed` with its three tables stored as in `GatherHalf`; sum and norm are float32."""
+    total = op.Add(GatherHalf(op, word, ids), GatherHalf(op, type_table, types))
+    return Norm(op, op.Add(total, GatherHalf(op, position, positions)), gamma, beta, epsilon=epsilon)
 
 
 def GatherInt8(op: Any, table: Any, scale: Any, ids: Any) -> Any:
@@ -145,7 +185,8 @@ FUNCTIONS: dict[str, Program] = {
     for program in (
         Linear, LinearRelu, LinearGelu,
         LinearInt8, LinearInt8Relu, LinearInt8Gelu, LinearInt8Rows, LinearInt8RowsRelu, LinearInt8RowsGelu,
-        Attention, AttentionMasked, Norm, AddNorm, Embed, GatherInt8, EmbedInt8,
+        Attention, AttentionMasked, AttentionHalf, AttentionMaskedHalf,
+        Norm, AddNorm, Embed, GatherInt8, EmbedInt8, GatherHalf, EmbedHalf,
     )
 }  # fmt: skip
 """Every function of the dialect, by name."""
@@ -156,6 +197,9 @@ PLAIN = {
     for activation in ("", "Relu", "Gelu")
 }
 """The fp32 function that each int8 product approximates."""
+
+IN_FLOAT32 = {"AttentionHalf": "Attention", "AttentionMaskedHalf": "AttentionMasked", "EmbedHalf": "Embed"}
+"""The function that each function of half precision is in float32; products are of the type of their tensors."""
 
 
 @functools.cache

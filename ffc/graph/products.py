@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from ffc.graph import ops
 from ffc.graph.blocks import Product
-from ffc.graph.edit import constant
+from ffc.graph.edit import constant, producer
 
 __all__ = ["Products"]
 
@@ -26,9 +26,13 @@ class Products:
         return value in self._readers
 
     def only_reader(self, value: ir.Value) -> Product | None:
-        """Return the product that alone reads `value` in the graph, or None if another node does too."""
+        """Return the product that alone reads `value` in the graph, or None if another node does too.
+
+        One that asks for its shape alone does not count.
+        """
         readers = self._readers.get(value, [])
-        return readers[0] if len(readers) == 1 and len({use.node for use in value.uses()}) == 1 else None
+        nodes = {use.node for use in value.uses() if use.node.op_type != "Shape"}
+        return readers[0] if len(readers) == 1 and len(nodes) == 1 else None
 
 
 def _product(node: ir.Node) -> Product | None:
@@ -41,13 +45,27 @@ def _product(node: ir.Node) -> Product | None:
         (x, weight), bias = node.inputs, None
     else:
         return None
+    weight, transposed = _stored(weight)
     array = constant(weight)
     if x is None or weight is None or array is None or array.ndim != 2 or constant(x) is not None:
         return None
     out = node.outputs[0]
     if bias is None:
-        bias, out = _bias(out, array.shape[1])
-    return Product(node, weight, False, bias, out)
+        bias, out = _bias(out, array.shape[0 if transposed else 1])
+    return Product(node, weight, transposed, bias, out)
+
+
+def _stored(value: ir.Value | None) -> tuple[ir.Value | None, bool]:
+    """Return the constant that `value` is another name of, or the transpose of; exporters leave both to runtimes."""
+    transposed = False
+    while (node := producer(value)) is not None and not node.domain:
+        if node.op_type == "Transpose":
+            perm = node.attributes.get("perm")
+            transposed ^= perm is None or list(perm.as_ints()) == [1, 0]
+        elif node.op_type != "Identity":
+            break
+        value = node.inputs[0]
+    return value, transposed
 
 
 def _gemm(node: ir.Node) -> Product | None:
@@ -70,7 +88,8 @@ def _bias(out: ir.Value, width: int) -> tuple[ir.Value | None, ir.Value]:
     if node.op_type != "Add" or node.domain:
         return None, out
     other = next((value for value in node.inputs if value is not out), None)
+    other, transposed = _stored(other)
     array = constant(other)
-    if array is None or array.shape != (width,):
+    if array is None or transposed or array.shape != (width,):
         return None, out
     return other, node.outputs[0]

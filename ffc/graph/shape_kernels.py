@@ -95,6 +95,21 @@ def einsum_sizes(site: Site) -> tuple[dict[str, Dim], str]:
     return sizes, output if arrow else implicit
 
 
+@op("Conv")
+def _conv(site: Site) -> Out:
+    x, w = site.shape(0), site.shape(1)
+    size = w[2:]
+    if site.attr("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or not all(isinstance(dim, int) for dim in size):
+        raise UnknownError
+    rank = len(size)
+    strides, dilations = site.attr("strides", [1] * rank), site.attr("dilations", [1] * rank)
+    pads = site.attr("pads", [0] * 2 * rank)
+    room = [dim + pads[axis] + pads[axis + rank] - 1 for axis, dim in enumerate(x[2:])]
+    reach = [(dim - 1) * dilation for dim, dilation in zip(size, dilations, strict=True)]
+    out = [(free - used) // step + 1 for free, used, step in zip(room, reach, strides, strict=True)]
+    return Out((x[0], w[0], *out), site.dtype())
+
+
 @op("Einsum")
 def _einsum(site: Site) -> Out:
     sizes, output = einsum_sizes(site)
@@ -119,6 +134,12 @@ def _skip_layer_norm(site: Site) -> tuple[Out, ...]:
 @op("BiasGelu", "FastGelu", "Gelu", "QuickGelu", "RotaryEmbedding", domain=MS)
 def _like_first(site: Site) -> Out:
     return Out(site.shape(0), site.dtype())
+
+
+@op("GlobalAveragePool", "GlobalMaxPool")
+def _pooled(site: Site) -> Out:
+    shape = site.shape(0)
+    return Out((*shape[:2], *(1,) * (len(shape) - 2)), site.dtype())
 
 
 _REDUCTIONS = "L1 L2 LogSum LogSumExp Max Mean Min Prod Sum SumSquare".split()

@@ -39,6 +39,7 @@ class Shapes:
     """What is known of the values of a model's main graph."""
 
     facts: Mapping[ir.Value, Fact]
+    opset: int
 
     def of(self, value: ir.Value) -> Shape | None:
         """Return the dimensions of `value`, None if not even its rank is known."""
@@ -51,6 +52,12 @@ class Shapes:
     def dtype(self, value: ir.Value) -> ir.DataType | None:
         """Return the element type of `value`, None if unknown."""
         return self._fact(value).dtype
+
+    def concluded(self, node: ir.Node) -> PartialShape | None:
+        """Return the dimensions of the first output of `node` as they follow from its inputs, annotations aside."""
+        inputs = tuple(None if value is None else self._fact(value) for value in node.inputs)
+        outs = _apply(Site(node, inputs, node.attributes, self.opset, node))
+        return outs[0].shape if outs else None
 
     def _fact(self, value: ir.Value) -> Fact:
         return self.facts.get(value) or _initial(value)
@@ -96,7 +103,7 @@ def infer(model: ir.Model, visit: Visit | None = None) -> Shapes:
     for value in model.graph.inputs:
         scope.facts[value] = _input_fact(walk, value)
     _walk_nodes(walk, scope, model.graph)
-    return Shapes(scope.facts)
+    return Shapes(scope.facts, scope.opsets.get("", 1))
 
 
 def _input_fact(walk: _Walk, value: ir.Value) -> Fact:

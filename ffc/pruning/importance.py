@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from ffc.errors import InputError, UsageError
+from ffc.graph import publish
 from ffc.graph.blocks import Blocks, Layer
 
 __all__ = ["FORMAT", "Importance", "LayerImportance", "head_count", "unit_count"]
@@ -111,7 +112,7 @@ class Importance:
             "model": self.model,
         }
         try:
-            save_file(tensors, Path(path), metadata)
+            publish.write(Path(path), save(tensors, metadata))
         except (OSError, SafetensorError) as error:
             raise UsageError(f"cannot write {path}: {_one_line(error)}; choose another place") from error
 

@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ffc.errors import CannotApplyError, InputError, UsageError, nearest
+from ffc.graph import publish
 from ffc.graph.blocks import Blocks, Layer, Product
 from ffc.graph.files import load
 from ffc.graph.finder import find
@@ -31,7 +32,7 @@ _Lax = Field(strict=False)
 _Index = Annotated[int, Field(ge=0, strict=True)]
 _Indices = Annotated[tuple[_Index, ...], _Lax]
 _Scales = Annotated[tuple[Annotated[float, Field(strict=True)], ...], _Lax]
-_ROLES = {"heads": ("q", "k", "v", "attn_out"), "units": ("ffn_in", "ffn_out")}
+_ROLES = {"heads": ("q", "k", "v", "attn_out"), "units": ("ffn_in", "gate", "ffn_out")}
 _STRICT = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -85,6 +86,8 @@ class Plan(BaseModel):
             InputError: If the file is missing or not a sound plan: of another format, with a layer left empty, with
                 indices that are out of range, unsorted or repeated, or with scales that do not match.
         """
+        if Path(path).exists() and not Path(path).is_file():  # a pipe would never end
+            raise InputError(f"cannot read {path}: it is no regular file; `ffc plan` makes one")
         try:
             return cls.model_validate_json(Path(path).read_bytes())
         except OSError as error:
@@ -99,7 +102,7 @@ class Plan(BaseModel):
             UsageError: If the path cannot be written.
         """
         try:
-            Path(path).write_text(self.to_json(), encoding="utf-8")
+            publish.write(Path(path), self.to_json().encode())
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror}; choose another place") from error
 
@@ -116,13 +119,14 @@ class Plan(BaseModel):
         return "\n".join(lines)
 
 
-def uniform(importance: Importance, heads: Count, ffn: Count) -> Plan:
+def uniform(importance: Importance, heads: Count, ffn: Count, blocks: Blocks | None = None) -> Plan:
     """Keep the same number or share of each layer, those that score highest.
 
     Args:
         importance: Scores; of equal ones the first is kept.
         heads: Heads to keep per layer: a number, a share in (0, 1] rounded half up to at least one, or None for all.
         ffn: Feed-forward units to keep per layer, likewise.
+        blocks: The blocks of the model, to say why a layer has none of what is asked for.
 
     Returns:
         A plan without fingerprints; `stamp` adds them.
@@ -135,8 +139,8 @@ def uniform(importance: Importance, heads: Count, ffn: Count) -> Plan:
     for index, scores in enumerate(importance.layers):
         layers.append(
             LayerPlan(
-                heads=_top(scores.heads, heads, f"layer {index}: heads"),
-                units=_top(scores.ffn, ffn, f"layer {index}: ffn"),
+                heads=_top(scores.heads, heads, f"layer {index}: heads", _why_no_heads(blocks, index)),
+                units=_top(scores.ffn, ffn, f"layer {index}: ffn", _why_no_units(blocks)),
                 of_heads=len(scores.heads),
                 of_units=len(scores.ffn),
             )
@@ -216,7 +220,7 @@ def make_plan(
         scores = by_norm(blocks)
     if reason := scores.mismatch(blocks):
         raise CannotApplyError(f"{importance} was made for another model: {reason}")
-    return stamp(uniform(scores, heads, ffn), blocks)
+    return stamp(uniform(scores, heads, ffn, blocks), blocks)
 
 
 def _check_kept(part: str, kept: Sequence[int] | None, of: int | None, scales: Sequence[float] | None) -> None:
@@ -248,13 +252,23 @@ def _kept(part: str, kept: Sequence[int] | None, of: int | None) -> str:
     return f"{part} {len(kept)}" if of is None else f"{part} {len(kept)} of {of}"
 
 
-def _top(scores: np.ndarray, count: Count, where: str) -> tuple[int, ...] | None:
-    """Return the indices of the highest scores, ascending."""
+def _why_no_heads(blocks: Blocks | None, index: int) -> str:
+    core = None if blocks is None or index >= len(blocks.layers) else blocks.layers[index].core
+    return "" if core is None or not core.why else f" ({core.core.op_type} {core.core.name}: {core.why})"
+
+
+def _why_no_units(blocks: Blocks | None) -> str:
+    missed = () if blocks is None else blocks.unmatched
+    return next((f" ({miss.where}: {miss.why})" for miss in missed if miss.kind == "feed-forward"), "")
+
+
+def _top(scores: np.ndarray, count: Count, where: str, why: str = "") -> tuple[int, ...] | None:
+    """Return the indices of the highest scores, ascending; `why` there are none."""
     if count is None:
         return None
     if not len(scores):
         raise CannotApplyError(
-            f"{where}={count} was asked for and this layer has none that could be found; "
+            f"{where}={count} was asked for and this layer has none that could be found{why}; "
             "plan it by hand, or leave this part whole in all layers"
         )
     if isinstance(count, float):
@@ -279,7 +293,7 @@ def _check_shape(plan: Plan, blocks: Blocks) -> None:
 
 def _check_width(layer: Layer, part: str, kept: Sequence[int] | None, of: int | None, there: int) -> None:
     advice = "make a plan for this model"
-    roles = "/".join(_ROLES[part])
+    roles = "/".join(role for role in _ROLES[part] if role != "gate")
     if of is not None and of != there:
         raise CannotApplyError(
             f"layer {layer.index}, {roles}: the plan is for {of} {part} and the model has {there}; {advice}"

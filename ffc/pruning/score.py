@@ -21,8 +21,8 @@ def by_norm(blocks: Blocks) -> Importance:
     O_h its rows of the output projection. The rows of the softmax sum to one, so up to a factor that all heads of a
     layer share, ``|V_h|_F * |O_h|_F`` (Frobenius norms) bounds what it adds; that product is its score. Likewise a unit
     j adds ``act(x @ I_j + b_j) * O_j`` with column I_j and row O_j, and an activation such as GELU or ReLU grows no
-    faster than its argument: its score is ``|I_j| * |O_j|``. Biases are left out. Scores compare within a layer, not
-    between layers, since the scale of x differs.
+    faster than its argument: its score is ``|I_j| * |O_j|``, times ``|G_j|`` where a column G_j gates it. Biases are
+    left out. Scores compare within a layer, not between layers, since the scale of x differs.
 
     Args:
         blocks: The blocks of a model.
@@ -53,5 +53,7 @@ def _units(ffn: FeedForward | None) -> np.ndarray:
     if ffn is None:
         return np.zeros(0, np.float32)
     columns = np.linalg.norm(ffn.ffn_in.matrix().astype(np.float32), axis=0)
+    if ffn.gate is not None:
+        columns = columns * np.linalg.norm(ffn.gate.matrix().astype(np.float32), axis=0)
     rows = np.linalg.norm(ffn.ffn_out.matrix().astype(np.float32), axis=1)
     return np.asarray(columns * rows, np.float32)

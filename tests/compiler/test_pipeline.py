@@ -111,7 +111,7 @@ def test_the_output_may_not_be_the_input(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     ffc.save(encoder(), path)
     before = path.read_bytes()
-    with pytest.raises(ffc.UsageError, match="the output is the input"):
+    with pytest.raises(ffc.UsageError, match="is an input"):
         ffc.compile(path, "fuse", out=tmp_path / "." / "model.onnx")
     assert path.read_bytes() == before
 
@@ -120,7 +120,7 @@ def test_the_output_may_not_be_the_input(tmp_path: Path) -> None:
 def test_what_must_come_before_int8_is_refused_after_it(compiled: bool, tmp_path: Path) -> None:
     out = tmp_path / "out.onnx"
     if compiled:
-        with pytest.raises(ffc.CannotApplyError, match="no encoder layer was found"):
+        with pytest.raises(ffc.CannotApplyError, match="it is quantised already"):
             ffc.compile(ffc.compile(encoder(), "fuse,int8").model, "prune{by=norm heads=2}", out=out)
     else:
         with pytest.raises(ffc.CannotApplyError, match="'prune' comes after 'int8' in the pipeline; put it before"):

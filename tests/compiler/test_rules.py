@@ -78,6 +78,16 @@ def test_other_forms_do_not_match(make: Make) -> None:
     assert not fires(RELU, make)
 
 
+@pytest.mark.parametrize(("axes", "matches"), [(1, True), (2, True), (3, False)])
+def test_a_number_with_more_axes_than_what_it_is_applied_to_is_no_plain_number(axes: int, matches: bool) -> None:
+    draft = Draft()
+    x = draft.input("x", 1, 3)
+    result = draft.op.Add(x, np.ones((1,) * axes, np.float32))
+    model = draft.model({"y": (result, [1] * (axes - 2) + [1, 3])})
+    found = rule(lambda op, x: op.Add(x, 1.0), lambda op, x: op.Sub(x, -1.0))
+    assert (apply([found], model, Log()) > 0) is matches
+
+
 def test_operands_of_other_operators_keep_their_order() -> None:
     found = rule(lambda op, x: op.Sub(x, 1.0), lambda op, x: op.Add(x, -1.0))
     assert fires(found, lambda op, x: op.Sub(x, 1.0))

@@ -156,3 +156,10 @@ def test_only_consumer_is_none_for_several_readers_and_for_outputs() -> None:
     model, values = chain()
     Editor(model).splice(doubled, {"x": values["relu"]}, replaces=values["y"])
     assert only_consumer(values["relu"]) is None
+
+
+def test_an_output_of_the_model_that_takes_the_place_of_another_value_keeps_its_name() -> None:
+    model, values = chain(taps=("plus",))
+    Editor(model).replace(values["relu"], values["plus"])
+    assert [value.name for value in model.graph.outputs] == ["y", "plus"]
+    assert np.array_equal(check(model)["y"], -(X + 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,6 +13,7 @@ import pytest
 
 from ffc.graph.dim import Dim, evaluate, symbol
 from ffc.graph.shapes import Shapes, infer
+from tests.graphs import Draft, run_stock
 
 BATCH, SEQ = symbol("batch", least=1), symbol("seq", least=1)
 SETTINGS = [(1, 1), (2, 9), (3, 4)]
@@ -335,3 +337,20 @@ def _seconds(model: ir.Model) -> float:
     start = time.perf_counter()
     infer(model)
     return time.perf_counter() - start
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [{}, {"strides": [4, 2]}, {"pads": [1, 0, 2, 3]}, {"dilations": [2, 1], "strides": [3, 3], "pads": [1, 1, 1, 1]}, {"auto_pad": "VALID"}],
+    ids=str,
+)
+def test_a_convolution_has_the_shape_that_onnxruntime_gives_it(attributes: dict[str, Any]) -> None:
+    draft = Draft()
+    x = draft.input("x", "batch", 3, "height", 17)
+    found = draft.op.Conv(x, draft.normal("w", 8, 3, 3, 2), **attributes)
+    model = draft.model({"y": (found, ["batch", 8, "h", "w"])})
+    found.shape = None
+    dims = infer(model).of(found)
+    assert dims is not None
+    wanted = run_stock(model, {"x": np.zeros((2, 3, 19, 17), np.float32)})["y"].shape
+    assert tuple(evaluate(dim, {"batch": 2, "height": 19}) for dim in dims) == wanted

@@ -13,7 +13,7 @@ import pytest
 import ffc
 from ffc.graph.text import text
 from tests import encoders
-from tests.graph.test_finder import Form, attention_model, kernel_model
+from tests.graph.test_finder import HEADS, Form, attention_model, kernel_model
 from tests.graphs import (
     LIBRARY,
     Draft,
@@ -130,13 +130,45 @@ def test_a_guard_stays_safe_with_a_mask_of_minus_infinity(masks: int) -> None:
         assert np.allclose(found[0], run_stock(model, inputs)["y"][0], atol=1e-5)
 
 
-@pytest.mark.parametrize("fault", ["scaled values", "context read twice", "cross", "unmerged", "tanh"])
+@pytest.mark.parametrize("fault", ["scaled values", "filled high", "subtracted from", "tanh"])
 def test_what_is_no_attention_stays_equal_and_is_reported(fault: str) -> None:
     model = run_passes(attention_model(Form(fault=fault)), "opset", "clean")
     after = model.clone()
     log = run_pass(LIBRARY["fuse"](), after)
     assert count(after, "Softmax") == 1
     assert any(miss.where.startswith("Softmax") for miss in log.misses)
+    inputs = random_feeds(model, 2, 5)
+    assert difference(run_stock(model, inputs), run_stock(after, inputs)) < 1e-5
+
+
+TAKEN = ("context read twice", "cross", "unmerged", "rotary", "one key head", "filled", "filled inverted", "subtracted", "scaled mask")
+
+
+@pytest.mark.parametrize("fault", TAKEN)
+def test_attention_is_taken_whatever_makes_its_operands_and_hides_its_tokens(fault: str) -> None:
+    model = attention_model(Form(fault=fault))
+    after = fused(model)
+    assert (calls(after)["AttentionMasked"], count(after, "Softmax")) == (1, 0)
+    for batch, length in ((1, 1), (2, 5)):
+        inputs = random_feeds(model, batch, length)
+        inputs["mask0"][:, ..., 0] = np.abs(inputs["mask0"][:, ..., 0]) * (-1 if fault == "filled inverted" else 1)
+        assert difference(run_stock(model, inputs), run_stock(after, inputs)) < 1e-5
+
+
+@pytest.mark.parametrize("split", ["split", "slice", "gather", "interleaved"])
+def test_a_fused_product_that_must_stay_is_not_computed_in_part_again(split: str) -> None:
+    model = attention_model(Form(split=split, fault="rotary"))
+    after = fused(model)
+    assert calls(after) == {"AttentionMasked": 1, "Linear": 2}  # q, k and v in one, and the projection
+    inputs = random_feeds(model, 2, 5)
+    assert difference(run_stock(model, inputs), run_stock(after, inputs)) < 1e-5
+
+
+@pytest.mark.parametrize("kv_heads", [1, HEADS])
+def test_grouped_keys_and_values_of_the_operator_are_repeated(kv_heads: int) -> None:
+    model = kernel_model(kv_heads=kv_heads)
+    after = fused(model)
+    assert calls(after)["Attention"] == 1
     inputs = random_feeds(model, 2, 5)
     assert difference(run_stock(model, inputs), run_stock(after, inputs)) < 1e-5
 

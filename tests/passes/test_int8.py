@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 
 import ffc
-from ffc.compiler import spec
+from ffc.compiler import processor, spec
 from ffc.graph.edit import constant
 from ffc.graph.text import text
 from tests import encoders
@@ -86,6 +86,8 @@ def test_what_is_to_be_skipped_stays_fp32(skip: str, left: set[str]) -> None:
     [
         ("skip=heads", "skip=heads names no role and no product of this model; did you mean 'head'"),
         ("skip=nothing_like_it", "skip=nothing_like_it names no role"),
+        ("skip=autoo", "skip=autoo names no role and no product of this model; did you mean 'auto'"),
+        ("range=ful", "option 'range' of pass 'int8' is 'ful' at column 12 of 'int8{range=ful}'; did you mean 'full'"),
         ("rows=ffn_uot", "rows=ffn_uot names no role; did you mean 'ffn_out'"),
     ],
 )
@@ -126,6 +128,99 @@ def test_a_column_of_zeros_and_a_weight_that_is_not_finite() -> None:
     found = Stock(model)({"x": np.ones((2, 4), np.float32)})["y"]
     assert not found[:, 1].any()
     assert np.allclose(found, array.sum(axis=0), atol=0.02)
+
+
+def weights(model: ir.Model) -> list[np.ndarray]:
+    """Return the int8 weights of a model's products."""
+    found = [constant(node.inputs[1]) for node in model.graph if "Int8" in node.op_type]
+    return [weight for weight in found if weight is not None]
+
+
+def largest_pair(model: ir.Model) -> int:
+    """Return the largest sum of two neighbouring weights of one sign."""
+    parts = [np.maximum(sign * weight.astype(int), 0) for weight in weights(model) for sign in (1, -1)]
+    return max(int((part[::2] + part[1::2]).max()) for part in parts)
+
+
+@pytest.mark.parametrize("overflows", [True, False])
+@pytest.mark.parametrize("asked", ["auto", "full", "narrow"])
+def test_the_range_of_weights_is_narrowed_where_the_processor_overflows_or_on_demand(
+    asked: str, overflows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor, "overflows", lambda: overflows)
+    model, log = quantised(f"range={asked}")
+    columns = np.concatenate([np.abs(weight.astype(int)).max(axis=0) for weight in weights(model)])
+    if asked == "narrow" or (asked == "auto" and overflows):
+        assert largest_pair(model) <= 128
+        assert columns.min() >= 64
+        assert columns.max() > 90, "no more is given away than overflow asks for"
+    else:
+        assert largest_pair(model) > 128
+        assert (columns == 127).all()
+    note = next(note for note in log.notes if "range" in note)
+    told = {
+        ("auto", True): "weights are narrowed so that none does (range=full keeps them",
+        ("auto", False): "full range, which overflows on processors without VNNI (range=narrow does not)",
+        ("full", True): "in 16 bits, which may overflow; range=full keeps the full range all the same",
+        ("full", False): "full range, which overflows on processors without VNNI (range=narrow does not)",
+    }.get((asked, overflows), "narrowed as asked")
+    assert told in note
+
+
+def test_by_default_the_range_suits_this_processor() -> None:
+    found = weights(quantised()[0])
+    wanted = weights(quantised(f"range={'narrow' if processor.overflows() else 'full'}")[0])
+    assert len(found) == len(wanted) == 7
+    assert all(np.array_equal(one, other) for one, other in zip(found, wanted, strict=True))
+
+
+def test_a_narrow_product_is_right_on_every_processor_and_a_full_one_where_nothing_overflows() -> None:
+    random = np.random.default_rng(0)
+    draft = Draft()
+    x = draft.input("x", "batch", 256)
+    weight = draft.weight("w", random.uniform(-1, 1, (256, 32)).astype(np.float32))
+    model = draft.model({"y": (draft.op.MatMul(x, weight), ["batch", 32])})
+    inputs = {"x": random.uniform(0, 1, (8, 256)).astype(np.float32)}
+    expected = Stock(model)(inputs)["y"]
+    error = {}
+    for asked in ("narrow", "full"):
+        changed = model.clone()
+        run_pass(spec.parse(f"int8{{range={asked}}}", LIBRARY)[0], changed)
+        error[asked] = np.linalg.norm(Stock(changed)(inputs)["y"] - expected) / np.linalg.norm(expected)
+    assert error["narrow"] < 0.01
+    assert error["full"] > 0.05 if processor.overflows() else error["full"] < 0.01
+
+
+def test_every_other_product_with_a_constant_is_left_with_its_reason() -> None:
+    draft = Draft()
+    op, x, cube = draft.op, draft.input("x", 6, 6), draft.input("cube", 1, 6, 6, 6)
+    square = draft.normal("square", 6, 6)
+    outputs = {
+        "taken": op.MatMul(x, square),
+        "left": op.MatMul(square, x),
+        "stacked": op.MatMul(x, draft.normal("weights", 2, 6, 6)),
+        "turned": op.Gemm(x, square, transA=1),
+        "joined": op.Einsum(x, square, equation="ij,jk->ik"),
+        "window": op.Conv(cube, draft.normal("kernel", 6, 6, 1, 1)),
+        "scores": op.MatMul(x, x),
+    }
+    ranks = {"stacked": 3, "window": 4}
+    model = draft.model({name: (value, [f"{name}{i}" for i in range(ranks.get(name, 2))]) for name, value in outputs.items()})
+    log = run_pass(LIBRARY["int8"](), model)
+    assert log.taken == ["head taken"]
+    assert {miss.where: miss.why for miss in log.misses} == {
+        "other left": "its constant is the left operand",
+        "other stacked": "its weight has 3 axes, not 2",
+        "other turned": "it is a Gemm with transA, alpha, beta, or a bias that is no constant vector",
+        "other joined": "Einsum is not taken; MatMul, Gemm and ffc's own products are",
+        "other window": "Conv is not taken; MatMul, Gemm and ffc's own products are",
+    }
+
+
+def test_products_that_are_int8_already_are_left() -> None:
+    model, _ = quantised()
+    again = run_pass(LIBRARY["int8"](), model)
+    assert (again.count, {miss.why for miss in again.misses}, len(again.misses)) == (0, {"it is int8 already"}, 7)
 
 
 def test_tables_are_stored_by_row_only_if_asked_for() -> None:

@@ -10,6 +10,8 @@ import onnx_ir as ir
 import pytest
 
 import ffc
+from ffc import cli
+from ffc.graph.execute import cuda_at_hand
 from ffc.graph.text import text
 from tests import encoders
 from tests.graphs import Draft, Stock, count, difference, encoder, feeds, masks, run_passes, run_stock
@@ -17,7 +19,7 @@ from tests.graphs import Draft, Stock, count, difference, encoder, feeds, masks,
 FUSED = ("opset", "clean", "fuse")
 
 
-@pytest.mark.parametrize("target", ["cpu", "portable"])
+@pytest.mark.parametrize("target", ["cpu", "cuda", "portable"])
 def test_golden(target: str, golden: Callable[[str, str], None]) -> None:
     golden(f"lower-{target}", text(run_passes(encoder(), *FUSED, f"lower{{target={target}}}"), weights=False))
 
@@ -26,6 +28,12 @@ def test_golden(target: str, golden: Callable[[str, str], None]) -> None:
 def test_golden_of_int8(target: str, golden: Callable[[str, str], None]) -> None:
     model = run_passes(encoder(), *FUSED, "int8{embeddings=true}", f"lower{{target={target}}}")
     golden(f"lower-{target}-int8", text(model, weights=False))
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+def test_golden_of_fp16(target: str, golden: Callable[[str, str], None]) -> None:
+    model = run_passes(encoder(), *FUSED, "fp16", f"lower{{target={target}}}")
+    golden(f"lower-{target}-fp16", text(model, weights=False))
 
 
 def test_golden_of_prune(golden: Callable[[str, str], None]) -> None:
@@ -37,6 +45,33 @@ def test_the_cpu_gets_the_kernels_of_the_table() -> None:
     assert (count(model, "Attention"), count(model, "RMSNormalization"), count(model, "MatMulIntegerToFloat")) == (2, 5, 13)
     assert model.opset_imports["com.microsoft"] == 1
     assert not model.functions
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "half"])
+def test_cuda_gets_its_fused_kernels(half: bool) -> None:
+    model = run_passes(encoder(layers=2), *FUSED, *(["fp16"] if half else []), "lower{target=cuda}")
+    kernels = {name: count(model, name) for name in ("MultiHeadAttention", "SkipLayerNormalization", "BiasGelu")}
+    assert kernels == {"MultiHeadAttention": 2, "SkipLayerNormalization": 5, "BiasGelu": 2}
+    assert model.opset_imports["com.microsoft"] == 1
+    masks_in_half = [node for node in model.graph if node.op_type == "Max"]
+    assert len(masks_in_half) == half, "one mask serves all layers"
+
+
+def test_what_cuda_leaves_to_the_cpu_is_said() -> None:
+    notes = ffc.compile(encoder(), "fuse,int8", target="cuda").report.steps[-1].notes
+    assert any("has no kernel for 7 int8 products" in note for note in notes)
+    assert any("not run on CUDA" in note for note in notes) != cuda_at_hand()
+
+
+def test_cuda_from_the_command_line(tmp_path: Path) -> None:
+    path, out = tmp_path / "model.onnx", tmp_path / "out.onnx"
+    ffc.save(encoder(layers=2), path)
+    assert cli.main(["compile", str(path), "--passes", "fuse", "--target", "cuda", "-o", str(out)]) == 0
+    before, after = Stock(path), Stock(out)
+    for length in (1, 9):
+        for mask in masks(3, length).values():
+            inputs = feeds(mask)
+            assert difference(before(inputs), after(inputs), mask) < 1e-4
 
 
 def test_products_of_one_input_share_its_quantisation() -> None:
@@ -59,7 +94,7 @@ def test_portable_refuses_what_no_standard_operator_does() -> None:
         run_passes(compiled, "lower{target=portable}")
 
 
-@pytest.mark.parametrize("target", ["cpu", "portable"])
+@pytest.mark.parametrize("target", ["cpu", "cuda", "portable"])
 def test_notes_of_exporters_are_dropped(target: str) -> None:
     model = encoder()
     for node in model.graph:
@@ -76,7 +111,7 @@ def test_a_model_of_one_operator_is_left_as_it_is() -> None:
     assert text(run_passes(model, "lower")) == text(model)
 
 
-@pytest.mark.parametrize("target", ["cpu", "portable"])
+@pytest.mark.parametrize("target", ["cpu", "cuda", "portable"])
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
 def test_a_compiled_export_runs_in_stock_onnxruntime_and_is_equal_on_every_mask(
     kind: encoders.Kind, target: str, exported: Callable[..., Path], tmp_path: Path
@@ -93,7 +128,7 @@ def test_a_compiled_export_runs_in_stock_onnxruntime_and_is_equal_on_every_mask(
             assert difference(before(inputs), after(inputs), mask) < 1e-4
 
 
-@pytest.mark.parametrize("target", ["cpu", "portable"])
+@pytest.mark.parametrize("target", ["cpu", "cuda", "portable"])
 def test_a_row_masked_throughout_is_finite_and_leaves_others_alone(target: str) -> None:
     model = encoder(layers=2, pooler=False)
     after = run_passes(model, *FUSED, f"lower{{target={target}}}")

@@ -17,9 +17,11 @@ from ffc.compiler.tidy import tidy
 from ffc.graph.execute import Runner
 from ffc.graph.finder import find
 from ffc.graph.trace import OPSET, Op
-from ffc.pruning import Plan, make_plan, stamp
+from ffc.pruning import LayerPlan, Plan, make_plan, stamp
 from tests import encoders
-from tests.passes.test_prune import HEADS, UNEVEN, UNITS, WIDTH, masked_by_hand
+from tests.graph.test_feed_forward import gated_model
+from tests.graph.test_finder import Form, attention_model
+from tests.passes.test_prune import HEADS, UNEVEN, UNITS, WIDTH, masked_by_hand, zero_rows
 
 EXPORTS: dict[str, tuple[encoders.Kind, dict[str, Any]]] = {
     "biases merged into one": ("bert", {"zero_biases": True}),
@@ -120,3 +122,27 @@ def test_a_plan_made_on_a_fused_product_meets_its_parts(by_head: bool, tmp_path:
     masked = masked_by_hand(ffc.load(path), plan)
     feeds = {"input_ids": np.arange(14).reshape(2, 7)}
     np.testing.assert_allclose(Runner(result.model).run(feeds)["y"], Runner(masked).run(feeds)["y"], atol=1e-5)
+
+
+@pytest.mark.parametrize("order", ["gate last", "gate first"])
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_gated_network_loses_columns_of_both_halves(fused: bool, order: str, tmp_path: Path) -> None:
+    model, kept = gated_model(fused=fused, order=order), (0, 3, 4, 11, 19)
+    stamp(Plan(layers=(LayerPlan(units=kept, of_units=20),)), find(model)).save(tmp_path / "p.json")
+    result = ffc.compile(model, f"prune{{plan={tmp_path / 'p.json'}}}", target="portable")
+    step = next(step for step in result.report.steps if step.text.startswith("prune"))
+    assert step.changes == {"units": 15}
+    widths = sorted(v.shape.numpy() for v in result.model.graph.initializers.values() if v.shape and len(v.shape) == 2)
+    assert widths == [(5, 12), (12, 5), (12, 5)]
+    x = {"x": np.random.default_rng(0).standard_normal((2, 7, 12)).astype(np.float32)}
+    masked = model.clone()
+    ffn = find(masked).layers[0].ffn
+    assert ffn is not None
+    zero_rows(masked, ffn.ffn_out.node, [unit for unit in range(20) if unit not in kept])
+    np.testing.assert_allclose(Runner(result.model).run(x)["y"], Runner(masked).run(x)["y"], atol=1e-5)
+
+
+def test_heads_that_rotary_positions_stand_before_are_refused_with_the_reason() -> None:
+    model = attention_model(Form(fault="rotary"))
+    with pytest.raises(ffc.CannotApplyError, match=r"heads=0\.5 .*none that could be found \(.*Add .* stands before"):
+        ffc.compile(model, "prune{by=norm heads=0.5}")

@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from ffc.errors import CannotApplyError, InputError, UsageError
-from ffc.graph.blocks import Attention, Blocks, FeedForward, Layer, Product
+from ffc.graph.blocks import Attention, Blocks, FeedForward, Layer, Operand, Product
 from ffc.pruning import (
     Importance,
     LayerImportance,
@@ -48,7 +48,11 @@ def blocks(layers: int = 2, seed: int = 0, transposed: bool = False) -> Blocks:
         ]
         wide = product("ffn_in", random.normal(size=(WIDTH, UNITS)).astype(np.float32), transposed)
         narrow = product("ffn_out", random.normal(size=(UNITS, WIDTH)).astype(np.float32), transposed)
-        attention = Attention(*square, HEADS, 1.0, (), square[0].node, ir.Value(name="context"))
+        q, k, v, out = square
+        sides = (Operand(q.out, HEADS, None, q), Operand(k.out, HEADS, None, k), Operand(v.out, HEADS, None, v))
+        attention = Attention(
+            core=q.node, operands=sides, heads=HEADS, scale=1.0, masks=(), context=out.x, q=q, k=k, v=v, attn_out=out
+        )
         made.append(Layer(index, attention, FeedForward(wide, narrow, "Gelu")))
     return Blocks(tuple(made), (), (), (), (), ())
 
@@ -172,7 +176,7 @@ def test_a_fingerprint_is_the_sha256_of_the_weight_however_it_is_stored() -> Non
         ({"units": [0, 2], "unit_scales": [1.0]}, "layers.0: has 1 scales for 2 units"),
         ({"units": [0], "unit_scales": [float("nan")]}, "layers.0.unit_scales.0: "),
         ({"fingerprints": {"q": "abc"}}, "layers.0.fingerprints.q: "),
-        ({"fingerprints": {"gate": "0" * 64}}, "layers.0: has a fingerprint of 'gate', which is no role"),
+        ({"fingerprints": {"door": "0" * 64}}, "layers.0: has a fingerprint of 'door', which is no role"),
         ({"kept": [1]}, "layers.0.kept: "),
     ],
 )

@@ -1,0 +1,90 @@
+"""``ffc compile``: a model through a pipeline of passes, from the command line or from a recipe."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ffc.commands import shared
+from ffc.errors import UsageError
+
+if TYPE_CHECKING:
+    from ffc.recipe import Recipe
+
+__all__ = ["compile_"]
+
+
+@click.command("compile")
+@click.argument("model", type=click.Path(path_type=Path), required=False, callback=shared.find_model)
+@click.option("--passes", metavar="TEXT", help="The pipeline, such as 'fuse,int8{skip=head}'.  [default: fuse,int8]")
+@click.option("--set", "sets", multiple=True, metavar="PASS.OPTION=VALUE", help="One option of a pass.  [repeatable]")
+@shared.plugins
+@click.option(
+    "-o",
+    "--output",
+    "out",
+    type=click.Path(path_type=Path),
+    metavar="OUT",
+    help="The file to write.  [default: <stem>.ffc.onnx]",
+)
+@click.option("--target", metavar="NAME", help="What to lower to; portable is any runtime.  [default: cpu]")
+@click.option(
+    "--data", type=click.Path(path_type=Path), metavar="ROWS.npz", help="Rows of your own to prove the passes on."
+)
+@click.option(
+    "--report", "reports", type=click.Path(path_type=Path), multiple=True, metavar="PATH",
+    help="Write the report as .json, .md or .html.  [repeatable]",
+)  # fmt: skip
+@click.option(
+    "--recipe",
+    type=click.Path(path_type=Path),
+    metavar="FILE.toml",
+    help="Read all of this from a file; what is given here comes first.  [default: [tool.ffc] of pyproject.toml]",
+)
+@shared.as_json
+def compile_(model: Path | None, recipe: Path | None, as_json: bool, **given: Any) -> None:
+    """Compile MODEL, an ONNX file, through a pipeline of passes, each proved on the model.
+
+    Without --recipe, the recipe is the table [tool.ffc] of a pyproject.toml in this folder or above, if there is one.
+    """
+    if model is not None and model.suffix == ".toml":
+        raise UsageError(f"'{model}' is no model; a recipe is given as --recipe {model}")
+    from ffc import recipe as recipes
+    from ffc.compiler import render
+
+    shared.hush()
+    wanted = _merged(recipes.load(recipe) if recipe else _of_project(), model, given)
+    result = recipes.compile(wanted, progress=lambda line: click.echo(line, err=True))
+    if as_json:
+        click.echo(render.to_json(result.report), nl=False)
+    else:
+        shared.print_rich(render.terminal(result.report))
+
+
+def _of_project() -> Recipe:
+    """Return the recipe of the project that the current folder is in, which is said, or one that says nothing."""
+    from ffc import recipe as recipes
+
+    found = recipes.find()
+    if found is None:
+        return recipes.Recipe()
+    click.echo(f"using {found.source}", err=True)
+    return found
+
+
+def _merged(recipe: Recipe, model: Path | None, given: dict[str, Any]) -> Recipe:
+    """Return `recipe` with what the command line says in its place; plugins of both count."""
+    from ffc.recipe import for_model
+
+    if model is not None:
+        recipe = for_model(recipe, model)
+    elif recipe.model is None and not recipe.source:
+        raise UsageError(
+            "nothing to compile; give a model, as in `ffc compile model.onnx`, or a recipe that names one, by --recipe "
+            "or as [tool.ffc] in pyproject.toml"
+        )
+    plugins = (*recipe.plugins, *given.pop("plugins"))
+    return replace(recipe, plugins=plugins, **{name: value for name, value in given.items() if value not in (None, ())})

@@ -1,0 +1,106 @@
+"""``ffc passes``: the passes there are, and what is known of each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ffc.commands import shared
+from ffc.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from ffc.compiler.base import Pass
+    from ffc.compiler.library import Library
+
+__all__ = ["passes"]
+
+
+@click.command()
+@click.argument("name", required=False)
+@shared.plugins
+@shared.as_json
+def passes(name: str | None, plugins: tuple[str, ...], as_json: bool) -> None:
+    """List the passes, or show one of them: its contract, its options and its rules."""
+    from ffc.compiler.library import Library
+
+    library = Library.default(plugins)
+    if name is not None and name not in library:
+        raise UsageError(f"unknown pass '{name}'{nearest(name, library)}")
+    shown = [_describe(library, each) for each in ([name] if name else sorted(library))]
+    if as_json:
+        import json
+
+        click.echo(json.dumps(shown[0] if name else shown, indent=2, ensure_ascii=False))
+    elif name:
+        click.echo(_one_pass(shown[0]))
+    else:
+        shared.print_rich(_pass_table(shown))
+
+
+def _describe(library: Library, name: str) -> dict[str, Any]:
+    """Return what is known of a pass, as data."""
+    import dataclasses
+    import inspect
+
+    from ffc.compiler.spec import kinds
+    from ffc.compiler.values import spell
+
+    kind = library[name]
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    options = [
+        {
+            "name": option,
+            "type": wanted.text,
+            "required": wanted.required,
+            "default": None if wanted.required else spell(wanted.default),
+            "help": fields[option].metadata.get("help", ""),
+        }
+        for option, wanted in kinds(kind).items()
+    ]
+    # An undocumented dataclass gets its signature as docstring, and a subclass without one inherits that of Pass.
+    own = vars(kind).get("__doc__") or ""
+    doc = "" if own.startswith(f"{kind.__name__}(") else inspect.cleandoc(own)
+    return {
+        "name": name, "contract": _contract(kind), "doc": doc,
+        "origin": library.origin(name), "needs": list(kind.needs),
+        "before_int8": kind.before_int8, "options": options, "rules": [rule.name for rule in kind.rules],
+    }  # fmt: skip
+
+
+def _contract(kind: type[Pass]) -> str:
+    """Say what a pass promises with default options; one that computes it from required options says so."""
+    try:
+        return str(kind().contract)
+    except TypeError:
+        stated = vars(kind).get("contract")
+        return "depends on its options" if stated is None or isinstance(stated, property) else str(stated)
+
+
+def _pass_table(shown: list[dict[str, Any]]) -> Any:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table("pass", "contract", "what it does", "origin", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for item in shown:
+        first = item["doc"].partition("\n")[0].replace("``", "")
+        grid.add_row(*(Text(cell) for cell in (item["name"], item["contract"], first, item["origin"])))
+    return grid
+
+
+def _one_pass(item: dict[str, Any]) -> str:
+    lines = [
+        f"{item['name']}: {item['doc'] or '(no description)'}",
+        "",
+        f"contract: {item['contract']}",
+        f"origin: {item['origin']}",
+    ]
+    lines += [f"needs: {', '.join(item['needs'])}"] if item["needs"] else []
+    lines += ["runs before int8"] if item["before_int8"] else []
+    lines += ["", "options:"]
+    for option in item["options"]:
+        default = "required" if option["required"] else f"default {option['default']}"
+        lines.append(f"  {option['name']} ({option['type']}, {default}): {option['help']}")
+    lines += ["", "rules:", *(f"  {rule}" for rule in item["rules"])] if item["rules"] else []
+    return "\n".join(lines)

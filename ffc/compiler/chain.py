@@ -1,0 +1,162 @@
+"""Which passes a request makes run, in order, and how one of them runs on a clone."""
+
+from __future__ import annotations
+
+import itertools
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx_ir as ir
+
+from ffc.compiler import spec
+from ffc.compiler.base import Log, Pass
+from ffc.compiler.library import Library
+from ffc.compiler.tidy import tidy
+from ffc.errors import CannotApplyError, FfcError, GateError, UsageError, nearest
+from ffc.graph import files
+
+__all__ = ["Link", "as_passes", "blame", "chain", "check_expected", "clone", "open_model", "run", "with_lower"]
+
+_ROUNDING = ("int8", "fp16")
+"""Passes after which structure and weights are no longer what others could work on."""
+
+Link = tuple[Pass, str | None]
+"""A pass to run, and what it was inserted for if it was not asked for."""
+
+
+def open_model(model: str | Path | ir.Model) -> ir.Model:
+    """Load a model, or clone one in memory; its ``meta`` says where it lies.
+
+    Raises:
+        UsageError: If it is neither.
+        InputError: If the file is missing, broken or unsafe.
+    """
+    if isinstance(model, ir.Model):
+        return clone(model)
+    if not isinstance(model, str | Path):
+        raise UsageError(f"a model is a path or an onnx_ir.Model, not {type(model).__name__}")
+    loaded = files.load(model)
+    loaded.meta["ffc.path"] = Path(model)
+    return loaded
+
+
+def clone(model: ir.Model) -> ir.Model:
+    """Return a clone that remembers where the model came from."""
+    copy = model.clone()
+    copy.meta.update(model.meta)
+    return copy
+
+
+def as_passes(
+    passes: str | Sequence[Pass], library: Library, sets: Mapping[str, str] | Sequence[str] = ()
+) -> list[Pass]:
+    """Return the passes of a pipeline, given as text, which `sets` adds options to, or as passes.
+
+    Raises:
+        UsageError: If the text is malformed, or an item is no pass.
+    """
+    if isinstance(passes, str):
+        return spec.parse(passes, library, sets)
+    for item in passes:
+        if not isinstance(item, Pass):
+            raise UsageError(f"{item!r} is no pass; give a pipeline as text, or instances of passes")
+    return list(passes)
+
+
+def chain(asked: Sequence[Pass], library: Library) -> list[Link]:
+    """Return the passes to run: those asked for, each after what it needs, and `opset` before all.
+
+    Raises:
+        UsageError: If a pass follows `lower`, or passes need what there is not or each other.
+        CannotApplyError: If a pass that must run before numbers are rounded comes after that.
+    """
+    links: list[Link] = []
+    for item in asked:
+        rounding = next((done.name for done, _ in links if done.name in _ROUNDING), None)
+        if item.before_int8 and rounding:
+            raise CannotApplyError(f"'{item.name}' comes after '{rounding}' in the pipeline; put it before")
+        _add(item, None, links, library)
+    if any(item.name == "lower" for item, _ in links[:-1]):
+        raise UsageError("'lower' ends every compile; put no pass after it")
+    if all(item.name != "opset" for item, _ in links):
+        links.insert(0, (library["opset"](), "every compile"))
+    return links
+
+
+def with_lower(links: Sequence[Link], library: Library, target: str) -> list[Link]:
+    """Return `links` with `lower` for a target at their end, unless it is there already.
+
+    Raises:
+        UsageError: If there is no such target.
+    """
+    targets = typing.get_args(spec.kinds(library["lower"])["target"].type)
+    if target not in targets:
+        raise UsageError(f"unknown target '{target}'{nearest(target, targets)}")
+    if links and links[-1][0].name == "lower":
+        return list(links)
+    return [*links, (spec.parse(f"lower{{target={target}}}", library)[0], "every compile")]
+
+
+def _add(item: Pass, needed_by: str | None, links: list[Link], library: Library, waiting: tuple[str, ...] = ()) -> None:
+    """Append a pass to `links`, what it needs before it; `waiting` are the passes that it is needed for."""
+    if item.name in waiting:
+        raise UsageError(f"passes need each other in a circle: {' → '.join([*waiting, item.name])}")
+    for need in item.needs:
+        if need not in library:
+            raise UsageError(f"pass '{item.name}' needs '{need}', which is no pass{nearest(need, library)}")
+        if all(done.name != need for done, _ in links):
+            _add(library[need](), item.name, links, library, (*waiting, item.name))
+    links.append((item, needed_by))
+
+
+@contextmanager
+def blame(item: Pass) -> Iterator[None]:
+    """Name the pass in every error that is raised inside, and turn the accidents of a user's own pass into errors."""
+    try:
+        yield
+    except FfcError as error:
+        message = str(error)
+        error.args = (message if message.startswith(f"pass '{item.name}'") else f"pass '{item.name}': {message}",)
+        raise
+    except (Exception, SystemExit) as error:
+        if type(item).__module__.startswith("ffc."):  # a pass of the library: this is ffc's own fault
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise CannotApplyError(f"pass '{item.name}' failed with {reason}; the fault is in the pass") from error
+
+
+def run(item: Pass, model: ir.Model, log: Log) -> ir.Model:
+    """Run a pass on a clone of `model` and return the clone, tidied and checked."""
+    after = clone(model)
+    item.run(after, log)
+    if log.count:
+        tidy(after)
+        _check_interface(model, after)
+    return after
+
+
+def _check_interface(before: ir.Model, after: ir.Model) -> None:
+    """Refuse a change of what users of the model rely on: names, order, types, and shapes of inputs."""
+
+    def interface(model: ir.Model) -> list[str]:
+        inputs = [f"input {value.name} {value.dtype} {value.shape}" for value in model.graph.inputs]
+        return inputs + [f"output {value.name} {value.dtype}" for value in model.graph.outputs]
+
+    for was, now in itertools.zip_longest(interface(before), interface(after), fillvalue="nothing"):
+        if was != now:
+            raise GateError(f"it changes what the model takes and gives: {was} became {now}; nothing was written")
+
+
+def check_expected(item: Pass, log: Log) -> None:
+    """Refuse where a pass made another number of changes than its option `expect` says.
+
+    Raises:
+        CannotApplyError: If so; it names the nearest miss.
+    """
+    if item.expect is None or item.expect == log.count:
+        return
+    miss = log.nearest()
+    hint = f"; nearest: {miss.where}: {miss.why}" if miss else ""
+    raise CannotApplyError(f"made {log.count} changes where expect={item.expect}{hint}")

@@ -1,0 +1,96 @@
+"""The command in a process of its own, so that whatever native code does to it ends in one line and an exit code.
+
+onnxruntime and protobuf are C++: a model made for it can crash them, or take more memory than there is. No check before
+rules that out, and nothing in the same process can report it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+__all__ = ["limit_memory", "run"]
+
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
+_PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
+_BROKEN = 3
+_SHARE = 0.9
+_UNLIMITED = 1 << 60
+
+
+def run(work: Callable[[], int], report: Callable[[str, int], int]) -> int:
+    """Run `work` in a child process where the system can fork safely, and return its exit code.
+
+    Args:
+        work: Returns an exit code; nothing else may come of it.
+        report: Prints a message and returns the exit code given, for a child that died of a signal.
+    """
+    if sys.platform != "linux":
+        return work()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if not child:
+        _work(work)
+    # The terminal sends an interrupt to both; the child answers it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for each in _PASSED_ON:
+        signal.signal(each, lambda received, _: os.kill(child, received))
+    _, status = os.waitpid(child, 0)
+    if not os.WIFSIGNALED(status):
+        return os.waitstatus_to_exitcode(status)
+    number = os.WTERMSIG(status)
+    if number in (signal.SIGINT, *_PASSED_ON):
+        return 128 + number
+    return report(_obituary(number), _BROKEN)
+
+
+def _work(work: Callable[[], int]) -> None:
+    """Run `work` in the child; never return."""
+    code = 70
+    try:
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+        limit_memory(0)
+        code = work()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        pass
+    finally:
+        os._exit(code)
+
+
+def _obituary(number: int) -> str:
+    name = signal.Signals(number).name
+    if number == signal.SIGKILL:
+        return "the system killed the process, most likely because memory ran out; no file was left half written"
+    return f"native code crashed on this input ({name}); the model is broken or hostile; no file was left half written"
+
+
+def limit_memory(amount: int) -> None:
+    """Let allocations fail that take this process beyond `amount` bytes of data; 0 is most of the machine's memory.
+
+    A failed allocation is an error that can be told; a machine without memory kills whatever it likes.
+    """
+    if sys.platform != "linux":
+        return
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    wanted = amount or int(_SHARE * _machine_memory())
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard < 0 else min(wanted, hard), hard))
+
+
+def _machine_memory() -> int:
+    """Return the bytes of memory that there are, of the container where that has less."""
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            found = min(found, int(Path(path).read_text()))
+    return found if found > 0 else _UNLIMITED

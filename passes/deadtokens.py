@@ -1,0 +1,235 @@
+"""The pass `deadtokens`: drop the work on tokens that nobody reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+import ffc
+from ffc.graph.blocks import Blocks, Layer, Operand
+from ffc.graph.dim import Dim
+from ffc.graph.edit import Editor, constant
+from ffc.graph.ops import PLAIN, is_call
+from ffc.graph.shapes import Shapes
+from ffc.graph.tokens import ATTENTION, TOKEN_AXIS, Rows, Tokens, taken_tokens, token_rows
+
+
+@dataclass(frozen=True)
+class DeadTokens(ffc.Pass):
+    """Drop the work on tokens that nobody reads.
+
+    A classifier that reads the first token alone needs, in the last layer, keys and values of every token, but the
+    query, the output projection, norms and feed-forward network of one.
+
+    1. Backwards from the outputs it is found which tokens of each value are read, through all operators that treat
+       tokens apart; a ``Gather`` or ``Slice`` at fixed positions is where they become few.
+    2. At an attention, the query and the rows of the mask become few; keys and values stay.
+    3. The selection moves to the inputs of what was found; where several positions are read, all are kept.
+
+    Models that give all tokens, or average over them, are left alone. Outputs stay equal.
+    """
+
+    name = "deadtokens"
+    needs = ("fuse",)
+    before_int8 = True
+
+    def run(self, model: ir.Model, log: ffc.Log) -> None:
+        """See `ffc.Pass.run`."""
+        if any(is_call(node, *PLAIN) for node in model.graph):
+            raise ffc.CannotApplyError(
+                "the model holds int8 products, whose rounding depends on all tokens together; "
+                "run `deadtokens` before `int8`"
+            )
+        blocks = ffc.find_blocks(model)
+        editor = Editor(model)
+        reading = _Reading(editor.shapes)
+        for node in reversed(list(model.graph)):
+            reading.visit(node)
+        if _tell(blocks, reading, log):
+            _cut(editor, reading)
+
+
+# Which tokens are read
+
+
+@dataclass
+class _Reading:
+    """What is known, from a walk backwards, of the tokens that are read.
+
+    Attributes:
+        shapes: Shapes of the graph.
+        wanted: The tokens that are read of a value, where those are few.
+        why: For values of which all tokens are read, the reason.
+        rows: The nodes, of those that have one row per token, of whose output few are read.
+        apart: All nodes that have one row per token.
+        selections: What nodes select that take tokens at fixed positions.
+    """
+
+    shapes: Shapes
+    wanted: dict[ir.Value, Tokens] = field(default_factory=dict)
+    why: dict[ir.Value, str] = field(default_factory=dict)
+    rows: dict[ir.Node, Rows] = field(default_factory=dict)
+    apart: set[ir.Node] = field(default_factory=set)
+    selections: dict[ir.Node, Tokens] = field(default_factory=dict)
+
+    def visit(self, node: ir.Node) -> None:
+        """Note what is read of the outputs of `node`; their consumers were visited before."""
+        taken = taken_tokens(node, self.shapes)
+        if isinstance(taken, tuple):
+            self.selections[node] = taken
+        rows = token_rows(node, self.shapes)
+        if rows:
+            self.apart.add(node)
+        outputs = [value for value in node.outputs if value.uses() or value.is_graph_output()] or node.outputs[:1]
+        read = self._read(outputs)
+        if isinstance(read, str):
+            self.why.update(dict.fromkeys(node.outputs, read))
+            return
+        self.wanted.update(dict.fromkeys(node.outputs, read))
+        if rows:
+            self.rows[node] = rows
+
+    def _read(self, outputs: Sequence[ir.Value]) -> Tokens | str:
+        """Return the tokens that are read of any of the outputs of one node, or why all are."""
+        found: set[int] = set()
+        for value in outputs:
+            if value.is_graph_output():
+                return f"'{value.name}' is an output of the model"
+            for use in value.uses():
+                tokens = self._read_by(use.node, use.idx)
+                if isinstance(tokens, str):
+                    return tokens
+                found.update(tokens)
+        shape = self.shapes.of(outputs[0])
+        size = shape[TOKEN_AXIS] if shape is not None and len(shape) > TOKEN_AXIS else None
+        if isinstance(size, int):
+            found = {token % size for token in found}
+            if len(found) == size:
+                return f"it has {size} tokens and all are read" if size > 1 else "it has one token only"
+        return tuple(sorted(found, key=lambda token: (token < 0, token))) or "nothing reads it"
+
+    def _read_by(self, node: ir.Node, index: int) -> Tokens | str:
+        """Return the tokens that `node` reads of its input `index`, or why it reads all."""
+        if index == 0 and node in self.selections:
+            return self.selections[node]
+        if self.rows.get(node, {}).get(index) == TOKEN_AXIS:
+            return self.wanted[node.outputs[0]]
+        if node in self.apart and node.outputs[0] in self.why and not is_call(node, *ATTENTION):
+            return self.why[node.outputs[0]]
+        taken = taken_tokens(node, self.shapes) if index == 0 else None
+        return taken if isinstance(taken, str) else f"{node.op_type} '{node.name}' reads all tokens"
+
+
+# Leaving the others out
+
+
+def _tell(blocks: Blocks, reading: _Reading, log: ffc.Log) -> bool:
+    """Say what becomes shorter and what does not; return whether it is worth while."""
+    parts = {product.out: product for product in blocks.products if product.node in reading.rows}
+    for layer in blocks.layers:
+        shorter = [product.role for product in layer.products() if parts.pop(product.out, None)]
+        if shorter:
+            log.did("layers")
+            log.note(f"layer {layer.index}: {', '.join(shorter)} on {_named(_tokens(layer, reading))}")
+    log.did("other products", len(parts))
+    if not blocks.layers:
+        log.missed("layers", "none was found in the model")
+    elif (reason := _obstacle(blocks.layers[-1], reading)) is not None:
+        log.missed(f"layer {blocks.layers[-1].index}", reason)
+    return log.count > 0
+
+
+def _tokens(layer: Layer, reading: _Reading) -> Tokens:
+    return next(reading.wanted[p.out] for p in layer.products() if p.node in reading.rows)
+
+
+def _named(tokens: Tokens) -> str:
+    if tokens in ((0,), (-1,)):
+        return "the first token alone" if tokens == (0,) else "the last token alone"
+    return f"tokens {', '.join(map(str, tokens))} alone"
+
+
+def _obstacle(layer: Layer, reading: _Reading) -> str | None:
+    """Say why the attention of the last layer is computed for all tokens, or None if it is not."""
+    core = layer.core
+    if core is None or core.core in reading.rows:
+        return None
+    if core.context in reading.why:
+        queries, keys = (_token_count(operand, reading.shapes) for operand in core.operands[:2])
+        if queries != keys:
+            return f"it has {queries} queries to {keys} keys already"
+        return f"all tokens of it are read: {reading.why[core.context]}"
+    return f"its attention is computed for all tokens: '{core.core.name}' is no call, or its shapes are not known"
+
+
+def _token_count(operand: Operand, shapes: Shapes) -> Dim | None:
+    shape = shapes.of(operand.value)
+    return None if shape is None else shape[TOKEN_AXIS if operand.axes is None else operand.axes[1]]
+
+
+def _cut(editor: Editor, reading: _Reading) -> None:
+    """Compute of every value only the tokens that are read."""
+    narrow = _Narrow(editor, reading)
+    for node, rows in reversed(reading.rows.items()):
+        tokens = reading.wanted[node.outputs[0]]
+        for index, axis in rows.items():
+            value = node.inputs[index]
+            assert value is not None
+            node.replace_input_with(index, narrow.value(value, tokens, axis, node))
+        for out in node.outputs:
+            if out.shape is not None:
+                out.shape = ir.Shape([*out.shape[:TOKEN_AXIS], len(tokens), *out.shape[TOKEN_AXIS + 1 :]])
+    for node, tokens in reading.selections.items():
+        source = node.inputs[0]
+        assert source is not None
+        if source.producer() in reading.rows:
+            narrow.select(node, source, tokens)
+
+
+@dataclass
+class _Narrow:
+    """Takes tokens of values, each no more than once."""
+
+    editor: Editor
+    reading: _Reading
+    made: dict[tuple[ir.Value, Tokens, int], ir.Value] = field(default_factory=dict)
+
+    def value(self, value: ir.Value, tokens: Tokens, axis: int, before: ir.Node) -> ir.Value:
+        """Return `value` with these tokens alone; `before` reads it."""
+        places = self._places(value, tokens)
+        if places is None:
+            return value
+        if (value, tokens, axis) not in self.made:
+            inputs, hint = [value, list(places)], f"{value.name}.tokens"
+            made = self.editor.add("", "Gather", inputs, {"axis": axis}, before=before, hint=hint)
+            made.type = value.type
+            self.made[value, tokens, axis] = made
+        return self.made[value, tokens, axis]
+
+    def select(self, node: ir.Node, source: ir.Value, tokens: Tokens) -> None:
+        """Replace `node`, which selected `tokens` of all of `source`, now that it holds few."""
+        index = None if node.op_type == "Slice" else constant(node.inputs[1])
+        places = self._places(source, tokens)
+        old = node.outputs[0]
+        if index is None or index.ndim:
+            self.editor.replace(old, self.value(source, tokens, TOKEN_AXIS, node))
+            return
+        operator, inputs, attributes = (
+            ("Squeeze", [source, [TOKEN_AXIS]], {})
+            if places is None
+            else ("Gather", [source, places[0]], {"axis": TOKEN_AXIS})
+        )
+        new = self.editor.add("", operator, inputs, attributes, before=node, hint=f"{old.name}.token")
+        self.editor.replace(old, new, fresh=True)
+
+    def _places(self, value: ir.Value, tokens: Tokens) -> Tokens | None:
+        """Return where `tokens` lie in `value` as it is now, None where they are all it holds."""
+        if value.producer() not in self.reading.rows:
+            return tokens
+        held = self.reading.wanted[value]
+        size = self.reading.shapes.of(value)
+        length = size[TOKEN_AXIS] if size is not None else None
+        tokens = tuple(token % length for token in tokens) if isinstance(length, int) else tokens
+        return None if tokens == held else tuple(held.index(token) for token in tokens)

@@ -1,0 +1,204 @@
+"""The pass `fp16`: compute products and attention in half precision, and store their weights so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+import ffc
+from ffc import Editor, constant
+from ffc.errors import nearest
+from ffc.graph.blocks import ROLES, Product
+from ffc.graph.execute import cuda_at_hand
+from ffc.graph.half import LARGEST
+from ffc.graph.shapes import infer
+from ffc.graph.trace import Program
+
+PARTS = (*ROLES, "attention", "embeddings")
+"""What `skip` takes beside names."""
+
+_HALF, _SINGLE = ir.DataType.FLOAT16.value, ir.DataType.FLOAT.value
+
+
+# In half precision, between casts; those that meet are taken out again.
+
+
+def _product(op: Any, x: Any, w: Any) -> Any:
+    return op.Cast(op.MatMul(op.Cast(x, to=_HALF), w), to=_SINGLE)
+
+
+def _linear(op: Any, x: Any, w: Any, b: Any) -> Any:
+    return op.Cast(op.ffc.Linear(op.Cast(x, to=_HALF), w, b), to=_SINGLE)
+
+
+def _linear_relu(op: Any, x: Any, w: Any, b: Any) -> Any:
+    return op.Cast(op.ffc.LinearRelu(op.Cast(x, to=_HALF), w, b), to=_SINGLE)
+
+
+def _linear_gelu(op: Any, x: Any, w: Any, b: Any, *, approximate: str = "none") -> Any:
+    return op.Cast(op.ffc.LinearGelu(op.Cast(x, to=_HALF), w, b, approximate=approximate), to=_SINGLE)
+
+
+def _attention(op: Any, q: Any, k: Any, v: Any, *, heads: int, scale: float) -> Any:
+    q, k, v = (op.Cast(x, to=_HALF) for x in (q, k, v))
+    return op.Cast(op.ffc.AttentionHalf(q, k, v, heads=heads, scale=scale), to=_SINGLE)
+
+
+def _attention_masked(op: Any, q: Any, k: Any, v: Any, mask: Any, *, heads: int, scale: float) -> Any:
+    q, k, v = (op.Cast(x, to=_HALF) for x in (q, k, v))
+    return op.Cast(op.ffc.AttentionMaskedHalf(q, k, v, mask, heads=heads, scale=scale), to=_SINGLE)
+
+
+PRODUCTS: dict[str, Program] = {"LinearRelu": _linear_relu, "LinearGelu": _linear_gelu}
+ATTENTIONS: dict[str, Program] = {"Attention": _attention, "AttentionMasked": _attention_masked}
+
+
+@dataclass(frozen=True)
+class Fp16(ffc.Pass):
+    """Compute in half precision what is large, and in float32 what is sensitive to range.
+
+    1. Products with a constant weight, with their bias and activation: weights and arithmetic become half.
+    2. Attention: Q·K and probabilities·V become half, with the queries scaled before the product. The mask and Softmax
+       stay float32, so what a mask adds is not cut off at what half holds.
+    3. Embedding tables are stored in half.
+    4. Norms and the residual sums before them stay float32, and so does all else that the model computes.
+
+    Inputs and outputs keep their types. A weight that half cannot hold stays float32 and is named; an activation that
+    half cannot hold is found on the probes, where every half number is rounded as a processor with half products
+    would, and named too.
+    """
+
+    name = "fp16"
+    needs = ("fuse",)
+
+    skip: tuple[str, ...] = ffc.option(
+        "what to leave in float32, by role (q, k, v, attn_out, ffn_in, ffn_out, head, other, attention, embeddings) or "
+        "by name of a product or attention",
+        default=(),
+    )
+    cosine: float = ffc.option("least mean cosine between output vectors before and after", default=0.999)
+    agreement: float = ffc.option("least share of rows whose largest output stays the largest", default=0.0)
+
+    @property
+    def contract(self) -> ffc.Budget:
+        """Outputs may move within the budget of the options."""
+        return ffc.Budget(self.cosine, self.agreement)
+
+    def run(self, model: ir.Model, log: ffc.Log) -> None:
+        """See `ffc.Pass.run`."""
+        products = ffc.find_blocks(model).products
+        attentions = [node for node in model.graph if ffc.ops.is_call(node, *ATTENTIONS)]
+        self._check_names({product.name for product in products} | {_name(node) for node in attentions})
+        editor, left = Editor(model), _Left(self.skip, log)
+        for product in products:
+            name = product.name
+            if left.takes(product.role, name, product.weight, product.bias):
+                _convert_product(product, editor)
+                log.did(product.role, where=name)
+        for node in attentions:
+            if left.takes("attention", _name(node)):
+                inputs = dict(zip(ffc.ops.parameters(node.op_type), node.inputs, strict=True))
+                program = ATTENTIONS[node.op_type]
+                editor.splice(program, inputs, node.attributes, replaces=node.outputs[0], rule="fp16")
+                log.did("attention")
+        _convert_tables(editor, left, log)
+        if log.count:
+            _merge_casts(model)
+            if not cuda_at_hand():
+                log.note("no CUDA provider here: checked on the CPU provider with every half number rounded")
+
+    def _check_names(self, names: set[str]) -> None:
+        for name in self.skip:
+            if name not in PARTS and name not in names:
+                near = nearest(name, PARTS) if len(names) > 20 else nearest(name, {*PARTS, *names})
+                raise ffc.UsageError(f"skip={name} names no part and no product or attention of this model{near}")
+
+
+def _name(node: ir.Node) -> str:
+    return node.outputs[0].name or node.name or "unnamed"
+
+
+@dataclass(frozen=True)
+class _Left:
+    """Decides what stays float32, and tells the log why."""
+
+    skip: tuple[str, ...]
+    log: ffc.Log
+
+    def takes(self, role: str, name: str, *weights: ir.Value | None) -> bool:
+        """Whether the part `role` called `name` becomes half; `weights` are its constants."""
+        reason = "left in float32 as asked (skip)" if {role, name} & {*self.skip} else _unfit(weights)
+        if reason:
+            self.log.missed(f"{role} {name}", reason)
+        return not reason
+
+
+def _unfit(weights: tuple[ir.Value | None, ...]) -> str:
+    for value in weights:
+        array = constant(value)
+        if value is None or array is None:
+            continue
+        if array.dtype != np.float32:
+            return f"its weight is {array.dtype}, not float32"
+        largest = float(np.abs(array).max(initial=0))
+        if not largest <= LARGEST:
+            return f"left in float32: its weight {value.name} holds {largest:g}, and half ends at {LARGEST:g}"
+    return ""
+
+
+def _half(array: np.ndarray | None) -> np.ndarray:
+    assert array is not None
+    return np.ascontiguousarray(array, dtype=np.float16)
+
+
+def _convert_product(product: Product, editor: Editor) -> None:
+    bias, inputs = product.vector(), {"x": product.x, "w": _half(product.matrix())}
+    program = _product if bias is None else PRODUCTS.get(product.node.op_type, _linear)
+    if bias is not None:
+        inputs["b"] = _half(bias)
+    attributes = product.node.attributes if product.node.op_type == "LinearGelu" else {}
+    editor.splice(program, inputs, attributes, replaces=product.out, rule="fp16")
+
+
+def _convert_tables(editor: Editor, left: _Left, log: ffc.Log) -> None:
+    for node in list(editor.graph):
+        if ffc.ops.is_call(node, "Embed"):
+            tables = node.inputs[3:6]
+            if left.takes("embeddings", _name(node), *tables):
+                args = [*node.inputs[:3], *(_half(constant(table)) for table in tables), *node.inputs[6:]]
+                editor.call("EmbedHalf", args, node.attributes, replaces=node.outputs[0], rule="fp16")
+                log.did("embedding tables", len(tables))
+        elif _looks_up(node) and left.takes("embeddings", _name(node), node.inputs[0]):
+            args = [_half(constant(node.inputs[0])), node.inputs[1]]
+            editor.call("GatherHalf", args, replaces=node.outputs[0], rule="fp16")
+            log.did("embedding tables")
+
+
+def _looks_up(node: ir.Node) -> bool:
+    """Whether `node` takes rows of a float32 table that is wider than the scale of an int8 one."""
+    if node.domain or node.op_type != "Gather":
+        return False
+    table, axis = constant(node.inputs[0]), node.attributes.get("axis")
+    along_rows = axis is None or axis.value == 0
+    return along_rows and table is not None and table.dtype == np.float32 and table.ndim == 2 and table.shape[1] > 1
+
+
+def _merge_casts(model: ir.Model) -> None:
+    """Let each value be cast to half once, and let half flow from call to call without a detour through float32."""
+    ffc.ops.register(model)  # the types of what calls compute are those of the bodies
+    shapes, editor = infer(model), Editor(model)
+    halves: dict[ir.Value, ir.Value] = {}
+    for node in [node for node in model.graph if node.op_type == "Cast" and node.attributes["to"].value == _HALF]:
+        (source,) = node.inputs
+        assert source is not None
+        back = source.producer()
+        origin = back.inputs[0] if back is not None and back.op_type == "Cast" else None
+        if origin is not None and shapes.dtype(origin) == ir.DataType.FLOAT16:
+            editor.replace(node.outputs[0], origin)
+        elif source in halves:
+            editor.replace(node.outputs[0], halves[source])
+        else:
+            halves[source] = node.outputs[0]

@@ -1,0 +1,111 @@
+"""The pass `relu`: take ReLU for GELU, in a model that was trained so or can bear it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+import ffc
+from ffc import Editor
+from ffc.compiler.probes import read
+
+KERNELS = ("BiasGelu", "FastGelu", "Gelu", "QuickGelu")
+"""GELU among the operators of onnxruntime; some take a bias."""
+
+ROWS = ".npz"
+"""What the name of a file of rows ends with; anything else is a model."""
+
+
+@dataclass(frozen=True)
+class Relu(ffc.Pass):
+    """Replace every GELU by ReLU, which costs a fraction of it.
+
+    1. GELU in any form that ``fuse`` recognises, exact or by its tanh approximation, alone or in a product's call.
+    2. The kernels that onnxruntime's own optimizer writes for it, their bias kept.
+
+    The outputs of a model that was not trained with ReLU move far, and the budget refuses it. One that was, but whose
+    graph says GELU, is held against what `trained` names instead: a model with ReLU, on the inputs that contracts are
+    checked on; or an ``.npz`` file of rows, an array per input and the ``logits`` that the trained model gives on them
+    (or arrays named like the outputs).
+    """
+
+    name = "relu"
+    needs = ("fuse",)
+    before_int8 = True
+
+    trained: Path | None = ffc.option(
+        "what was trained with ReLU, to hold the result against: a model, or .npz rows with their logits", default=None
+    )
+    cosine: float = ffc.option("least mean cosine between output vectors and those they are held against", default=0.95)
+    agreement: float = ffc.option("least share of rows whose largest output is the same", default=0.0)
+
+    @property
+    def contract(self) -> ffc.Budget:
+        """Outputs may differ within the budget of the options."""
+        return ffc.Budget(self.cosine, self.agreement, "" if self.trained is None else self.trained.name)
+
+    def run(self, model: ir.Model, log: ffc.Log) -> None:
+        """See `ffc.Pass.run`."""
+        editor = Editor(model)
+        for node in list(model.graph):
+            out = node.outputs[0]
+            if ffc.ops.is_call(node, "LinearGelu"):
+                editor.call("LinearRelu", node.inputs, replaces=out, rule="relu")
+            elif node.op_type == "Gelu" and not node.domain:
+                editor.splice(lambda op, x: op.Relu(x), {"x": node.inputs[0]}, replaces=out, rule="relu")
+            elif node.op_type in KERNELS and node.domain == "com.microsoft":
+                _replace_kernel(node, editor)
+            else:
+                continue
+            log.did("GELU", where=str(out.name))
+        if not log.count:
+            for layer in ffc.find_blocks(model).layers:
+                if layer.ffn is not None:
+                    activation = layer.ffn.activation or "none"
+                    log.missed(f"feed-forward network of layer {layer.index}", f"its activation is {activation}")
+
+    def reference(self, model: ir.Model) -> ir.Model:
+        """Return the model that `trained` names, or `model`."""
+        if self.trained is None or self.trained.suffix == ROWS:
+            return model
+        trained = ffc.load(self.trained)
+        for what in ("inputs", "outputs"):
+            asked, given = (sorted(str(v.name) for v in getattr(m.graph, what)) for m in (model, trained))
+            if asked != given:
+                raise ffc.InputError(
+                    f"trained={self.trained} has the {what} {', '.join(given)}, this model has {', '.join(asked)}; "
+                    "export both alike"
+                )
+        by_name = {value.name: value for value in trained.graph.outputs}
+        trained.graph.outputs[:] = [by_name[value.name] for value in model.graph.outputs]
+        return trained
+
+    def expected_rows(self, model: ir.Model) -> Mapping[str, np.ndarray] | None:
+        """Return the rows that `trained` names, their outputs named as those of `model`."""
+        if self.trained is None or self.trained.suffix != ROWS:
+            return None
+        arrays, outputs = dict(read(self.trained)), [str(value.name) for value in model.graph.outputs]
+        if set(outputs) & arrays.keys():
+            return arrays
+        if "logits" not in arrays:
+            raise ffc.InputError(
+                f"trained={self.trained} has no array of outputs, 'logits' or one of {', '.join(outputs)}; "
+                f"it has {', '.join(arrays)}"
+            )
+        if len(outputs) > 1:
+            raise ffc.InputError(
+                f"trained={self.trained} has 'logits', and the model gives {', '.join(outputs)}; "
+                "name the array like the output that it is"
+            )
+        return {**arrays, outputs[0]: arrays["logits"]}
+
+
+def _replace_kernel(node: ir.Node, editor: Editor) -> None:
+    x, bias = [*node.inputs, None][:2]
+    if bias is not None:
+        x = editor.add("", "Add", [x, bias], before=node, hint=f"{node.outputs[0].name}.biased")
+    editor.splice(lambda op, x: op.Relu(x), {"x": x}, replaces=node.outputs[0], rule="relu")
