@@ -70,6 +70,8 @@ def test_every_command_works(document: str, workplace: Path, capsys: pytest.Capt
     for number, block in enumerate(blocks(document)):
         if block.language == "python":
             run_python(block, number)
+        if block.language == "toml":
+            Path("r.toml").write_text(block.text, encoding="utf-8")
         for program, *arguments in block.commands:
             where = f"{document}:{block.line}: {program} {shlex.join(arguments)}"
             if program == "make":
