@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -120,6 +121,7 @@ def compile(
         tell(f"{item.name} ...")
         stage, step = _step(item, needed_by, stage, steps, prover)
         steps.append(step)
+        gc.collect()  # graphs are full of cycles, and the one before this pass holds all weights
     verdict = _overall(prover, stage)
     _stamp(stage.model, asked, steps)
     if out is not None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import onnx
@@ -34,9 +37,9 @@ _Tensor = ir.TensorProtocol
 def load(path: str | os.PathLike[str]) -> ir.Model:
     """Load an ONNX model and check that it is whole.
 
-    Weights in external data are memory-mapped once per file, right away: the model stays readable and unchanged
-    when the files are replaced later, and it can be serialised whole like any other. Nodes that stand before what
-    they read are sorted.
+    Weights in external data are memory-mapped right away, their files opened once: the model stays readable and
+    unchanged when the files are replaced later, and it can be serialised whole like any other. Nodes that stand
+    before what they read are sorted.
 
     Args:
         path: The ``.onnx`` file, in protobuf form.
@@ -63,8 +66,9 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
             _sort(model)
     except Exception as error:  # onnx_ir raises many kinds; its innermost message is the one that explains
         raise InputError(f"cannot load {path}: {_innermost(error)}; export the model again") from error
-    maps: dict[str, np.ndarray] = {}
-    _replace_tensors(model, lambda tensor: _mapped(tensor, path.parent, maps))
+    with contextlib.ExitStack() as stack:
+        opened = functools.cache(lambda location: stack.enter_context((path.parent / location).open("rb")))
+        _replace_tensors(model, lambda tensor: _mapped(tensor, opened))
     check_demand(model, path)
     return model
 
@@ -243,21 +247,21 @@ def _graphs(model: ir.Model) -> Iterator[ir.Graph]:
         yield from graph.subgraphs()
 
 
-def _mapped(tensor: _Tensor, folder: Path, maps: dict[str, np.ndarray]) -> _Tensor:
-    """Return an external tensor as a view of its memory-mapped file, other tensors as they are."""
+def _mapped(tensor: _Tensor, opened: Callable[[str], IO[bytes]]) -> _Tensor:
+    """Return an external tensor as a map of its part of a file, other tensors as they are.
+
+    Each has a map of its own: what a pass replaces then leaves memory, though its neighbours stay.
+    """
     if not isinstance(tensor, ir.ExternalTensor):
         return tensor
     shape = tensor.shape.numpy()
     if tensor.nbytes == 0:
         return ir.Tensor(np.empty(shape, tensor.dtype.numpy()), tensor.dtype, name=tensor.name)
-    location = os.fspath(tensor.location)
-    if location not in maps:
-        maps[location] = np.asarray(np.memmap(folder / location, np.uint8, "r"))
-    start = tensor.offset or 0
-    data = maps[location][start : start + tensor.nbytes]
+    file = opened(os.fspath(tensor.location))
+    data = np.asarray(np.memmap(file, np.uint8, "r", tensor.offset or 0, tensor.nbytes))
     if tensor.dtype.bitwidth < 8:
         return ir.PackedTensor(data, tensor.dtype, shape=shape, name=tensor.name)
-    array = data.view(tensor.dtype.numpy().newbyteorder("<")).reshape(shape)
+    array = np.require(data.view(tensor.dtype.numpy().newbyteorder("<")).reshape(shape), requirements="A")
     return ir.Tensor(array, tensor.dtype, name=tensor.name)
 
 
