@@ -26,7 +26,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.safety.mutate import mutated
@@ -39,11 +39,12 @@ _ENDINGS = {0: "compiled", 1: "refused by a gate", 2: "refused as usage", 3: "re
 
 @dataclass(frozen=True)
 class Seed:
-    """A valid model that cases are made of: the bytes of its file, and those of its data file if it has one."""
+    """A valid model that cases are made of: the bytes of its file, and those and the name of its data file if it has one."""
 
     name: str
     model: bytes
     data: bytes | None = None
+    data_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def seeds(folder: Path, export: bool) -> list[Seed]:
     files.save(made["encoder"], folder / "external.onnx", external=True)
     proto = (folder / "external.onnx").read_bytes()
     (data,) = (path for path in folder.iterdir() if path.suffix == ".data")
-    found.append(Seed("external", proto, data.read_bytes()))
+    found.append(Seed("external", proto, data.read_bytes(), data.name))
     return [*found, *(_exported(folder) if export else ())]
 
 
@@ -109,8 +110,8 @@ def damaged(number: int, seed: int, models: list[Seed]) -> Seed:
     chosen = dice.choices(models, [1 if each.name == "bert" else 7 for each in models])[0]  # it takes ten times as long
     others = [each.model for each in models if each is not chosen]
     if chosen.data is not None and dice.random() < 0.1:
-        return Seed(chosen.name, chosen.model, mutated(chosen.data, others, dice))
-    return Seed(chosen.name, mutated(chosen.model, others, dice), chosen.data)
+        return replace(chosen, data=mutated(chosen.data, others, dice))
+    return replace(chosen, model=mutated(chosen.model, others, dice))
 
 
 def run(number: int, case: Seed, keep: Path | None = None) -> Outcome:
@@ -119,7 +120,7 @@ def run(number: int, case: Seed, keep: Path | None = None) -> Outcome:
     try:
         (folder / "m.onnx").write_bytes(case.model)
         if case.data is not None:
-            (folder / "external.onnx.data").write_bytes(case.data)
+            (folder / case.data_name).write_bytes(case.data)
         before = _snapshot(folder)
         started = time.monotonic()
         status = _in_child(folder)
@@ -213,7 +214,7 @@ def main() -> int:
     faults: list[Outcome] = []
     slowest = 0.0
     # Workers are forked before any thread is; each case is forked from a worker, imports done.
-    with multiprocessing.get_context("fork").Pool(arguments.jobs) as pool:
+    with multiprocessing.get_context("fork").Pool(arguments.jobs, _settle) as pool:
         work = [(n, arguments.seed, models, arguments.keep) for n in numbers]
         for done, outcome in enumerate(pool.imap_unordered(_run_case, work), 1):
             endings[outcome.ending] += 1
@@ -229,6 +230,13 @@ def main() -> int:
     if arguments.record:
         _record(arguments, models, endings, faults, seconds, slowest)
     return 1 if faults else 0
+
+
+def _settle() -> None:
+    """Keep a worker and its children on one core: sessions take as many threads as there are cores, and they spin."""
+    cores = sorted(os.sched_getaffinity(0))
+    (place, *_) = multiprocessing.current_process()._identity  # type: ignore[attr-defined]
+    os.sched_setaffinity(0, {cores[place % len(cores)]})
 
 
 def _run_case(work: tuple[int, int, list[Seed], Path | None]) -> Outcome:
