@@ -32,6 +32,9 @@ __all__ = ["Result", "compile"]
 BATCH, LENGTH = 1, 128
 """Where MACs are counted."""
 
+_LARGE = 1 << 26
+"""Bytes of weights that are not left in memory until Python gets around to it."""
+
 # Opset 23 is refused by 1.22.1 and runs in 1.23.2, kernels included: tried with both.
 _OLDEST_ONNXRUNTIME = "1.23"
 
@@ -121,7 +124,8 @@ def compile(
         tell(f"{item.name} ...")
         stage, step = _step(item, needed_by, stage, steps, prover)
         steps.append(step)
-        gc.collect()  # graphs are full of cycles, and the one before this pass holds all weights
+        if before.bytes > _LARGE:
+            gc.collect()  # graphs are full of cycles, and the one before this pass holds all weights
     verdict = _overall(prover, stage)
     _stamp(stage.model, asked, steps)
     if out is not None:
