@@ -263,8 +263,8 @@ def _real_tokens(array: np.ndarray) -> np.ndarray:
 
 
 def _dtype(value: ir.Value) -> np.dtype:
-    if value.dtype is None:
-        raise InputError(f"input '{value.name}' has no type")
+    if value.dtype in (None, ir.DataType.UNDEFINED):
+        raise InputError(f"input '{value.name}' has no type; export the model again")
     return value.dtype.numpy()
 
 

@@ -1,4 +1,4 @@
-"""How far the calls of model-local functions expand, counted before anything expands them."""
+"""Whether calls of model-local functions are sound, and how far they expand, counted before anything expands them."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def check_calls(proto: onnx.ModelProto, path: Path) -> None:
         path: Its file, for messages.
 
     Raises:
-        InputError: If functions call themselves, or a count is beyond its limit.
+        InputError: If functions call themselves, a call lacks an input, or a count is beyond its limit.
     """
     most = limits.active()
     where = f"cannot load {path}"
     if len(proto.functions) > most.functions:
         found = f"{len(proto.functions)} functions, over the limit 'functions' of {most.functions}"
         raise InputError(f"{where}: it has {found}; inline them, or raise the limit")
-    count = _Count({(each.domain, each.name, each.overload): each.node for each in proto.functions}, most.depth, where)
-    bodies = [proto.graph.node, *count.bodies.values()]  # those that nothing calls too
+    count = _Count({(each.domain, each.name, each.overload): each for each in proto.functions}, most.depth, where)
+    bodies = [proto.graph.node, *(each.node for each in proto.functions)]  # those that nothing calls too
     total = max(count.expanded(nodes, 0).nodes for nodes in bodies)
     if total > most.nodes:
         found = f"{total} nodes, calls of functions expanded, over the limit 'nodes' of {most.nodes}"
@@ -52,7 +52,7 @@ def check_calls(proto: onnx.ModelProto, path: Path) -> None:
 class _Count:
     """Counts nodes; each function body is walked once."""
 
-    bodies: dict[_Identifier, Sequence[onnx.NodeProto]]
+    functions: dict[_Identifier, onnx.FunctionProto]
     depth: int
     where: str
     known: dict[_Identifier, _Size] = field(default_factory=dict)
@@ -70,12 +70,20 @@ class _Count:
 
     def _inside(self, node: onnx.NodeProto, depth: int) -> Iterator[_Size]:
         key = (node.domain, node.op_type, node.overload)
-        if key in self.bodies:
+        if key in self.functions:
+            self._check_inputs(node, self.functions[key])
             if key not in self.known:
-                self.known[key] = self.expanded(self.bodies[key], depth)
+                self.known[key] = self.expanded(self.functions[key].node, depth)
             yield self.known[key]
         for attribute in node.attribute:
             yield from (self.expanded(graph.node, depth) for graph in subgraphs(attribute))
+
+    def _check_inputs(self, node: onnx.NodeProto, function: onnx.FunctionProto) -> None:
+        """Refuse a call without all inputs: onnxruntime 1.32 dies of a segmentation fault on it."""
+        given = sum(1 for name in node.input if name)
+        if given < len(function.input):
+            what = f"{node.domain}.{node.op_type} is called with {given} of its {len(function.input)} inputs"
+            raise InputError(f"{self.where}: {what} at {node.name or 'a node without name'}; inline it, or give all")
 
     def _too_deep(self) -> InputError:
         return InputError(

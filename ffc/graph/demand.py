@@ -74,7 +74,7 @@ class _Made:
     def bytes(self, sizes: defaultdict[str, int]) -> int:
         """Return its bytes, 0 where its rank or type is not known; a size that is not known counts as 1."""
         shape, dtype = self.fact.shape, self.fact.dtype
-        if shape is None or dtype is None or dtype == ir.DataType.STRING:
+        if shape is None or dtype in (None, ir.DataType.STRING, ir.DataType.UNDEFINED):
             return 0
         return max(0, math.prod(_size(dim, sizes) for dim in shape)) * dtype.bitwidth // 8
 

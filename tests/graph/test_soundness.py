@@ -109,6 +109,12 @@ def exploding_functions(proto: onnx.ModelProto) -> None:
     call_function(proto, functions)
 
 
+def call_without_an_input(proto: onnx.ModelProto) -> None:
+    body = [onnx.helper.make_node("Add", ["x", "z"], ["y"])]
+    function = onnx.helper.make_function("f", "F", ["x", "z"], ["y"], body, [onnx.helper.make_opsetid("", 20)])
+    call_function(proto, [function])
+
+
 def call_function(proto: onnx.ModelProto, functions: list[onnx.FunctionProto]) -> None:
     proto.opset_import.append(onnx.helper.make_opsetid("f", 1))
     proto.graph.node[1].op_type, proto.graph.node[1].domain = "F", "f"
@@ -131,6 +137,7 @@ def call_function(proto: onnx.ModelProto, functions: list[onnx.FunctionProto]) -
         (huge_dimension, "'w' holds too few"),
         (unknown_type, "no known data type"),
         (endless_function, "call themselves"),
+        (call_without_an_input, "f.F is called with 1 of its 2 inputs"),
         (exploding_functions, "2147483649 nodes, calls of functions expanded"),
     ],
 )

@@ -266,7 +266,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--no-export", action="store_true", help="leave out the model that torch exports")
     parser.add_argument("--only", type=int, help="one case, and what it said")
     parser.add_argument("--keep", type=Path, help="folder for the files of cases that went wrong")
-    parser.add_argument("--record", type=Path, help="JSON file to write")
+    parser.add_argument("--record", type=Path, help="JSON file to write; one there is continued, from --start")
     return parser.parse_args()
 
 
@@ -281,22 +281,26 @@ def _record(
     import onnx
     import onnxruntime
 
-    found = {
-        "format": "ffc.mutations/1",
+    run = {
         "passes": PASSES,
         "seed": arguments.seed,
+        "start": arguments.start,
         "cases": sum(endings.values()),
         "models": {each.name: len(each.model) for each in models},
         "endings": dict(endings.most_common()),
-        "faults": [f"case {each.number}: {each.ending}, {each.fault}" for each in faults],
+        "faults": [{"case": each.number, "ending": each.ending, "what": each.fault} for each in faults],
         "slowest_seconds": round(slowest, 1),
         "seconds": round(seconds),
         "limits": {"seconds": SECONDS, "address_space_bytes": MEMORY},
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {arguments.jobs} at a time",
         "versions": {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
     }
+    found: dict[str, list[object]] = {"runs": [], "ended_well_after_mending": []}
+    if arguments.start and arguments.record.exists():
+        found = json.loads(arguments.record.read_text(encoding="utf-8"))
+    found["runs"].append(run)
     arguments.record.parent.mkdir(parents=True, exist_ok=True)
-    arguments.record.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    arguments.record.write_text(json.dumps({**found, "format": "ffc.mutations/2"}, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
