@@ -12,7 +12,7 @@ from tests.coverage import matrix, tables
 TITLE = "exporters and encoders"
 
 
-@pytest.mark.parametrize("cell", matrix.cells(), ids=lambda cell: cell.name)
+@pytest.mark.parametrize("cell", list(matrix.cells()), ids=lambda cell: cell.name)
 def test_every_block_is_found_and_every_pass_is_right(
     cell: matrix.Cell, exported: Callable[..., Path], tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
