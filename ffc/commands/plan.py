@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ffc.commands import shared
 from ffc.errors import UsageError
 
+if TYPE_CHECKING:
+    from ffc.pruning import Plan
+
 __all__ = ["plan"]
+
+_PARTS = ("*.safetensors", "*.bin", "*.json", "*.txt")
+"""Files of a checkpoint, which a plan must not go over."""
 
 
 def _read_amount(context: click.Context, parameter: click.Parameter, text: str | None) -> int | float | None:
@@ -25,11 +32,45 @@ def _read_amount(context: click.Context, parameter: click.Parameter, text: str |
     raise click.BadParameter(f"{text!r} is neither a count such as 6 nor a share such as 0.5", context, parameter)
 
 
+def _read_share(context: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
+    """Read a share such as 0.7; 1 is all."""
+    if text is None:
+        return None
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if 0 < share <= 1:
+        return share
+    raise click.BadParameter(f"{text!r} is no share such as 0.7", context, parameter)
+
+
 @click.command()
 @shared.model
 @click.option("--heads", callback=_read_amount, metavar="N|R", help="Heads that each layer keeps: a count or a share.")
 @click.option(
     "--ffn", callback=_read_amount, metavar="N|R", help="Feed-forward units that each layer keeps: a count or a share."
+)
+@click.option("--global", "across", is_flag=True, help="Take --heads and --ffn of all layers together.")
+@click.option(
+    "--macs",
+    callback=_read_share,
+    metavar="R",
+    help="Keep what is worth most for this share of all layers' multiply-accumulates.",
+)
+@click.option(
+    "--length",
+    type=click.IntRange(min=1),
+    default=128,
+    show_default=True,
+    metavar="TOKENS",
+    help="Count multiply-accumulates for rows of this length.",
+)
+@click.option(
+    "--floor",
+    callback=_read_amount,
+    metavar="N|R",
+    help="What every layer keeps at least with --global or --macs.  [default: 1]",
 )
 @click.option("--importance", type=click.Path(path_type=Path), metavar="FILE", help="Scores: importance.safetensors.")
 @click.option("--by", type=click.Choice(["norm"]), help="Score by the weights themselves.")
@@ -43,26 +84,57 @@ def _read_amount(context: click.Context, parameter: click.Parameter, text: str |
     metavar="OUT",
 )
 @shared.as_json
-def plan(
-    model: Path,
-    heads: int | float | None,
-    ffn: int | float | None,
-    importance: Path | None,
-    by: str | None,
-    out: Path,
-    as_json: bool,
-) -> None:
-    """Choose which heads and feed-forward units of MODEL to keep, for the pass prune."""
+def plan(model: Path, importance: Path | None, by: str | None, out: Path, as_json: bool, **amount: Any) -> None:
+    """Choose which heads and feed-forward units of MODEL to keep, for the pass prune.
+
+    MODEL is an ONNX file, or the folder of a checkpoint that it is going to be exported from. Say how much each layer
+    keeps by --heads and --ffn, or all layers together with --global, or what they may cost by --macs.
+    """
     if (importance is None) == (by is None):
         raise UsageError("ffc plan needs one of --importance FILE and --by norm")
-    if heads is None and ffn is None:
-        raise UsageError("ffc plan needs --heads or --ffn, or it would keep everything")
+    if amount["heads"] is None and amount["ffn"] is None and amount["macs"] is None:
+        raise UsageError("ffc plan needs --heads, --ffn or --macs, or it would keep everything")
     if not out.parent.is_dir():
         raise UsageError(f"the folder '{out.parent}' of the output does not exist; create it first")
+    make = _of_checkpoint if model.is_dir() else _of_file
+    made = make(model, out, importance, by, amount)
+    made.save(out)
+    click.echo(made.to_json() if as_json else made.summary(), nl=not as_json)
+
+
+def _of_file(model: Path, out: Path, importance: Path | None, by: str | None, amount: dict[str, Any]) -> Plan:
+    """Make the plan of an ONNX file."""
     from ffc.graph import files, publish
     from ffc.pruning import make_plan
 
     publish.check_apart([out], [*files.parts(model, [out]), *([importance] if importance else [])])
-    made = make_plan(model, heads=heads, ffn=ffn, importance=importance, by=by)
-    made.save(out)
-    click.echo(made.to_json() if as_json else made.summary(), nl=not as_json)
+    return make_plan(model, importance=importance, by=by, **amount)
+
+
+def _of_checkpoint(folder: Path, out: Path, importance: Path | None, by: str | None, amount: dict[str, Any]) -> Plan:
+    """Make the plan of a checkpoint, which needs torch."""
+    from ffc.commands.task_options import need_libraries
+    from ffc.graph import publish
+    from ffc.pruning import Amount
+
+    wanted = Amount(**amount)
+    parts = [file for pattern in _PARTS for file in folder.glob(pattern) if not _is_plan(file)]
+    publish.check_apart([out], [*parts, *([importance] if importance else [])])
+    need_libraries()
+    from ffc.train.plans import make_plan
+
+    return make_plan(folder, wanted, importance=importance, by=by)
+
+
+def _is_plan(file: Path) -> bool:
+    """Whether a file is a plan that was made before, over which another may go."""
+    if file.suffix != ".json":
+        return False
+    from ffc.errors import InputError
+    from ffc.pruning import Plan
+
+    try:
+        Plan.load(file)
+    except InputError:
+        return False
+    return True

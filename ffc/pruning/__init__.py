@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from ffc.pruning.allocate import by_macs, globally, random_like, uniform
+from ffc.pruning.amount import Amount, make_plan
 from ffc.pruning.importance import Importance, LayerImportance
-from ffc.pruning.plan import LayerPlan, Plan, check, fingerprint, make_plan, stamp, uniform
+from ffc.pruning.plan import LayerPlan, Macs, Plan, check, fingerprint, stamp
 from ffc.pruning.score import by_norm
+from ffc.pruning.search import search
+from ffc.pruning.sizes import LayerSizes, count_macs, sizes
 
 __all__ = [
+    "Amount",
     "Importance",
     "LayerImportance",
     "LayerPlan",
+    "LayerSizes",
+    "Macs",
     "Plan",
+    "by_macs",
     "by_norm",
     "check",
+    "count_macs",
     "fingerprint",
+    "globally",
     "make_plan",
+    "random_like",
+    "search",
+    "sizes",
     "stamp",
     "uniform",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from ffc.errors import InputError, UsageError
 from ffc.graph import publish
 from ffc.graph.blocks import Blocks, Layer
 
-__all__ = ["FORMAT", "Importance", "LayerImportance", "head_count", "unit_count"]
+__all__ = ["FORMAT", "Importance", "LayerImportance", "head_count", "unit_count", "weights_hash"]
 
 FORMAT = "ffc.importance/1"
 
@@ -118,14 +120,17 @@ class Importance:
 
     def mismatch(self, blocks: Blocks) -> str | None:
         """Say in which layer these scores do not fit a model, or None if they do."""
-        if len(self.layers) != len(blocks.layers):
-            return f"the importance has {len(self.layers)} layers and the model has {len(blocks.layers)}"
-        for layer, scores in zip(blocks.layers, self.layers, strict=True):
-            heads, units = head_count(layer), unit_count(layer)
+        return self.misfit([(head_count(layer), unit_count(layer)) for layer in blocks.layers])
+
+    def misfit(self, sizes: Sequence[tuple[int, int]]) -> str | None:
+        """Say in which layer these scores do not fit such numbers of heads and units by layer, or None if they do."""
+        if len(self.layers) != len(sizes):
+            return f"the importance has {len(self.layers)} layers and the model has {len(sizes)}"
+        for index, ((heads, units), scores) in enumerate(zip(sizes, self.layers, strict=True)):
             if len(scores.heads) != heads:
-                return f"layer {layer.index}: the importance has {len(scores.heads)} heads and the model has {heads}"
+                return f"layer {index}: the importance has {len(scores.heads)} heads and the model has {heads}"
             if len(scores.ffn) != units:
-                return f"layer {layer.index}: the importance has {len(scores.ffn)} units and the model has {units}"
+                return f"layer {index}: the importance has {len(scores.ffn)} units and the model has {units}"
         return None
 
 
@@ -137,6 +142,19 @@ def head_count(layer: Layer) -> int:
 def unit_count(layer: Layer) -> int:
     """Return the number of feed-forward units of a layer, 0 where it has none."""
     return 0 if layer.ffn is None else layer.ffn.units
+
+
+def weights_hash(matrices: Iterable[np.ndarray]) -> str:
+    """Return the sha256, in hex, of a model's weights, the same of a torch module and of the ONNX model made from it.
+
+    Args:
+        matrices: The weights of its products [in, out], by layer and in each by role: q, k, v, attn_out, ffn_in, gate,
+            ffn_out. They are hashed as little-endian float32 in C order.
+    """
+    found = hashlib.sha256()
+    for matrix in matrices:
+        found.update(np.ascontiguousarray(matrix, dtype="<f4").data)
+    return found.hexdigest()
 
 
 def _check_scores(name: str, scores: np.ndarray) -> None:
@@ -151,7 +169,7 @@ def _check_scores(name: str, scores: np.ndarray) -> None:
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return the tensors and the metadata of a safetensors file."""
     if not path.is_file():
-        raise InputError(f"cannot read {path}: no such file; `ffc importance` makes one")
+        raise InputError(f"cannot read {path}: no such file; `ffc score` makes one")
     try:
         with safe_open(path, framework="numpy") as file:
             names = file.keys()

@@ -12,20 +12,14 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ffc.errors import CannotApplyError, InputError, UsageError, nearest
+from ffc.errors import CannotApplyError, InputError, UsageError
 from ffc.graph import publish
-from ffc.graph.blocks import Blocks, Layer, Product
-from ffc.graph.files import load
-from ffc.graph.finder import find
-from ffc.pruning.importance import Importance, head_count, unit_count
-from ffc.pruning.score import METHODS, by_norm
+from ffc.graph.blocks import Blocks
+from ffc.pruning.importance import head_count, unit_count
 
-__all__ = ["FORMAT", "LayerPlan", "Plan", "check", "fingerprint", "make_plan", "stamp", "uniform"]
+__all__ = ["FORMAT", "LayerPlan", "Macs", "Plan", "check", "check_sizes", "check_weight", "fingerprint", "stamp"]
 
 FORMAT = "ffc.plan/1"
-
-Count = int | float | None
-"""How much to keep in each layer: a number of heads or units, a share in (0, 1], or None for all."""
 
 # Lists will do for tuples; what they hold is strict, so that neither true nor 1.0 passes for 1.
 _Lax = Field(strict=False)
@@ -70,13 +64,42 @@ class LayerPlan(BaseModel):
         return self
 
 
+class Macs(BaseModel):
+    """What layers cost with a plan: multiply-accumulates of their products for one row, those of attention included.
+
+    Attributes:
+        kept: With what the plan keeps.
+        of: With everything.
+        length: The length of the row, in tokens.
+    """
+
+    model_config = _STRICT
+
+    kept: Annotated[int, Field(ge=0)]
+    of: Annotated[int, Field(ge=1)]
+    length: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _sound(self) -> Macs:
+        if self.kept > self.of:
+            raise ValueError(f"keeps {self.kept} of {self.of}, which is more than there are")
+        return self
+
+
 class Plan(BaseModel):
-    """What each layer of a model keeps; ``Plan.load`` and `save` read and write it."""
+    """What each layer of a model keeps; ``Plan.load`` and `save` read and write it.
+
+    Attributes:
+        format: The format of the file, and its version.
+        layers: What each layer keeps.
+        macs: What the layers then cost, where it was counted.
+    """
 
     model_config = _STRICT
 
     format: Literal["ffc.plan/1"] = "ffc.plan/1"
     layers: Annotated[tuple[LayerPlan, ...], Field(min_length=1, strict=False)]
+    macs: Macs | None = None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Plan:
@@ -111,41 +134,15 @@ class Plan(BaseModel):
         return self.model_dump_json(exclude_none=True, indent=1) + "\n"
 
     def summary(self) -> str:
-        """Return one line per layer: heads and units kept, and of how many."""
+        """Return one line per layer, heads and units kept and of how many, and one for what they cost together."""
         lines = []
         for index, layer in enumerate(self.layers):
             heads, units = _kept("heads", layer.heads, layer.of_heads), _kept("units", layer.units, layer.of_units)
             lines.append(f"layer {index}: {heads}, {units}")
+        if (macs := self.macs) is not None:
+            share = f"{100 * macs.kept / macs.of:.2f} % of the multiply-accumulates"
+            lines.append(f"all layers: {share} at {macs.length} tokens ({macs.kept:,} of {macs.of:,})")
         return "\n".join(lines)
-
-
-def uniform(importance: Importance, heads: Count, ffn: Count, blocks: Blocks | None = None) -> Plan:
-    """Keep the same number or share of each layer, those that score highest.
-
-    Args:
-        importance: Scores; of equal ones the first is kept.
-        heads: Heads to keep per layer: a number, a share in (0, 1] rounded half up to at least one, or None for all.
-        ffn: Feed-forward units to keep per layer, likewise.
-        blocks: The blocks of the model, to say why a layer has none of what is asked for.
-
-    Returns:
-        A plan without fingerprints; `stamp` adds them.
-
-    Raises:
-        UsageError: If a number is below one or above what a layer has, or a share is outside (0, 1].
-        CannotApplyError: If a layer has no such part at all, or none was found.
-    """
-    layers = []
-    for index, scores in enumerate(importance.layers):
-        layers.append(
-            LayerPlan(
-                heads=_top(scores.heads, heads, f"layer {index}: heads", _why_no_heads(blocks, index)),
-                units=_top(scores.ffn, ffn, f"layer {index}: ffn", _why_no_units(blocks)),
-                of_heads=len(scores.heads),
-                of_units=len(scores.ffn),
-            )
-        )
-    return Plan(layers=tuple(layers))
 
 
 def fingerprint(matrix: np.ndarray) -> str:
@@ -159,12 +156,12 @@ def stamp(plan: Plan, blocks: Blocks) -> Plan:
     Raises:
         CannotApplyError: If the plan does not fit the layers and widths of the model.
     """
-    _check_shape(plan, blocks)
+    check_sizes(plan, _sizes(blocks))
     layers = [
         kept.model_copy(update={"fingerprints": {p.role: fingerprint(p.matrix()) for p in layer.products()}})
         for kept, layer in zip(plan.layers, blocks.layers, strict=True)
     ]
-    return Plan(layers=tuple(layers))
+    return plan.model_copy(update={"layers": tuple(layers)})
 
 
 def check(plan: Plan, blocks: Blocks) -> None:
@@ -174,53 +171,64 @@ def check(plan: Plan, blocks: Blocks) -> None:
         CannotApplyError: If layers, widths or fingerprints differ, or a part that the plan cuts has no fingerprint; the
             message names layer and role.
     """
-    _check_shape(plan, blocks)
+    check_sizes(plan, _sizes(blocks))
     for kept, layer in zip(plan.layers, blocks.layers, strict=True):
         cut = {role for part, roles in _ROLES.items() if getattr(kept, part) is not None for role in roles}
         for product in layer.products():
-            _check_fingerprint(kept, layer.index, product, product.role in cut)
+            check_weight(kept, layer.index, product.role, product.matrix(), needed=product.role in cut)
 
 
-def make_plan(
-    model_path: str | os.PathLike[str],
-    *,
-    heads: Count,
-    ffn: Count,
-    importance: str | os.PathLike[str] | None = None,
-    by: str | None = None,
-) -> Plan:
-    """Make a uniform plan for a model file, with fingerprints.
+def _sizes(blocks: Blocks) -> tuple[tuple[int, int], ...]:
+    """Return the number of heads and of feed-forward units of each layer."""
+    return tuple((head_count(layer), unit_count(layer)) for layer in blocks.layers)
+
+
+def check_sizes(plan: Plan, sizes: Sequence[tuple[int, int]]) -> None:
+    """Check that a plan is for layers of these sizes.
 
     Args:
-        model_path: The ONNX model, as exported or later.
-        heads: Heads to keep per layer, see `uniform`.
-        ffn: Feed-forward units to keep per layer, see `uniform`.
-        importance: An importance file.
-        by: A way to score the model without data instead: ``norm``.
+        plan: The plan.
+        sizes: The number of heads and of feed-forward units of each layer of the model.
 
     Raises:
-        UsageError: If there is nothing to cut or not exactly one source of scores.
-        InputError: If a file is broken.
-        CannotApplyError: If no layers are found in the model, or the importance is of another shape.
+        CannotApplyError: If it is for other layers or widths; the message names layer and roles.
     """
-    if heads is None and ffn is None:
-        raise UsageError("the plan would keep everything; say how much to keep, such as --heads 0.5 --ffn 0.5")
-    if importance is None and by is None:
-        raise UsageError(
-            "a plan needs scores: `ffc plan MODEL --by norm` takes them from the weights, and --importance from a file "
-            "that `ffc importance` makes"
+    if len(plan.layers) != len(sizes):
+        raise CannotApplyError(
+            f"the plan has {len(plan.layers)} layers and the model has {len(sizes)}; make a plan for this model"
         )
-    if importance is not None and by is not None:
-        raise UsageError(f"two sources of scores, --importance {importance} and --by {by}; give one")
-    if by is not None and by not in METHODS:
-        raise UsageError(f"cannot score by '{by}'{nearest(by, METHODS)}")
-    scores = None if importance is None else Importance.load(importance)
-    blocks = find(load(model_path))
-    if scores is None:
-        scores = by_norm(blocks)
-    if reason := scores.mismatch(blocks):
-        raise CannotApplyError(f"{importance} was made for another model: {reason}")
-    return stamp(uniform(scores, heads, ffn, blocks), blocks)
+    for index, (kept, (heads, units)) in enumerate(zip(plan.layers, sizes, strict=True)):
+        _check_width(index, "heads", kept.heads, kept.of_heads, heads)
+        _check_width(index, "units", kept.units, kept.of_units, units)
+
+
+def check_weight(kept: LayerPlan, index: int, role: str, matrix: np.ndarray, *, needed: bool) -> None:
+    """Check the fingerprint that a plan has of a weight.
+
+    Args:
+        kept: What the plan says of the layer.
+        index: The number of the layer.
+        role: What the weight is for.
+        matrix: The weight [in, out].
+        needed: Whether the plan must have a fingerprint of it.
+
+    Raises:
+        CannotApplyError: If the weight is another one, or a fingerprint that is needed is missing.
+    """
+    expected = kept.fingerprints.get(role)
+    if expected is None:
+        if needed:
+            raise CannotApplyError(
+                f"layer {index}, {role}: the plan cuts it without a fingerprint of the weight it was made for; "
+                "make the plan with `ffc plan`"
+            )
+        return
+    found = fingerprint(matrix)
+    if found != expected:
+        raise CannotApplyError(
+            f"layer {index}, {role}: the weight is not the one the plan was made for (sha256 {found[:12]}, "
+            f"expected {expected[:12]}); make a plan for this model"
+        )
 
 
 def _check_kept(part: str, kept: Sequence[int] | None, of: int | None, scales: Sequence[float] | None) -> None:
@@ -252,70 +260,14 @@ def _kept(part: str, kept: Sequence[int] | None, of: int | None) -> str:
     return f"{part} {len(kept)}" if of is None else f"{part} {len(kept)} of {of}"
 
 
-def _why_no_heads(blocks: Blocks | None, index: int) -> str:
-    core = None if blocks is None or index >= len(blocks.layers) else blocks.layers[index].core
-    return "" if core is None or not core.why else f" ({core.core.op_type} {core.core.name}: {core.why})"
-
-
-def _why_no_units(blocks: Blocks | None) -> str:
-    missed = () if blocks is None else blocks.unmatched
-    return next((f" ({miss.where}: {miss.why})" for miss in missed if miss.kind == "feed-forward"), "")
-
-
-def _top(scores: np.ndarray, count: Count, where: str, why: str = "") -> tuple[int, ...] | None:
-    """Return the indices of the highest scores, ascending; `why` there are none."""
-    if count is None:
-        return None
-    if not len(scores):
-        raise CannotApplyError(
-            f"{where}={count} was asked for and this layer has none that could be found{why}; "
-            "plan it by hand, or leave this part whole in all layers"
-        )
-    if isinstance(count, float):
-        if not 0 < count <= 1:
-            raise UsageError(f"{where}={count} is not a share in (0, 1]; a number of parts has no decimal point")
-        count = max(1, int(count * len(scores) + 0.5))
-    if not 1 <= count <= len(scores):
-        raise UsageError(f"{where}={count} cannot be kept, the layer has {len(scores)}; give 1 to {len(scores)}")
-    best = np.argsort(-scores, kind="stable")[:count]  # stable: of equal scores the lower index wins
-    return tuple(sorted(int(index) for index in best))
-
-
-def _check_shape(plan: Plan, blocks: Blocks) -> None:
-    if len(plan.layers) != len(blocks.layers):
-        raise CannotApplyError(
-            f"the plan has {len(plan.layers)} layers and the model has {len(blocks.layers)}; make a plan for this model"
-        )
-    for kept, layer in zip(plan.layers, blocks.layers, strict=True):
-        _check_width(layer, "heads", kept.heads, kept.of_heads, head_count(layer))
-        _check_width(layer, "units", kept.units, kept.of_units, unit_count(layer))
-
-
-def _check_width(layer: Layer, part: str, kept: Sequence[int] | None, of: int | None, there: int) -> None:
+def _check_width(index: int, part: str, kept: Sequence[int] | None, of: int | None, there: int) -> None:
     advice = "make a plan for this model"
     roles = "/".join(role for role in _ROLES[part] if role != "gate")
     if of is not None and of != there:
         raise CannotApplyError(
-            f"layer {layer.index}, {roles}: the plan is for {of} {part} and the model has {there}; {advice}"
+            f"layer {index}, {roles}: the plan is for {of} {part} and the model has {there}; {advice}"
         )
     if kept and kept[-1] >= there:
         raise CannotApplyError(
-            f"layer {layer.index}, {roles}: the plan keeps {part[:-1]} {kept[-1]} and the model has {there}; {advice}"
-        )
-
-
-def _check_fingerprint(kept: LayerPlan, index: int, product: Product, cut: bool) -> None:
-    expected = kept.fingerprints.get(product.role)
-    if expected is None:
-        if cut:
-            raise CannotApplyError(
-                f"layer {index}, {product.role}: the plan cuts it without a fingerprint of the weight it was made for; "
-                "make the plan with `ffc plan`"
-            )
-        return
-    found = fingerprint(product.matrix())
-    if found != expected:
-        raise CannotApplyError(
-            f"layer {index}, {product.role}: the weight is not the one the plan was made for (sha256 {found[:12]}, "
-            f"expected {expected[:12]}); make a plan for this model"
+            f"layer {index}, {roles}: the plan keeps {part[:-1]} {kept[-1]} and the model has {there}; {advice}"
         )

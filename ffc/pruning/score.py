@@ -8,7 +8,7 @@ from ffc.errors import CannotApplyError
 from ffc.graph.blocks import Attention, Blocks, FeedForward
 from ffc.pruning.importance import Importance, LayerImportance
 
-__all__ = ["METHODS", "by_norm"]
+__all__ = ["METHODS", "by_norm", "head_norms", "unit_norms"]
 
 METHODS = ("norm",)
 """Ways to score a model without data."""
@@ -39,21 +39,48 @@ def by_norm(blocks: Blocks) -> Importance:
     return Importance(layers, method="norm")
 
 
+def head_norms(into: np.ndarray, out: np.ndarray, heads: int) -> np.ndarray:
+    """Return the scores of the heads of one layer.
+
+    Args:
+        into: The value weight [W, heads * size].
+        out: The weight of the output projection [heads * size, W].
+        heads: Number of heads.
+
+    Returns:
+        float32 [heads].
+    """
+    into, out = into.astype(np.float32), out.astype(np.float32)
+    columns = np.linalg.norm(into.reshape(into.shape[0], heads, -1), axis=(0, 2))
+    rows = np.linalg.norm(out.reshape(heads, -1, out.shape[1]), axis=(1, 2))
+    return np.asarray(columns * rows, np.float32)
+
+
+def unit_norms(into: np.ndarray, out: np.ndarray, gate: np.ndarray | None = None) -> np.ndarray:
+    """Return the scores of the feed-forward units of one layer.
+
+    Args:
+        into: The first weight [W, units].
+        out: The second weight [units, W].
+        gate: The weight of the gate [W, units], or None.
+
+    Returns:
+        float32 [units].
+    """
+    columns = np.linalg.norm(into.astype(np.float32), axis=0)
+    if gate is not None:
+        columns = columns * np.linalg.norm(gate.astype(np.float32), axis=0)
+    return np.asarray(columns * np.linalg.norm(out.astype(np.float32), axis=1), np.float32)
+
+
 def _heads(attention: Attention | None) -> np.ndarray:
     if attention is None:
         return np.zeros(0, np.float32)
-    into = attention.v.matrix().astype(np.float32)  # [W, heads * E]
-    out = attention.attn_out.matrix().astype(np.float32)  # [heads * E, W]
-    columns = np.linalg.norm(into.reshape(into.shape[0], attention.heads, -1), axis=(0, 2))
-    rows = np.linalg.norm(out.reshape(attention.heads, -1, out.shape[1]), axis=(1, 2))
-    return np.asarray(columns * rows, np.float32)
+    return head_norms(attention.v.matrix(), attention.attn_out.matrix(), attention.heads)
 
 
 def _units(ffn: FeedForward | None) -> np.ndarray:
     if ffn is None:
         return np.zeros(0, np.float32)
-    columns = np.linalg.norm(ffn.ffn_in.matrix().astype(np.float32), axis=0)
-    if ffn.gate is not None:
-        columns = columns * np.linalg.norm(ffn.gate.matrix().astype(np.float32), axis=0)
-    rows = np.linalg.norm(ffn.ffn_out.matrix().astype(np.float32), axis=1)
-    return np.asarray(columns * rows, np.float32)
+    gate = None if ffn.gate is None else ffn.gate.matrix()
+    return unit_norms(ffn.ffn_in.matrix(), ffn.ffn_out.matrix(), gate)

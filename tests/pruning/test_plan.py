@@ -237,7 +237,7 @@ def test_a_plan_that_cuts_without_a_fingerprint_is_refused() -> None:
 
 def test_a_plan_needs_one_source_of_scores(tmp_path: Path) -> None:
     model = tmp_path / "m.onnx"
-    with pytest.raises(UsageError, match=r"`ffc plan MODEL --by norm`.*`ffc importance`"):
+    with pytest.raises(UsageError, match=r"`ffc plan MODEL --by norm`.*`ffc score`"):
         make_plan(model, heads=0.5, ffn=None)
     with pytest.raises(UsageError, match="two sources of scores"):
         make_plan(model, heads=0.5, ffn=None, by="norm", importance=tmp_path / "i")

@@ -1,0 +1,166 @@
+"""Logits of a model on rows: of a torch module, or of an ONNX file in onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from torch import nn
+
+from ffc.errors import InputError, one_line
+from ffc.train.models import takes
+
+if TYPE_CHECKING:
+    from ffc.train.encoding import Collator, Rows
+
+__all__ = ["batches", "predict", "predict_onnx", "session"]
+
+Progress = Callable[[int, int], None]
+"""Told how many rows are done, and of how many."""
+
+
+def predict(
+    model: nn.Module, rows: Rows, collator: Collator, *, batch_size: int = 64, progress: Progress | None = None
+) -> np.ndarray:
+    """Return the logits of a torch model, on the device that it is on.
+
+    Args:
+        model: A classifier; whether it was training is put back afterwards.
+        rows: What to classify.
+        collator: Makes a batch of some rows.
+        batch_size: Rows at a time; those of similar length go together.
+        progress: Told after each batch.
+
+    Returns:
+        float32 [rows, labels], in the order of the rows.
+
+    Raises:
+        InputError: If there are no rows.
+    """
+    device = next(model.parameters()).device
+    names = takes(model)
+
+    def run(batch: Mapping[str, torch.Tensor]) -> np.ndarray:
+        output = model(**{name: batch[name].to(device) for name in names if name in batch})
+        logits: np.ndarray = output.logits.float().cpu().numpy()
+        return logits
+
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            return _in_order(run, rows, collator, batch_size, progress)
+    finally:
+        model.train(training)
+
+
+def predict_onnx(
+    model: str | Path | ort.InferenceSession,
+    rows: Rows,
+    collator: Collator,
+    *,
+    batch_size: int = 64,
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """Return the logits of an ONNX model: its output `logits`, or its first.
+
+    Args:
+        model: A file or an open session.
+        rows: What to classify.
+        collator: Makes a batch of some rows.
+        batch_size: Rows at a time; those of similar length go together.
+        threads: Threads of a session that is opened here; 0 leaves it to onnxruntime.
+        progress: Told after each batch.
+
+    Returns:
+        float32 [rows, labels], in the order of the rows.
+
+    Raises:
+        InputError: If there are no rows, the file is no model that runs, or it takes an input that the rows lack.
+    """
+    opened = model if isinstance(model, ort.InferenceSession) else session(model, threads=threads)
+    outputs = [output.name for output in opened.get_outputs()]
+    wanted = "logits" if "logits" in outputs else outputs[0]
+
+    def run(batch: Mapping[str, torch.Tensor]) -> np.ndarray:
+        return np.asarray(opened.run([wanted], _feeds(opened, batch))[0], dtype=np.float32)
+
+    return _in_order(run, rows, collator, batch_size, progress)
+
+
+def session(path: str | Path, *, threads: int = 0) -> ort.InferenceSession:
+    """Open an ONNX file on the CPU.
+
+    Args:
+        path: The file.
+        threads: Threads within an operator; 0 leaves it to onnxruntime.
+
+    Raises:
+        InputError: If the file is missing, or onnxruntime cannot load it.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own classes share no other base
+        raise InputError(f"onnxruntime cannot load {path}: {one_line(str(error), 300)}") from error
+
+
+def batches(rows: Rows, batch_size: int) -> Iterator[Sequence[int]]:
+    """Yield the numbers of the rows of each batch, longest rows first: what does not fit in memory fails at once."""
+    lengths = np.array([len(rows[index]["input_ids"]) for index in range(len(rows))])
+    order = np.argsort(-lengths, kind="stable")
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size].tolist()
+
+
+def _in_order(
+    run: Callable[[Mapping[str, torch.Tensor]], np.ndarray],
+    rows: Rows,
+    collator: Collator,
+    batch_size: int,
+    progress: Progress | None,
+) -> np.ndarray:
+    """Run over all rows in batches of similar length and return the results in the order of the rows."""
+    if not len(rows):
+        raise InputError("there are no rows to predict on; give at least one")
+    result: np.ndarray | None = None
+    done = 0
+    for chosen in batches(rows, batch_size):
+        logits = run(collator([rows[index] for index in chosen]))
+        if result is None:
+            result = np.empty((len(rows), *logits.shape[1:]), np.float32)
+        result[chosen] = logits
+        done += len(chosen)
+        if progress is not None:
+            progress(done, len(rows))
+    assert result is not None  # there is at least one batch
+    return result
+
+
+def _feeds(opened: ort.InferenceSession, batch: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """Return just the inputs that a session has, in its types; rows without token types are of type 0 throughout."""
+    feeds: dict[str, Any] = {}
+    for wanted in opened.get_inputs():
+        if wanted.name in batch:
+            array = batch[wanted.name].numpy()
+        elif wanted.name == "token_type_ids":
+            array = np.zeros_like(batch["input_ids"].numpy())
+        else:
+            raise InputError(f"the model takes an input '{wanted.name}', the rows have {', '.join(sorted(batch))}")
+        feeds[wanted.name] = array.astype(_TYPES.get(wanted.type, array.dtype), copy=False)
+    return feeds
+
+
+_TYPES = {
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(float)": np.float32,
+    "tensor(bool)": np.bool_,
+}

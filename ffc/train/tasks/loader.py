@@ -1,0 +1,170 @@
+"""Tasks by name: SuperGLUE's from their folder, any text classification from files, and those of the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ffc.errors import InputError, UsageError, nearest
+from ffc.train.tasks import hub, rows, sample, superglue, text
+from ffc.train.tasks.base import Task, Unit
+
+__all__ = ["TEXT", "load"]
+
+TEXT = "text"
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A task before it is split and sampled; `validation` is None where the training file must give it."""
+
+    labels: tuple[str, ...]
+    train: list[Unit]
+    validation: list[Unit] | None
+    metric: str = "accuracy"
+    spans: int = 0
+
+
+def load(
+    name: str,
+    folder: str | Path | None = None,
+    *,
+    train: str | Path | None = None,
+    validation: str | Path | None = None,
+    text: Sequence[str] = (),
+    label: str = "label",
+    labels: Sequence[str] = (),
+    train_rows: int | None = None,
+    validation_rows: int | None = None,
+    validation_share: float = 0.1,
+    seed: int = 0,
+) -> Task:
+    """Load a task.
+
+    Args:
+        name: ``boolq``, ``cb``, ``copa``, ``multirc``, ``record``, ``rte`` or ``wic``; ``text``, any classification of
+            texts; or ``hub:NAME[/CONFIG]``.
+        folder: For a SuperGLUE task, where its ``train.jsonl`` and ``val.jsonl`` lie.
+        train: The training file; for ``text`` by suffix a .tsv, .csv or .jsonl file. For a SuperGLUE task in place of
+            the folder.
+        validation: The validation file, likewise. Given alone, there is nothing to train on.
+        text: The one or two columns of text; where none is named the only one beside the label.
+        label: The column of the label.
+        labels: Names of the labels, in the order of the logits; none for those of the training file, sorted.
+        train_rows: Train on a sample of this many rows, or a few more: the rows of one question stay together.
+        validation_rows: Judge by a sample of this many rows, likewise.
+        validation_share: Without validation rows, the share of the training rows that is set apart for it.
+        seed: Of split and samples.
+
+    Returns:
+        The task. Its training rows all have labels; its validation rows may lack them, to be predicted and not scored.
+
+    Raises:
+        UsageError: If the name is unknown, or an argument is missing, malformed or not for this task.
+        InputError: If a file is missing or broken; the message names file and line.
+        MissingError: If the hub is asked for and `datasets` is not installed.
+    """
+    kind = name.lower()
+    files = _path(train), _path(validation)
+    if kind in superglue.TASKS:
+        _refuse(name, text=text, labels=labels, label=label if label != "label" else "")
+        source = _superglue(kind, folder, *files)
+    elif kind == TEXT:
+        _refuse(name, folder=folder)
+        source = _text(*files, text, label, labels)
+    elif kind.startswith(hub.PREFIX):
+        _refuse(name, folder=folder, train=train, validation=validation)
+        source, kind = _hub(name, text, label, labels), name
+    else:
+        known = (*superglue.TASKS, TEXT)
+        raise UsageError(f"there is no task '{name}'{nearest(kind, known)}; or hub:NAME for one of the hub")
+    if source.validation is None:
+        first, second = sample.split(source.train, validation_share, seed)
+    else:
+        first, second = tuple(source.train), tuple(source.validation)
+    _check_labelled(first)
+    return Task(
+        name=kind,
+        labels=source.labels,
+        metric=source.metric,
+        train=sample.take([row for unit in first for row in unit.examples], train_rows, seed),
+        validation=sample.take([row for unit in second for row in unit.examples], validation_rows, seed),
+        spans=source.spans,
+    )
+
+
+def _path(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path)
+
+
+def _refuse(name: str, **given: object) -> None:
+    for argument, value in given.items():
+        if value:
+            raise UsageError(f"task {name} takes no {argument}; leave it out")
+
+
+def _superglue(name: str, folder: str | Path | None, train: Path | None, validation: Path | None) -> _Source:
+    form = superglue.TASKS[name]
+    if folder is not None:
+        _refuse(f"{name} with a folder", train=train, validation=validation)
+        train, validation = (path if path.exists() else None for path in _inside(Path(folder)))
+        if train is None and validation is None:
+            raise InputError(f"there is neither train.jsonl nor val.jsonl in {folder}; name the folder of task {name}")
+    if train is None and validation is None:
+        raise UsageError(f"task {name} needs data; name the folder where its train.jsonl and val.jsonl lie")
+    return _Source(
+        labels=form.labels,
+        train=superglue.units(rows.read(train), form) if train else [],
+        validation=superglue.units(rows.read(validation), form) if validation else None,
+        metric=form.metric,
+        spans=form.spans,
+    )
+
+
+def _inside(folder: Path) -> tuple[Path, Path]:
+    return folder / "train.jsonl", folder / "val.jsonl"
+
+
+def _text(
+    train: Path | None, validation: Path | None, columns: Sequence[str], label: str, labels: Sequence[str]
+) -> _Source:
+    if train is None and validation is None:
+        raise UsageError("task text needs files; name a training file, a validation file or both (.tsv, .csv, .jsonl)")
+    if train is None and not labels:
+        raise UsageError("task text without a training file needs the names of the labels; give labels")
+    records = rows.read(train) if train else None
+    judged = rows.read(validation) if validation else None
+    return _table(records, judged, columns, label, labels)
+
+
+def _hub(name: str, columns: Sequence[str], label: str, labels: Sequence[str]) -> _Source:
+    data = hub.load(name, columns, label, labels)
+    return _table(data.train, data.validation, data.text, label, data.labels)
+
+
+def _table(
+    train: list[rows.Record] | None,
+    validation: list[rows.Record] | None,
+    columns: Sequence[str],
+    label: str,
+    labels: Sequence[str],
+) -> _Source:
+    """Make a source of records with columns; one of train and validation may be None."""
+    if labels and (len(set(labels)) < len(labels) or len(labels) < 2):
+        raise UsageError(f"labels={', '.join(labels)} must be two or more different names")
+    columns = text.text_columns(train or validation or [], columns, label)
+    if train:
+        text.check_columns(train[0], (*columns, label))
+    names = tuple(labels) or text.derive_labels(train or [], label)
+    return _Source(
+        labels=names,
+        train=text.units(train, columns, label, names) if train else [],
+        validation=text.units(validation, columns, label, names) if validation else None,
+    )
+
+
+def _check_labelled(train: Sequence[Unit]) -> None:
+    for unit in train:
+        if any(example.label is None for example in unit.examples):
+            raise InputError(f"{unit.where}: has no label, or -1, and cannot be trained on; leave the row out")

@@ -1,0 +1,122 @@
+"""What a teacher says about rows that come again every epoch: run once, kept in memory and in a file."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ffc.errors import UsageError, one_line
+from ffc.graph import publish
+from ffc.train.evaluate import predict
+from ffc.train.models import takes
+from ffc.train.objective import Batch, Lesson
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from ffc.train.encoding import Collator, Rows
+
+__all__ = ["CachedTeacher", "cached_logits", "check_tokenizers", "digest"]
+
+_PIPELINE = ("normalizer", "pre_tokenizer", "post_processor")
+
+
+class CachedTeacher:
+    """A teacher whose logits are known: it looks them up by the row numbers of a batch."""
+
+    def __init__(self, logits: np.ndarray, rows: Rows, device: torch.device) -> None:
+        """Keep the logits, float32 [n, C] in the order of the rows, on the device where training runs.
+
+        Raises:
+            UsageError: If two rows have the same number, by which they are looked up.
+        """
+        numbers = torch.tensor([rows[index]["index"] for index in range(len(rows))])
+        if len(torch.unique(numbers)) != len(numbers):
+            raise UsageError(
+                "two training rows have the same `index`, by which the teacher's logits are kept; number anew"
+            )
+        table = torch.empty(int(numbers.max()) + 1, logits.shape[1])
+        table[numbers] = torch.from_numpy(logits)
+        self._logits: Tensor = table.to(device)
+
+    def __call__(self, batch: Batch) -> Lesson:
+        """Return the logits of the rows of a batch."""
+        return Lesson(self._logits[batch["index"]])
+
+    def close(self) -> None:
+        """Do nothing: no model is held."""
+
+
+def cached_logits(model: nn.Module, rows: Rows, collator: Collator, folder: Path) -> np.ndarray:
+    """Return the logits of a teacher on rows, from a file of the folder if they are there, otherwise by running it.
+
+    Args:
+        model: The teacher.
+        rows: The rows.
+        collator: Makes a batch of some rows.
+        folder: Where the file ``teacher-DIGEST.npz`` is or goes.
+
+    Returns:
+        float32 [rows, C], in the order of the rows.
+    """
+    path = folder / f"teacher-{digest(model, rows)[:16]}.npz"
+    # A file that is damaged is as good as none: the teacher runs again.
+    with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        kept: np.ndarray = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)["logits"]
+        if kept.shape[0] == len(rows) and kept.dtype == np.float32:
+            return kept
+    logits = predict(model, rows, collator)
+    content = io.BytesIO()
+    np.savez(content, logits=logits)
+    folder.mkdir(parents=True, exist_ok=True)
+    publish.write(path, content.getvalue())
+    return logits
+
+
+def digest(model: nn.Module, rows: Rows) -> str:
+    """Return the sha256, in hex, of all that the logits of a model on rows depend on."""
+    total = hashlib.sha256(repr(model).encode())  # activations and sizes, which the weights do not tell
+    for name, value in model.state_dict().items():
+        total.update(f"{name}{list(value.shape)}{value.dtype}".encode())
+        total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    names = takes(model)
+    for index in range(len(rows)):
+        row = rows[index]
+        total.update(repr([row.get(name) for name in names]).encode())
+    return total.hexdigest()
+
+
+def check_tokenizers(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> None:
+    """Check that two tokenizers give the same ids for every text.
+
+    Raises:
+        UsageError: If their vocabularies differ, or how they split a text does.
+    """
+    ours, theirs = student.get_vocab(), teacher.get_vocab()
+    if ours != theirs:
+        token = min(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
+        raise UsageError(
+            f"the tokenizers of teacher and student differ: '{one_line(token, 40)}' is {theirs.get(token, 'no token')} "
+            f"to the teacher and {ours.get(token, 'no token')} to the student; give models with the same tokenizer"
+        )
+    for part in _PIPELINE:
+        if _pipeline(student).get(part) != _pipeline(teacher).get(part):
+            raise UsageError(
+                f"the tokenizers of teacher and student have the same vocabulary and another {part}, so that they "
+                "split texts differently; give models with the same tokenizer"
+            )
+
+
+def _pipeline(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Return how a tokenizer works, as it states it itself; nothing for one in Python alone."""
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+    return dict(json.loads(backend.to_str())) if backend is not None else {}
