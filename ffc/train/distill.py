@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler
-from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging
 
 from ffc.errors import InputError, UsageError, nearest, one_line
@@ -22,7 +22,7 @@ from ffc.train.activation import Anneal
 from ffc.train.losses import Losses
 from ffc.train.objective import LiveTeacher, Objective, Pairing
 from ffc.train.sampling import LengthSampler
-from ffc.train.teacher import CachedTeacher, cached_logits, check_tokenizers
+from ffc.train.teacher import CachedTeacher, cached_logits
 from ffc.train.watch import BestEpoch, History, Progress, Reporter
 
 if TYPE_CHECKING:
@@ -150,7 +150,6 @@ def train(
     folder: Path,
     progress: Progress | None = None,
     activation: Anneal | None = None,
-    tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase] | None = None,
 ) -> History:
     """Train a model in place.
 
@@ -163,14 +162,13 @@ def train(
         collator: Makes a batch of some rows.
         training: How.
         losses: What to learn from.
-        teacher: A model with the same tokenizer; it is left in evaluation mode. If its logits alone are wanted it runs
-            once over the rows, and never again in this folder; otherwise on every batch.
+        teacher: A model with the same tokenizer, as `ffc.train.models.same_tokens` tells; it may be left in evaluation
+            mode. If its logits alone are wanted it runs once over the rows, and never again in this folder; otherwise
+            on every batch.
         validation: With `score`, what to choose the best epoch on; its weights are kept. Otherwise the last are.
         score: Judges logits [validation rows, labels].
         folder: Where the logits of the teacher are kept.
         progress: Told a line now and then.
-        tokenizers: The student's and the teacher's, to be compared where both are known; otherwise it is taken on
-            trust that vocabularies of one size are one vocabulary.
         activation: Go over from GELU to ReLU on the way; epochs that end before it has gone over are not kept.
 
     Returns:
@@ -182,18 +180,16 @@ def train(
         InputError: If there are no rows.
     """
     _check(model, rows, losses, teacher)
-    if tokenizers:
-        check_tokenizers(*tokenizers)
     of_tokens = collator([rows[0]]).get("labels", torch.empty(1)).dim() > 1
     if teacher is not None and losses.logits and not of_tokens:
         _check_labels(model, teacher)
     began = time.perf_counter()
-    home = next(model.parameters()).device
     arguments = _arguments(training, folder)
     verbosity = logging.get_verbosity()
     with contextlib.ExitStack() as stack:
         stack.callback(logging.set_verbosity, verbosity)
-        stack.callback(model.to, home)
+        for part in (model, teacher) if teacher is not None else (model,):
+            stack.callback(part.to, next(part.parameters()).device)
         logits = None
         if teacher is not None and losses.logits and not losses.inside and not of_tokens:
             logits = _logits(teacher, rows, collator, folder, arguments)
@@ -314,12 +310,9 @@ def _logits(
 
     Not for rows with labelled tokens, which are masked anew whenever they come, so that there is nothing to keep.
     """
-    home = next(teacher.parameters()).device
     # The first process runs the teacher and writes the file; then the others read it.
     with arguments.main_process_first(desc="the teacher's logits"):
-        logits = cached_logits(teacher.to(arguments.device), rows, collator, folder)
-    teacher.to(home)
-    return logits
+        return cached_logits(teacher.to(arguments.device), rows, collator, folder)
 
 
 def _lessons(

@@ -52,7 +52,7 @@ def tune(
     no factor is beyond `LARGEST`.
 
     Only forward passes are made: one of the whole model, and four of each layer. What is held is the residual stream of
-    all real tokens three times, and a matrix [units, units].
+    all tokens four times, and a matrix [units, units].
 
     Args:
         model: A classifier, on any device; it is not changed.

@@ -5,29 +5,24 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import json
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ffc.errors import UsageError, one_line
+from ffc.errors import UsageError
 from ffc.graph import publish
 from ffc.train.evaluate import predict
 from ffc.train.models import takes
 from ffc.train.objective import Batch, Lesson
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from ffc.train.encoding import Collator, Rows
 
-__all__ = ["CachedTeacher", "cached_logits", "check_tokenizers", "digest"]
-
-_PIPELINE = ("normalizer", "pre_tokenizer", "post_processor")
+__all__ = ["CachedTeacher", "cached_logits", "digest"]
 
 
 class CachedTeacher:
@@ -93,30 +88,3 @@ def digest(model: nn.Module, rows: Rows) -> str:
         row = rows[index]
         total.update(repr([row.get(name) for name in names]).encode())
     return total.hexdigest()
-
-
-def check_tokenizers(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> None:
-    """Check that two tokenizers give the same ids for every text.
-
-    Raises:
-        UsageError: If their vocabularies differ, or how they split a text does.
-    """
-    ours, theirs = student.get_vocab(), teacher.get_vocab()
-    if ours != theirs:
-        token = min(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
-        raise UsageError(
-            f"the tokenizers of teacher and student differ: '{one_line(token, 40)}' is {theirs.get(token, 'no token')} "
-            f"to the teacher and {ours.get(token, 'no token')} to the student; give models with the same tokenizer"
-        )
-    for part in _PIPELINE:
-        if _pipeline(student).get(part) != _pipeline(teacher).get(part):
-            raise UsageError(
-                f"the tokenizers of teacher and student have the same vocabulary and another {part}, so that they "
-                "split texts differently; give models with the same tokenizer"
-            )
-
-
-def _pipeline(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """Return how a tokenizer works, as it states it itself; nothing for one in Python alone."""
-    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
-    return dict(json.loads(backend.to_str())) if backend is not None else {}
