@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from ffc.compiler.places import holds_places, places
 from ffc.errors import InputError
 from ffc.graph.dim import Dim
 from ffc.graph.edit import constant
@@ -292,6 +293,8 @@ def _feed(
         shown = _per_query(mask, shape, random if kind == "holed" else None)
         dtype = _dtype(value)
         return (np.where(shown, 0.0, _MASKED) if dtype.kind == "f" else shown).astype(dtype)
+    if mask is not None and shape[:1] == mask.shape[:1] and holds_places(value):
+        return places(mask, shape, random).astype(_dtype(value))
     return _fill(value, shape, random)
 
 

@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from ffc.compiler.survey import Finding
 
 __all__ = [
+    "STYLE",
     "SUFFIXES",
     "check_path",
     "explained",
     "from_json",
+    "markdown",
+    "number",
     "table",
     "terminal",
     "to_html",
@@ -186,14 +189,14 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 def to_markdown(report: Report) -> str:
     """Write a report as Markdown."""
-    lines = [f"# {_markdown(_title(report))}", ""]
-    lines += [f"- {name}: {_markdown(text)}" for name, text in _facts(report).items()]
+    lines = [f"# {markdown(_title(report))}", ""]
+    lines += [f"- {name}: {markdown(text)}" for name, text in _facts(report).items()]
     rules = [":--" if index < _TEXT_COLUMNS else "--:" for index in range(len(COLUMNS))]
     lines += ["", f"| {' | '.join(COLUMNS)} |", f"| {' | '.join(rules)} |"]
-    lines += [f"| {' | '.join(map(_markdown, row))} |" for row in _rows(report)]
+    lines += [f"| {' | '.join(map(markdown, row))} |" for row in _rows(report)]
     lines += ["", _counted_at(report)]
     for name, remarks in _remarks(report):
-        lines += ["", f"## {_markdown(name)}", "", *(f"- {_markdown(remark)}" for remark in remarks)]
+        lines += ["", f"## {markdown(name)}", "", *(f"- {markdown(remark)}" for remark in remarks)]
     return "\n".join(lines) + "\n"
 
 
@@ -213,7 +216,7 @@ def to_html(report: Report) -> str:
         for name, found in _remarks(report)
     )
     return _PAGE.format(
-        style=_STYLE,
+        style=STYLE,
         title=_html(_title(report)),
         facts=facts,
         head=head,
@@ -247,11 +250,11 @@ def _name(step: Step) -> str:
 
 
 def _cost_cells(cost: Cost) -> list[str]:
-    macs = _number(cost.macs / 1e9) + (" + ?" if cost.macs_unknown else "")
-    return [str(cost.nodes), _number(cost.parameters / 1e6), _number(cost.bytes / 1e6), macs]
+    macs = number(cost.macs / 1e9) + (" + ?" if cost.macs_unknown else "")
+    return [str(cost.nodes), number(cost.parameters / 1e6), number(cost.bytes / 1e6), macs]
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Write a number with three digits that count, and never fewer than its integer ones."""
     if value >= 100:
         return f"{value:.0f}"
@@ -301,7 +304,8 @@ def _changes(changes: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {what}" for what, count in changes.items()) or "nothing to do"
 
 
-def _markdown(text: str) -> str:
+def markdown(text: str) -> str:
+    """Escape what means something in Markdown."""
     escaped = text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
     return escaped.replace("_", "\\_").replace("*", "\\*")
 
@@ -310,7 +314,7 @@ def _html(text: str) -> str:
     return html.escape(text)
 
 
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark; --line: light-dark(#d0d7de, #3d444d); --quiet: light-dark(#59636e, #9198a1); }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem;
   background: light-dark(#fff, #0d1117); color: light-dark(#1f2328, #e6edf3); }

@@ -173,6 +173,44 @@ def test_inputs_that_are_true_or_false_are_both() -> None:
     assert drawn[..., 0].all() and not drawn.all()
 
 
+# Inputs that say where tokens are
+
+
+def pooled(places: str = "range", *, ids: bool = False) -> ir.Model:
+    """Return a model that pools token ids over two spans a row, told by comparing with `places`."""
+    draft = Draft()
+    op = draft.op
+    mask = draft.input("attention_mask", "batch", "seq", dtype=INT64)
+    spans = draft.input("spans", "batch", 2, 2, dtype=INT64)
+    end = op.Squeeze(op.Shape(mask, start=1, end=2), [0])
+    row = {"range": op.Range(0, end, 1), "constant": np.arange(7), "scalar": np.int64(3)}[places]
+    start, stop = op.Gather(spans, [0], axis=2), op.Slice(spans, [1], [2], [2])
+    inside = op.And(op.GreaterOrEqual(row, start), op.Less(op.Unsqueeze(row, [0]) if places == "range" else row, stop))
+    result = op.Cast(inside, to=int(FLOAT))
+    if ids:
+        result = op.Add(result, op.Cast(start, to=int(FLOAT)))
+    return draft.model({"y": (result, ["batch", 2, "seq"])})
+
+
+def test_spans_lie_among_the_real_tokens_and_most_hold_some() -> None:
+    lengths = []
+    for probe in make(pooled()):
+        spans, mask = probe.feeds["spans"], probe.mask
+        assert mask is not None and spans.shape == (len(mask), 2, 2) and spans.dtype == np.int64
+        for row, real in zip(spans, mask, strict=True):
+            known = np.flatnonzero(real) if real.any() else np.arange(len(real))
+            assert known[0] <= row.min() and row.max() <= known[-1] + 1
+        assert (spans[..., 1] >= spans[..., 0]).all()
+        lengths += (spans[..., 1] - spans[..., 0]).ravel().tolist()
+    assert np.mean(np.array(lengths) > 0) > 0.6 and max(lengths) > 8
+
+
+def test_places_are_told_by_what_they_are_compared_with() -> None:
+    assert max(probe.feeds["spans"].max() for probe in make(pooled("constant"))) > 1
+    for other in (pooled("scalar"), pooled(ids=True)):
+        assert {*np.unique([probe.feeds["spans"].max() for probe in make(other)])} == {1}
+
+
 # Where tokens lie in outputs
 
 
