@@ -12,10 +12,15 @@ import click
 
 from ffc import guard
 from ffc.commands.compile import compile_
+from ffc.commands.distill import distill
 from ffc.commands.explain import explain
+from ffc.commands.export import export
 from ffc.commands.passes import passes
 from ffc.commands.plan import plan
 from ffc.commands.print import print_
+from ffc.commands.recipe import recipe
+from ffc.commands.score import score
+from ffc.commands.train import train
 from ffc.errors import FfcError, MissingError, nearest, one_line
 
 __all__ = ["main"]
@@ -126,7 +131,7 @@ def ffc(context: click.Context, changes: tuple[str, ...]) -> None:
             guard.limit_memory(wanted.memory)
 
 
-for _command in (compile_, explain, passes, plan, print_):
+for _command in (compile_, distill, explain, export, passes, plan, print_, recipe, score, train):
     ffc.add_command(_command)
 
 

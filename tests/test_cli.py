@@ -148,7 +148,22 @@ def test_compile_passes_everything_on(calls: list[dict[str, Any]], capsys: pytes
         ("passes shrnk --plugin mine.py:Shrink", "unknown pass 'shrnk'; did you mean 'shrink'?"),
         ("plan model.onnx --heads 2", "ffc plan needs one of --importance FILE and --by norm"),
         ("plan model.onnx --heads 2 --by norm --importance a", "ffc plan needs one of --importance FILE and --by norm"),
-        ("plan model.onnx --by norm", "ffc plan needs --heads or --ffn, or it would keep everything"),
+        ("plan model.onnx --by norm", "ffc plan needs --heads, --ffn or --macs, or it would keep everything"),
+        (
+            "plan model.onnx --by norm --macs 0.7 --heads 2",
+            "--macs says how much to keep of all together; leave --heads and --ffn out, or --macs",
+        ),
+        (
+            "plan model.onnx --by norm --macs 0.7 --global",
+            "--macs chooses among all layers already; leave --global out",
+        ),
+        (
+            "plan model.onnx --by norm --heads 2 --floor 1",
+            "--floor is for --global and --macs; otherwise every layer keeps --heads and --ffn",
+        ),
+        ("plan model.onnx --by norm --macs 1.5", "invalid value for '--macs': '1.5' is no share such as 0.7"),
+        ("plan model.onnx --by norm --macs nan", "invalid value for '--macs': 'nan' is no share such as 0.7"),
+        ("plan model.onnx --by norm --macs 0.7 --length 0", "invalid value for '--length': 0 is not in the range x>=1"),
         (
             "plan model.onnx --by norm --heads two",
             "invalid value for '--heads': 'two' is neither a count such as 6 nor a share such as 0.5",
@@ -325,7 +340,9 @@ def test_plan_calls_make_plan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 
     monkeypatch.setattr("ffc.pruning.make_plan", make_plan)
     assert cli.main("plan model.onnx --heads 2 --ffn 0.5 --by norm -o p.json".split()) == 0
-    assert asked == [(Path("model.onnx"), {"heads": 2, "ffn": 0.5, "importance": None, "by": "norm"})]
+    said = {"heads": 2, "ffn": 0.5, "importance": None, "by": "norm"}
+    unsaid = {"across": False, "macs": None, "length": 128, "floor": None}
+    assert asked == [(Path("model.onnx"), said | unsaid)]
     assert Path("p.json").read_text() == "{}"
     assert capsys.readouterr().out == "2 of 4 heads\n"
 

@@ -17,10 +17,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from contestants import compiled, ort_optimized_int8_tensor
-from machine import machine
 from random_bert import export
 from rich.console import Console
 from rich.table import Table
+
+from ffc.recipe.machine import machine
 
 BASE = (12, 768)
 """Layers and width of BERT-base."""
@@ -169,8 +170,8 @@ def main() -> None:
         BUILDS[name](Path(source), Path(out))
         return
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    console, where = Console(), machine(0)
-    console.print(f"{where.processor} {where.flags}, {where.cores} cores, onnxruntime {where.onnxruntime}")
+    console, where = Console(), machine()
+    console.print(str(where))
     parts: dict[str, Callable[[], dict[str, object]]] = {
         "peer": lambda: against_peer(given.folder, given.rounds, console),
         "large": lambda: large(given.folder, console),
@@ -179,7 +180,7 @@ def main() -> None:
     found = {name: part() for name, part in parts.items() if given.only in (None, name)}
     if given.json:
         date = datetime.now(UTC).isoformat(timespec="seconds")
-        kept = {"format": "ffc.examples.compile-cost/1", "date": date, "seed": 0, "machine": asdict(where), **found}
+        kept = {"format": "ffc.examples.compile-cost/2", "date": date, "seed": 0, "machine": asdict(where), **found}
         given.json.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 

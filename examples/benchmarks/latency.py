@@ -18,9 +18,10 @@ import numpy.typing as npt
 import onnxruntime as ort
 from contestants import CONTESTANTS, EXPORT, PEER, Contestant
 from feeds import MASKS, Feed, feed, vocabulary
-from machine import Machine, machine
 from rich.console import Console
 from rich.table import Table
+
+from ffc.recipe.machine import Machine, machine
 
 ROUND_SECONDS = 0.05
 """A round repeats a short model until the export has taken about this long, so that the clock's grain is no matter."""
@@ -166,10 +167,11 @@ def record(
 ) -> dict[str, object]:
     """Return all that a reader needs to judge the numbers or to take them again, as JSON values."""
     return {
-        "format": "ffc.examples.latency/1",
+        "format": "ffc.examples.latency/2",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": given.model.name,
         "machine": asdict(where),
+        "threads": given.threads,
         "seed": given.seed,
         "batch": given.batch,
         "failed": failed,
@@ -188,8 +190,8 @@ def main() -> None:
         sessions, failed = prepare(CONTESTANTS, given.model, Path(folder), longest, given.threads)
     if EXPORT in failed:
         raise SystemExit(f"{given.model}: the export itself does not run: {failed[EXPORT]}")
-    where, console = machine(given.threads), Console()
-    console.print(f"{where.processor} {where.flags}, onnxruntime {where.onnxruntime}, threads: {where.threads}")
+    where, console = machine(), Console()
+    console.print(f"{where}, threads: {given.threads}")
     cases: list[Case] = []
     for length, mask, one in inputs:
         cases.append(measure(sessions, length, mask, one, given.rounds))

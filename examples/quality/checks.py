@@ -113,12 +113,12 @@ def teacher(study: Study, least: float | None) -> Finding:
 
 def students(study: Study) -> Iterator[Finding]:
     """Judge students that learned from the teacher against those that learned from the labels alone."""
-    distilled, labels = (
-        [study.accuracy(f"{kind}-{seed}") for seed in SEEDS] for kind in ("distilled", "labels")
-    )
+    distilled, labels = ([study.accuracy(f"{kind}-{seed}") for seed in SEEDS] for kind in ("distilled", "labels"))
     both = f"distilled {_listed(distilled)}; labels alone {_listed(labels)}"
     better = statistics.fmean(distilled) - statistics.fmean(labels)
-    yield Finding("3 layers: distilled − labels alone, mean of 3 seeds, points", Bound(0, least=True), better, details=both)
+    yield Finding(
+        "3 layers: distilled − labels alone, mean of 3 seeds, points", Bound(0, least=True), better, details=both
+    )
     share = 100 * statistics.fmean(distilled) / study.accuracy("teacher")
     yield Finding("3 layers, distilled: % of the teacher, mean of 3 seeds", Bound(97, least=True), share)
 
@@ -144,7 +144,13 @@ def untrained(study: Study) -> Iterator[Finding]:
         scored - statistics.fmean(random),
         details=f"importance {scored:.2f}; random {_listed(random)}",
     )
-    yield _loss(study, "Fisher search and scales, 70 % of MACs, points lost", ("teacher", "fp32"), ("teacher+search-70", "fp32"), 1.5)
+    yield _loss(
+        study,
+        "Fisher search and scales, 70 % of MACs, points lost",
+        ("teacher", "fp32"),
+        ("teacher+search-70", "fp32"),
+        1.5,
+    )
     seconds = study.run.system("teacher+search-70").seconds["plan"]
     yield Finding("Fisher search and scales, seconds", Bound(300, least=False), seconds)
 
@@ -158,7 +164,15 @@ def together(study: Study) -> Finding:
     return Finding(found.check, found.must, found.found, found.half_width, f"{found.details}; {speed}")
 
 
-TEACHERS: dict[str, float | None] = {SST2: 88.0, "rte": 60, "wic": 56, "cb": 68, "copa": None, "boolq": None, "multirc": None}
+TEACHERS: dict[str, float | None] = {
+    SST2: 88.0,
+    "rte": 60,
+    "wic": 56,
+    "cb": 68,
+    "copa": None,
+    "boolq": None,
+    "multirc": None,
+}
 """The least that the teacher of a study must reach; None where it is only reported."""
 
 CHECKS: Sequence[Callable[[Study], Iterator[Finding]]] = (students, losses, untrained)
@@ -182,10 +196,19 @@ def page(studies: Sequence[Study], findings: Sequence[Finding]) -> str:
         width = "" if each.half_width is None else f"{each.half_width:.2f}"
         cells = (each.check, "" if each.must is None else str(each.must), f"{each.found:.2f}", width, each.verdict)
         lines.append(f"| {' | '.join(cells)} | {each.details} |")
-    lines += ["", "Differences are of the same validation rows; ± is the half-width of the 95 % interval of their mean.", ""]
+    lines += [
+        "",
+        "Differences are of the same validation rows; ± is the half-width of the 95 % interval of their mean.",
+        "",
+    ]
     lines += ["## Tasks", "", table.task_table([study.run for study in studies]).to_markdown()]
     for study in studies:
-        lines += [f"## {study.folder.name}", "", f"{study.run.machine}; all steps {study.run.seconds / 60:.0f} minutes.", ""]
+        lines += [
+            f"## {study.folder.name}",
+            "",
+            f"{study.run.machine}; all steps {study.run.seconds / 60:.0f} minutes.",
+            "",
+        ]
         lines += [f"Chosen: {study.run.chosen}, {study.run.reason}.", ""]
         lines += [table.method_table(study.run).to_markdown(), table.system_table(study.run).to_markdown()]
     return "\n".join(lines)

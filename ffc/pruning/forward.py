@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
 
 from ffc.errors import CannotApplyError, InputError
-from ffc.graph.blocks import Blocks, Product
+from ffc.graph.blocks import Attention, Blocks, FeedForward
 from ffc.graph.edit import Editor
 from ffc.graph.execute import Runner
 from ffc.graph.finder import find
 from ffc.graph.foreign import reason_to_leave
 from ffc.graph.ops import PLAIN, is_call
-from ffc.pruning.importance import Importance, LayerImportance, unit_count, weights_hash
+from ffc.pruning.importance import Importance, LayerImportance, head_count, unit_count, weights_hash
 
 __all__ = ["Batch", "by_forward"]
 
@@ -52,13 +51,11 @@ def by_forward(
     embeddings alike, since the graph does not tell them apart; and of logits it says more than the divergence of the
     probabilities, which is blind where the model is sure.
 
-    A unit's score goes by ``E[a**2] * |O|**2``: the mean square of its activation over real tokens, times the square of
-    its row of the second weight; that is the mean square of what it adds to the residual stream. What that does to the
-    outputs differs between layers. So the scores of a layer are scaled to add up to how far outputs move when its
-    feed-forward network is left out whole, which makes them compare between layers and with those of heads, as far as
-    units add to the stream independently.
+    A unit's score is ``E[a**2] * |O|**2``: the mean square of its activation over real tokens, times the square of its
+    row of the second weight; that is the mean square of what it adds to the residual stream. It compares within a
+    layer; between layers, and with heads, it does not: what the same change of the stream does to the outputs differs.
 
-    Each batch is run once as it is, and once for every head and every feed-forward network.
+    Each batch is run once for all units, and once for every head.
 
     Args:
         model: The model, as exported or later, but not quantised; it is not changed.
@@ -77,20 +74,18 @@ def by_forward(
     """
     blocks = find(model)
     _check(model, blocks, batches)
-    added, moved = _Added(model), _Moved(model)
+    units, heads = _UnitScores(model), _HeadScores(model)
     samples = 0
     for done, batch in enumerate(batches, start=1):
-        outputs = added.take_in(batch)
-        moved.take_in(batch, outputs)
+        outputs = units.add(batch)
+        heads.add(batch, outputs)
         samples += _rows(batch)
         if progress is not None:
             progress(done, len(batches))
-    layers = []
-    for heads, network, units in zip(*moved.distances(), added.squares(), strict=True):
-        scaled = units * (network.sum() / (units.sum() or 1.0))  # the network is one part, or none
-        layers.append(LayerImportance(heads.astype(np.float32), scaled.astype(np.float32)))
+    pairs = zip(heads.scores(), units.scores(), strict=True)
+    layers = tuple(LayerImportance(*(scores.astype(np.float32) for scores in pair)) for pair in pairs)
     digest = weights_hash(product.matrix() for layer in blocks.layers for product in layer.products())
-    return Importance(tuple(layers), method="forward", data=data, samples=samples, seed=seed, model=digest)
+    return Importance(layers, method="forward", data=data, samples=samples, seed=seed, model=digest)
 
 
 def _check(model: ir.Model, blocks: Blocks, batches: Sequence[Batch]) -> None:
@@ -106,8 +101,8 @@ def _check(model: ir.Model, blocks: Blocks, batches: Sequence[Batch]) -> None:
         raise InputError("there are no rows to score on; give at least one")
 
 
-class _Added:
-    """What feed-forward units add to the residual stream, over all batches."""
+class _UnitScores:
+    """Second moments of the activations of feed-forward units, over all batches."""
 
     def __init__(self, model: ir.Model) -> None:
         """Open the model with the activations of every feed-forward network as further outputs."""
@@ -116,10 +111,10 @@ class _Added:
         self._layers = find(shown).layers
         self._sums = [np.zeros(unit_count(layer)) for layer in self._layers]
         self._counts = [0] * len(self._layers)
-        self._names = [None if layer.ffn is None else _show(editor, layer.ffn.ffn_out) for layer in self._layers]
+        self._names = [None if layer.ffn is None else _show(editor, layer.ffn) for layer in self._layers]
         self._runner = Runner(shown)
 
-    def take_in(self, batch: Batch) -> dict[str, np.ndarray]:
+    def add(self, batch: Batch) -> dict[str, np.ndarray]:
         """Take one batch in and return the outputs of the model on it."""
         outputs = self._runner.run(batch.feeds)
         for index, name in enumerate(self._names):
@@ -129,8 +124,8 @@ class _Added:
                 self._counts[index] += len(activations)
         return outputs
 
-    def squares(self) -> Iterator[np.ndarray]:
-        """Yield the mean square of what each unit of each layer adds."""
+    def scores(self) -> Iterator[np.ndarray]:
+        """Yield the scores of the units of each layer."""
         for layer, total, count in zip(self._layers, self._sums, self._counts, strict=True):
             if layer.ffn is None:
                 yield total
@@ -139,73 +134,60 @@ class _Added:
             yield total / max(1, count) * rows
 
 
-class _Moved:
-    """How far outputs move when one part of the model is left out, over all batches.
+class _HeadScores:
+    """How far outputs move when one head is left out, over all batches.
 
-    One session serves all parts: what the last product of each block reads is multiplied by a further input.
+    One session serves all heads: what each layer's output projection reads is multiplied by a further input.
     """
 
     def __init__(self, model: ir.Model) -> None:
         masked = model.clone()
         editor = Editor(masked)
-        layers = find(masked).layers
-        self._heads = [
-            [] if layer.attention is None else _masks(editor, layer.attention.attn_out, layer.attention.heads)
-            for layer in layers
-        ]
-        self._networks = [[] if layer.ffn is None else _masks(editor, layer.ffn.ffn_out, 1) for layer in layers]
-        masks = [mask for part in (*self._heads, *self._networks) for mask in part]
-        self._ones = {mask.name: mask.ones for mask in masks}
-        self._moved = {mask: np.zeros(len(model.graph.outputs)) for mask in masks}
+        self._layers = find(masked).layers
+        self._masks = [None if layer.attention is None else _mask(editor, layer.attention) for layer in self._layers]
+        self._moved = [np.zeros((head_count(layer), len(model.graph.outputs))) for layer in self._layers]
         self._scale = np.zeros(len(model.graph.outputs))
         self._runner = Runner(masked)
 
-    def take_in(self, batch: Batch, outputs: Mapping[str, np.ndarray]) -> None:
+    def add(self, batch: Batch, outputs: Mapping[str, np.ndarray]) -> None:
         """Take in one batch, on which the whole model gives `outputs`."""
         whole = [_real(array, batch, name) for name, array in outputs.items()]
         if not all(np.isfinite(array).all() for array in whole):
             raise InputError("the model gives what is not finite on these rows; check its weights")
         self._scale += [np.square(array).sum() for array in whole]
-        for mask, moved in self._moved.items():
-            without = self._runner.run({**batch.feeds, **self._ones, mask.name: mask.without()})
-            parts = [_real(array, batch, name) for name, array in without.items()]
-            moved += [np.square(one - other).sum() for one, other in zip(parts, whole, strict=True)]
+        ones = {mask.name: mask.ones for mask in self._masks if mask is not None}
+        for mask, moved in zip(self._masks, self._moved, strict=True):
+            for head in range(len(moved)):
+                assert mask is not None  # a layer with heads has one
+                without = self._runner.run({**batch.feeds, **ones, mask.name: mask.without(head)})
+                parts = [_real(array, batch, name) for name, array in without.items()]
+                moved[head] += [np.square(one - other).sum() for one, other in zip(parts, whole, strict=True)]
 
-    def distances(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Return, by layer, how far outputs move without each head, and without each feed-forward network."""
+    def scores(self) -> Iterator[np.ndarray]:
+        """Yield the scores of the heads of each layer."""
         counted = self._scale > 0
         if not counted.any():
-            raise CannotApplyError("the model gives no float output that is not zero, nothing to score by")
-        relative = {mask: float((moved[counted] / self._scale[counted]).mean()) for mask, moved in self._moved.items()}
-        heads, networks = (
-            [np.array([relative[mask] for mask in masks]) for masks in part] for part in (self._heads, self._networks)
-        )
-        return heads, networks
+            raise CannotApplyError("the model gives no float output that is not zero, nothing to score heads by")
+        for moved in self._moved:
+            yield (moved[:, counted] / self._scale[counted]).mean(axis=1)
 
 
-@dataclass(frozen=True, eq=False)
 class _Mask:
-    """One part that can be left out.
+    """The further input of one layer: a factor for each column of what the output projection reads."""
 
-    Attributes:
-        name: The further input that multiplies what a product reads.
-        ones: What it is fed when nothing is left out, a factor for each column [I].
-        part: The columns of this part.
-    """
+    def __init__(self, name: str, heads: int, ones: np.ndarray) -> None:
+        self.name, self._heads, self.ones = name, heads, ones
 
-    name: str
-    ones: np.ndarray
-    part: slice
-
-    def without(self) -> np.ndarray:
-        """Return factors that leave the part out."""
+    def without(self, head: int) -> np.ndarray:
+        """Return factors that leave out one head."""
         factors = self.ones.copy()
-        factors[self.part] = 0
+        factors.reshape(self._heads, -1)[head] = 0
         return factors
 
 
-def _masks(editor: Editor, product: Product, parts: int) -> list[_Mask]:
-    """Multiply what a product reads by a new input of the graph, which masks as many parts side by side."""
+def _mask(editor: Editor, attention: Attention) -> _Mask:
+    """Multiply what the output projection of an attention reads by a new input of the graph."""
+    product = attention.attn_out
     weight = product.matrix()
     ones = np.ones(weight.shape[0], weight.dtype)
     name = editor.unique(f"{product.x.name}.kept")
@@ -213,12 +195,12 @@ def _masks(editor: Editor, product: Product, parts: int) -> list[_Mask]:
     editor.graph.inputs.append(kept)
     scaled = editor.add("", "Mul", [product.x, kept], before=product.node, hint=f"{product.x.name}.scaled")
     product.node.replace_input_with(0, scaled)
-    size = len(ones) // parts
-    return [_Mask(name, ones, slice(index * size, (index + 1) * size)) for index in range(parts)]
+    return _Mask(name, attention.heads, ones)
 
 
-def _show(editor: Editor, product: Product) -> str:
-    """Make what a product reads an output of the graph, and return its name."""
+def _show(editor: Editor, ffn: FeedForward) -> str:
+    """Make what the second product of a feed-forward network reads an output of the graph, and return its name."""
+    product = ffn.ffn_out
     shown = editor.add("", "Identity", [product.x], before=product.node, hint=f"{product.x.name}.shown")
     shown.type = ir.TensorType(ir.DataType.from_numpy(product.matrix().dtype))
     editor.graph.outputs.append(shown)

@@ -1,29 +1,30 @@
-"""Recipes: what to compile, and how, as a TOML file or the table ``[tool.ffc]`` of a ``pyproject.toml``."""
+"""Recipes of a compile: a model and its passes, as a TOML file or the table ``[tool.ffc]`` of a ``pyproject.toml``."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import re
-import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from ffc.compiler import pipeline, render, spec
 from ffc.compiler.base import Pass
 from ffc.compiler.library import Library
 from ffc.compiler.values import spell
-from ffc.errors import InputError, UsageError, nearest
+from ffc.errors import UsageError
 from ffc.graph import files, publish
+from ffc.recipe.file import File, Keys, parse, read_text
 
-__all__ = ["Recipe", "compile", "find", "for_model", "load"]
+__all__ = ["CompileKeys", "Recipe", "Text", "compile", "find", "for_model", "inputs", "load", "of_keys"]
 
 _PROJECT = "pyproject.toml"
 _TABLE = ("tool", "ffc")
+_OF_A_STUDY = {"task", "teacher", "students", "plans", "choose"}
+"""Tables that no recipe of a compile has, and a study (`ffc.recipe.study`) does."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,13 @@ def load(path: str | os.PathLike[str]) -> Recipe:
             where it can, line.
     """
     path = Path(path)
-    text = _text(path)
-    return _read(_File(path, text, ()), _parse(path, text))
+    text = read_text(path)
+    data = parse(path, text)
+    if study := sorted(_OF_A_STUDY & data.keys()):
+        raise UsageError(
+            f"{path} has [{study[0]}], so there is a model to make first; `ffc recipe run {path}` does it all"
+        )
+    return _read(File(path, text), data)
 
 
 def find(folder: str | os.PathLike[str] = ".") -> Recipe | None:
@@ -89,12 +95,12 @@ def find(folder: str | os.PathLike[str] = ".") -> Recipe | None:
         if not path.is_file():
             continue
         shown = Path(os.path.relpath(path))
-        text = _text(shown)
+        text = read_text(shown)
         if "ffc" not in text:  # so that a project's broken file is no concern of those who do not use it
             continue
-        tools = _parse(shown, text).get("tool")
+        tools = parse(shown, text).get("tool")
         if isinstance(tools, dict) and "ffc" in tools:
-            return _read(_File(shown, text, _TABLE), tools["ffc"])
+            return _read(File(shown, text, _TABLE), tools["ffc"])
     return None
 
 
@@ -138,6 +144,28 @@ def compile(recipe: Recipe, *, progress: Callable[[str], None] | None = None) ->
     return result
 
 
+def inputs(recipe: Recipe) -> dict[str, Path]:
+    """Return the files besides its model that a compile reads, by a word: passes, rows, and what options name."""
+    found = {f"plugin {plugin}": _file_of(plugin) for plugin in recipe.plugins}
+    if recipe.data is not None:
+        found["data"] = recipe.data
+    for number, item in enumerate(spec.parse(recipe.passes, Library.default(recipe.plugins), {}), 1):
+        found |= {f"{number} {item.name}.{name}": path for name, path in _paths(item).items()}
+    return found
+
+
+def _file_of(plugin: str) -> Path:
+    """Return the file of ``file.py`` or ``file.py:Name``."""
+    path, found, _ = plugin.partition(".py:")
+    return Path(f"{path}.py" if found else plugin)
+
+
+def _paths(item: Pass) -> dict[str, Path]:
+    """Return the options of a pass that are paths."""
+    values = {field.name: getattr(item, field.name) for field in dataclasses.fields(item) if field.init}
+    return {name: value for name, value in values.items() if isinstance(value, Path)}
+
+
 def _check_output(model: Path, out: Path) -> None:
     """Refuse, before any work, an output that would destroy the input or cannot be written."""
     if out.resolve() == model.resolve() or (out.exists() and model.exists() and out.samefile(model)):
@@ -148,104 +176,57 @@ def _check_output(model: Path, out: Path) -> None:
         raise UsageError(f"the folder '{out.parent}' of the output does not exist; create it first")
 
 
-# The file
-
-
-@dataclass(frozen=True)
-class _File:
-    """A TOML file, or one table of it.
-
-    Attributes:
-        path: The file.
-        text: What it holds.
-        table: The table that is the recipe; empty for all of it.
-    """
-
-    path: Path
-    text: str
-    table: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-        return f"[{'.'.join(self.table)}] of {self.path}" if self.table else str(self.path)
-
-    def fail(self, key: Sequence[str], message: str) -> NoReturn:
-        """Raise a `UsageError` that points at `key`."""
-        line = next((at for at, found in _keys(self.text) if found == (*self.table, *key)), None)
-        raise UsageError(f"{self.path}{f':{line}' if line else ''}: {message}")
-
-
-_Text = Annotated[str, Field(min_length=1)]
+Text = Annotated[str, Field(min_length=1)]
 _Scalar = bool | int | float | str
 _PATH = "a path"
 _PATHS = "a path or a list of paths"
 
 
-class _Keys(BaseModel):
-    """The keys of a recipe, as written."""
+class CompileKeys(Keys):
+    """The keys that say how to compile, whatever the model."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
-
-    model: _Text | None = Field(None, description=_PATH)
-    out: _Text | None = Field(None, description=_PATH)
     passes: str | list[str] = Field(
         Recipe.passes, description="a pipeline such as 'fuse,int8', or a list of its passes"
     )
     options: dict[str, dict[str, _Scalar | list[_Scalar]]] = Field(
-        {}, description="a table for each pass with options, such as [options.int8]"
+        {},
+        description="a table for each pass with options, such as [options.int8]",
+        json_schema_extra={"entries": "a number, a text, true or false, or a list of these"},
     )
     target: str = Field(Recipe.target, description="the name of a target")
-    data: _Text | None = Field(None, description=_PATH)
-    report: _Text | list[_Text] = Field([], description=_PATHS)
-    plugins: _Text | list[_Text] = Field([], description=_PATHS)
+    data: Text | None = Field(None, description=_PATH)
+    plugins: Text | list[Text] = Field([], description=_PATHS)
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"the recipe {path} is not TOML: it is not text in UTF-8") from error
+class _Keys(CompileKeys):
+    """The keys of a recipe of a compile, as written."""
+
+    model: Text | None = Field(None, description=_PATH)
+    out: Text | None = Field(None, description=_PATH)
+    report: Text | list[Text] = Field([], description=_PATHS)
 
 
-def _parse(path: Path, text: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        what, _, where = str(error).partition(" (at ")
-        line = re.match(r"line (\d+), column (\d+)", where)
-        place = f"{path}:{line[1]}:{line[2]}" if line else str(path)
-        raise InputError(f"{place}: not TOML: {what[:1].lower()}{what[1:]}") from error
-    except RecursionError as error:
-        raise InputError(f"{path}: not a recipe: it is nested too deep") from error
-
-
-def _keys(text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Yield the line of each key and of each table, with its full name; text that spans lines is not told apart."""
-    table: tuple[str, ...] = ()
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[\[?([^\[\]]+)\]", line):
-            table = _dotted(header[1])
-            yield from ((number, table[:end]) for end in range(1, len(table) + 1))
-        elif key := re.match(r"\s*([^=#]+)=", line):
-            names = _dotted(key[1])
-            yield from ((number, (*table, *names[:end])) for end in range(1, len(names) + 1))
-
-
-def _dotted(text: str) -> tuple[str, ...]:
-    return tuple(part.strip().strip("\"'") for part in text.split("."))
-
-
-def _read(file: _File, data: Any) -> Recipe:
+def _read(file: File, data: Any) -> Recipe:
     """Turn what a file holds into a recipe: checked, its paths seen from the current folder."""
     if not isinstance(data, dict):
         file.fail((), f"'{'.'.join(file.table)}' is {data!r}, wanted a table")
-    try:
-        keys = _Keys.model_validate(data)
-    except ValidationError as error:
-        _fail(file, error)
+    keys = file.validate(_Keys, data)
+    folder = file.path.parent
+    return replace(
+        of_keys(file, keys),
+        model=folder / keys.model if keys.model else None,
+        out=folder / keys.out if keys.out else None,
+        reports=tuple(folder / path for path in _listed(keys.report)),
+    )
+
+
+def of_keys(file: File, keys: CompileKeys) -> Recipe:
+    """Return the recipe that `keys` of a file state, its paths seen from the current folder.
+
+    Raises:
+        InputError: If a file of passes cannot be loaded.
+        UsageError: If the pipeline is malformed.
+    """
     folder = file.path.parent
     plugins = [_in_folder(folder, plugin) for plugin in _listed(keys.plugins)]
     passes = keys.passes if isinstance(keys.passes, str) else ",".join(keys.passes)
@@ -259,29 +240,11 @@ def _read(file: _File, data: Any) -> Recipe:
         raise UsageError(f"{file.name}: {error}") from error
     return Recipe(
         source=file.name,
-        model=folder / keys.model if keys.model else None,
-        out=folder / keys.out if keys.out else None,
         passes=spec.unparse(asked),
         target=keys.target,
         data=folder / keys.data if keys.data else None,
-        reports=tuple(folder / path for path in _listed(keys.report)),
         plugins=(*plugins, *library.files),
     )
-
-
-def _fail(file: _File, error: ValidationError) -> NoReturn:
-    """Say in one line which key is wrong."""
-    first = error.errors(include_url=False)[0]
-    key = tuple(str(step) for step in first["loc"])
-    if first["type"] == "extra_forbidden":
-        file.fail(key, f"unknown key '{key[-1]}'{nearest(key[-1], _Keys.model_fields)}")
-    wanted = _Keys.model_fields[key[0]].description
-    if key[0] == "options" and len(key) > 2:
-        key, wanted = key[:3], "a number, a text, true or false, or a list of these"
-    else:
-        key = key[:1]
-    value: Any = first["input"]
-    file.fail(key, f"'{'.'.join(key)}' is {value!r:.60}, wanted {wanted}")
 
 
 def _listed(value: str | Sequence[str]) -> list[str]:
@@ -299,12 +262,8 @@ def _spelled(value: _Scalar | list[_Scalar]) -> str:
 
 def _moved(item: Pass, folder: Path) -> Pass:
     """Return a pass whose paths, given relative to `folder`, are seen from the current one."""
-    paths: dict[str, Any] = {
-        field.name: folder / value
-        for field in dataclasses.fields(item)
-        if field.init and isinstance(value := getattr(item, field.name), Path)
-    }
-    return replace(item, **paths)
+    moved: dict[str, Any] = {name: folder / path for name, path in _paths(item).items()}
+    return replace(item, **moved)
 
 
 class _Beside:

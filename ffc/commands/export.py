@@ -1,0 +1,39 @@
+"""``ffc export``: a trained model as ONNX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ffc.commands import shared
+from ffc.commands.task_options import need_libraries
+from ffc.errors import UsageError
+
+__all__ = ["export"]
+
+
+@click.command()
+@click.argument("source", metavar="FOLDER")
+@click.option(
+    "-o", "--output", "out", type=click.Path(path_type=Path), default=Path("model.onnx"), show_default=True,
+    metavar="OUT",
+)  # fmt: skip
+def export(source: str, out: Path) -> None:
+    """Export a model that `ffc train`, `ffc distill` or transformers has saved in FOLDER to ONNX, for `ffc compile`.
+
+    Batch and length are free, the inputs are those that the model makes use of, and the metadata name task and labels.
+    The file is held to the model in torch before it is written. FOLDER may be package:NAME of an installed package.
+    """
+    if out.is_dir():
+        raise UsageError(f"the output '{out}' is a folder; name a file with -o")
+    if not out.absolute().parent.is_dir():
+        raise UsageError(f"the folder '{out.parent}' of the output does not exist; create it first")
+    need_libraries()
+    from ffc.train import checkpoint, models
+    from ffc.train.export import export
+
+    shared.hush()
+    model = checkpoint.load_pruned(Path(models.locate(source)))
+    export(model, out, tokenizer=models.tokenizer(source), provenance={"source": Path(source).name})
+    click.echo(f"wrote {out}: {out.stat().st_size / 1e6:.1f} MB")

@@ -1,0 +1,125 @@
+"""``ffc recipe``: a study from data to a compiled model, as one TOML file states it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ffc.commands import shared
+from ffc.commands.task_options import need_libraries
+from ffc.errors import UsageError
+
+if TYPE_CHECKING:
+    from ffc.recipe.steps import State, Step
+    from ffc.recipe.study import Study
+
+__all__ = ["recipe"]
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _options(command: _Command) -> _Command:
+    """Add what both commands take."""
+    path = click.Path(path_type=Path)
+    for add in (
+        shared.as_json,
+        click.option(
+            "--data-folder", type=path, metavar="DIR",
+            help="What the files of [task] are relative to.  [default: the folder of FILE]",
+        ),
+        click.option(
+            "-o", "--output", "out", type=path, metavar="OUT",
+            help="The folder of the run.  [default: build/ and the stem of FILE]",
+        ),
+        click.argument("file", type=path),
+    ):  # fmt: skip
+        command = add(command)
+    return command
+
+
+@click.group()
+def recipe() -> None:
+    """Make a compiled model from data, as one TOML file states it."""
+
+
+@recipe.command()
+@_options
+def run(file: Path, out: Path | None, data_folder: Path | None, as_json: bool) -> None:
+    """Do all that FILE states: teacher, students, pruning, compile, choice and report.
+
+    What a former run in the same folder has finished is kept, as long as nothing that it was made from has changed.
+    """
+    from ffc.commands.progress import progress
+
+    need_libraries()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            "ffc recipe runs in one process, which uses one GPU; on several train with `torchrun -m ffc train` and "
+            "`torchrun -m ffc distill`, and name the result as the teacher's model"
+        )
+    study = _load(file, data_folder)
+    from ffc.recipe import page, running, summary, table
+
+    shared.hush()
+    place = out or study.out
+    with progress() as told:
+        found = running.run(study, place, told)
+    if as_json:
+        click.echo(summary.to_json(found), nl=False)
+        return
+    click.echo(table.method_table(found).to_text())
+    click.echo(f"chosen: {found.chosen}, {found.reason}")
+    click.echo(f"{place / running.MODEL}, {place / page.PAGE}")
+
+
+@recipe.command()
+@_options
+def show(file: Path, out: Path | None, data_folder: Path | None, as_json: bool) -> None:
+    """List the steps of FILE: those that are done, those to do again since something changed, and those to do."""
+    need_libraries()
+    study = _load(file, data_folder)
+    from ffc.recipe import running
+
+    shared.hush()
+    place = out or study.out
+    found = running.states(study, place)
+    if as_json:
+        steps = [{"step": step.name, "title": step.title, "state": state, "seconds": s} for step, state, s in found]
+        click.echo(json.dumps({"folder": str(place), "steps": steps}, indent=1))
+        return
+    _print(found)
+
+
+@recipe.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.option("--markdown", is_flag=True, help="Print Markdown.")
+def table(runs: tuple[Path, ...], markdown: bool) -> None:
+    """Print the chosen systems of several runs side by side, each against its teacher, and the overall row.
+
+    RUN is the folder of a run.
+    """
+    from ffc.recipe import summary
+    from ffc.recipe.table import task_table
+
+    found = task_table([summary.load(folder) for folder in runs])
+    click.echo(found.to_markdown() if markdown else found.to_text(), nl=False)
+
+
+def _load(file: Path, data_folder: Path | None) -> Study:
+    from ffc.recipe import study
+
+    return study.load(file, data_folder=data_folder)
+
+
+def _print(found: list[tuple[Step, State, float]]) -> None:
+    from rich.table import Table
+
+    grid = Table("", "step", "state", "seconds", box=None)
+    for number, (step, state, seconds) in enumerate(found, 1):
+        grid.add_row(str(number), step.title, state, f"{seconds:.0f}" if state == "done" else "")
+    shared.print_rich(grid)

@@ -1,0 +1,197 @@
+"""``ffc score``: how much heads and feed-forward units matter, by gradients of a checkpoint or runs of an ONNX file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ffc.commands import shared
+from ffc.commands.task_options import read_task, task_options
+from ffc.errors import CannotApplyError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx_ir as ir
+
+    from ffc.pruning import Importance
+    from ffc.train.tasks import Task
+
+__all__ = ["score"]
+
+_FORWARD, _GRADIENTS = ("forward",), ("taylor", "fisher")
+
+
+@click.command()
+@shared.model
+@task_options
+@click.option(
+    "--method",
+    type=click.Choice([*_GRADIENTS, *_FORWARD]),
+    help="taylor and fisher take gradients of a checkpoint; forward runs an ONNX file.  [default: taylor or forward]",
+)
+@click.option(
+    "--on",
+    type=click.Choice(["labels", "model"]),
+    help="Whose labels the gradients are taken on: of the rows, or the model's own.  [default: labels]",
+)
+@click.option("--seed", default=0, show_default=True, help="Which of the rows --rows chooses.")
+@click.option(
+    "-o",
+    "--output",
+    "out",
+    type=click.Path(path_type=Path),
+    default=Path("importance.safetensors"),
+    show_default=True,
+    metavar="OUT",
+)
+@shared.as_json
+def score(model: Path, out: Path, as_json: bool, **given: Any) -> None:
+    """Score the heads and feed-forward units of MODEL, for ffc plan.
+
+    MODEL is the folder of a classifier, as ffc train writes it, scored on the training rows of --task; or an ONNX file,
+    scored on --data rows.npz, an array for each of its inputs.
+    """
+    of_folder = model.is_dir()
+    _check_options(of_folder, given)
+    if not out.parent.is_dir():
+        raise UsageError(f"the folder '{out.parent}' of the output does not exist; create it first")
+    shared.hush()
+    started = time.monotonic()
+    found = (_of_checkpoint if of_folder else _of_file)(model, out, given)
+    found.save(out)
+    click.echo(f"{found.samples} rows in {time.monotonic() - started:.1f} s", err=True)
+    click.echo(_to_json(found, out) if as_json else _summary(found))
+
+
+def _check_options(of_folder: bool, given: Mapping[str, Any]) -> None:
+    method = given["method"]
+    if of_folder and method in _FORWARD:
+        raise UsageError("--method forward runs an ONNX file; a checkpoint is scored by taylor or fisher")
+    if of_folder:
+        return
+    if method in _GRADIENTS:
+        raise UsageError(f"--method {method} takes gradients, which an ONNX file does not give; score the checkpoint")
+    names = ("on", "task", "train", "validation", "text", "validation_rows")
+    if misplaced := next((name.replace("_", "-") for name in names if given[name]), None):
+        raise UsageError(f"--{misplaced} is for checkpoints; an ONNX file is scored on --data rows.npz alone")
+    if given["data"] is None:
+        raise UsageError("an ONNX file is scored on rows; give --data rows.npz, an array for each of its inputs")
+
+
+def _of_file(path: Path, out: Path, given: Mapping[str, Any]) -> Importance:
+    """Score an ONNX file by forward passes."""
+    from ffc.compiler import probes
+    from ffc.graph import files, publish
+    from ffc.pruning.forward import by_forward
+
+    data: Path = given["data"]
+    publish.check_apart([out], [*files.parts(path, [out]), data])
+    loaded = files.load(path)
+    arrays = _drawn(loaded, probes.read(data), given["rows"], given["seed"])
+    axes = probes.token_axes(loaded)
+    batches = [replace(probe, axes=axes) for probe in probes.from_data(loaded, arrays)]
+    return by_forward(loaded, batches, data=data.name, seed=given["seed"], progress=_progress("batches"))
+
+
+def _drawn(model: ir.Model, arrays: Mapping[str, Any], rows: int | None, seed: int) -> Mapping[str, Any]:
+    """Return some rows of the arrays that a model takes, in their order; other arrays are the same for all rows."""
+    import numpy as np
+
+    taken = {name: np.asarray(arrays[name]) for value in model.graph.inputs if (name := str(value.name)) in arrays}
+    number = max((len(array) for array in taken.values() if array.ndim), default=0)
+    if rows is None or len(taken) != len(model.graph.inputs) or rows >= number:
+        return arrays
+    chosen = _chosen(number, rows, seed)
+    return {name: array[chosen] if array.ndim and len(array) == number else array for name, array in taken.items()}
+
+
+def _of_checkpoint(folder: Path, out: Path, given: Mapping[str, Any]) -> Importance:
+    """Score a checkpoint by gradients on the training rows of a task."""
+    task = read_task(**{**given, "rows": None})  # rows are drawn here, by the seed that the result names
+    import torch
+
+    from ffc.graph import publish
+    from ffc.train import importance, models
+    from ffc.train.checkpoint import load_pruned
+    from ffc.train.encoding import Collator, encode
+
+    publish.check_apart([out], [file for file in folder.iterdir() if file.is_file()])
+    tokenizer, model = models.tokenizer(folder), load_pruned(folder)
+    _check_labels(folder, model, task)
+    number = len(task.train)
+    chosen = _chosen(number, min(given["rows"] or number, number), given["seed"])
+    rows = encode([task.train[index] for index in chosen], tokenizer, given["max_length"])
+    return importance.score(
+        model.to("cuda" if torch.cuda.is_available() else "cpu"),
+        rows,
+        Collator(tokenizer),
+        method=given["method"] or "taylor",
+        on=given["on"] or "labels",
+        data=f"{task.name} train",
+        seed=given["seed"],
+        progress=_progress("rows"),
+    )
+
+
+def _check_labels(folder: Path, model: Any, task: Task) -> None:
+    """Refuse a model whose logits are not for the labels of a task: what they lose says nothing about its parts."""
+    config = model.config
+    labels = tuple(config.id2label[index] for index in range(config.num_labels))
+    if labels != task.labels:
+        raise CannotApplyError(
+            f"the model in {folder} is for the labels {', '.join(labels)}, task {task.name} has "
+            f"{', '.join(task.labels)}; score a model that `ffc train` has trained on this task"
+        )
+
+
+def _chosen(number: int, rows: int, seed: int) -> list[int]:
+    """Return the numbers of `rows` of `number` rows, ascending, the same for the same seed."""
+    import numpy as np
+
+    drawn: np.ndarray = np.random.default_rng(seed).choice(number, rows, replace=False)
+    return sorted(drawn.tolist())
+
+
+def _progress(what: str) -> Callable[[int, int], None]:
+    """Return what says on stderr, at every tenth of the way, how many are done."""
+
+    def tell(done: int, of: int) -> None:
+        step = max(1, of // 10)
+        if done == of or done // step > _before[0] // step:
+            click.echo(f"{done} of {of} {what}", err=True)
+        _before[0] = done
+
+    _before = [0]
+    return tell
+
+
+def _summary(importance: Importance) -> str:
+    lines = []
+    for index, layer in enumerate(importance.layers):
+        parts = (("heads", layer.heads), ("units", layer.ffn))
+        lines.append(f"layer {index}: {', '.join(_range(name, scores) for name, scores in parts)}")
+    return "\n".join(lines)
+
+
+def _range(name: str, scores: np.ndarray) -> str:
+    return f"{len(scores)} {name} {scores.min():.3g} to {scores.max():.3g}" if len(scores) else f"no {name}"
+
+
+def _to_json(importance: Importance, out: Path) -> str:
+    import json
+
+    layers = [
+        {"heads": layer.heads.tolist(), "units": len(layer.ffn), "unit_range": _ends(layer.ffn)}
+        for layer in importance.layers
+    ]
+    told = {name: getattr(importance, name) for name in ("method", "data", "samples", "seed", "model")}
+    return json.dumps({"file": str(out), **told, "layers": layers}, indent=1)
+
+
+def _ends(scores: np.ndarray) -> list[float]:
+    return [float(scores.min()), float(scores.max())] if len(scores) else []

@@ -1,0 +1,255 @@
+"""The steps that make weights: the teacher, students, plans, and what is pruned by them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ffc.errors import InputError
+from ffc.recipe.keys import LossKeys, PlanKeys, StudentKeys, TeacherKeys
+from ffc.recipe.material import Material, load_weights
+from ffc.recipe.steps import Job
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ffc.pruning import Plan
+    from ffc.pruning.amount import Amount
+    from ffc.pruning.sizes import LayerSizes
+    from ffc.train.watch import History
+
+__all__ = ["IMPORTANCE", "MODEL", "ONNX", "PLAN", "distil", "plan", "prune", "score", "student", "teacher"]
+
+MODEL = "model"
+"""The folder of a step that holds weights and tokenizer."""
+ONNX = "model.onnx"
+"""The file of a step that holds an ONNX model."""
+IMPORTANCE = "importance.safetensors"
+PLAN = "plan.json"
+
+Work = Callable[[Job], Mapping[str, Any]]
+
+
+def teacher(material: Material, keys: TeacherKeys, training: Mapping[str, Any]) -> Work:
+    """Return the work that trains the teacher on labels; with 0 epochs it is taken as it is."""
+
+    def work(job: Job) -> Mapping[str, Any]:
+        from ffc.train import models
+        from ffc.train.losses import Losses
+
+        source = material.study.source(keys.model)
+        model = models.classifier(source, material.task, seed=training["seed"])
+        if not training["epochs"]:
+            _check_head(material, keys, model, models.classifier(source, material.task, seed=training["seed"] + 1))
+        return _trained(material, job, model, training, Losses(labels=1.0))
+
+    return work
+
+
+def _check_head(material: Material, keys: TeacherKeys, one: nn.Module, other: nn.Module) -> None:
+    """Refuse a model without a head of its own: a fresh one, which knows nothing, differs from seed to seed."""
+    if all(a.equal(b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True)):
+        return
+    place, labels = material.study.file.place(("teacher", "epochs")), ", ".join(material.task.labels)
+    raise InputError(
+        f"{place}: epochs = 0 takes {keys.model} as it is, and it has no head for the labels {labels}; train it, with "
+        "epochs = 3, say, or name a model that is trained"
+    )
+
+
+def student(material: Material, keys: StudentKeys, training: Mapping[str, Any], taught_by: str) -> Work:
+    """Return the work that makes a student and distils it from the step `taught_by`."""
+
+    def work(job: Job) -> Mapping[str, Any]:
+        from ffc.train import activation
+
+        master = load_weights(job.done[taught_by].folder / MODEL)
+        model = _fresh(material, keys, master, training["seed"])
+        anneal = activation.Anneal(keys.anneal) if keys.anneal is not None else None
+        if keys.activation and anneal is None:
+            activation.relu_for_gelu(model)
+        return _trained(material, job, model, training, _losses(keys.losses), teacher=master, activation=anneal)
+
+    return work
+
+
+def _fresh(material: Material, keys: StudentKeys, master: nn.Module, seed: int) -> nn.Module:
+    """Return a student that has learned nothing yet."""
+    from ffc.train import models, students
+
+    if keys.layers is not None:
+        return students.keep_layers(master, keys.layers)
+    assert keys.model is not None  # StudentKeys wants one of the two
+    study = material.study
+    source = study.source(keys.model)
+    name = next(name for name, each in study.keys.students.items() if each is keys)
+    material.same_tokenizer(source, lambda: study.file.place(("students", name, "model")))
+    return models.classifier(source, material.task, seed=seed)
+
+
+def score(material: Material, keys: PlanKeys, seed: int, scored: str) -> Work:
+    """Return the work that scores heads and units of the step `scored` by gradients on training rows."""
+
+    def work(job: Job) -> Mapping[str, Any]:
+        from ffc.train import importance
+
+        rows = material.sample(keys.rows, seed)
+        found = importance.score(
+            load_weights(job.done[scored].folder / MODEL),
+            rows,
+            material.collator,
+            method="fisher" if keys.by == "fisher" else "taylor",
+            on=keys.on,
+            data=f"{material.task.name} train",
+            seed=seed,
+            progress=_rows(job),
+        )
+        found.save(job.folder / IMPORTANCE)
+        return {"samples": found.samples}
+
+    return work
+
+
+def plan(material: Material, keys: PlanKeys, seed: int, scored: str, scores: str | None) -> Work:
+    """Return the work that plans what to keep of the step `scored`.
+
+    Args:
+        material: What the study is made from.
+        keys: The plan, as stated.
+        seed: Of random scores, and of the rows of a search.
+        scored: The step with the weights.
+        scores: The step with their importance, or None where the plan needs none or makes its own.
+    """
+
+    def work(job: Job) -> Mapping[str, Any]:
+        from ffc.pruning import Importance, allocate
+        from ffc.train import plans, surgery
+
+        model = load_weights(job.done[scored].folder / MODEL)
+        layers = plans.layer_sizes(model)
+        if keys.by == "search":
+            made = _searched(material, keys, seed, job, model, layers)
+        elif keys.steps > 1:
+            made = _iterated(material, keys, seed, job, model, layers)
+        else:
+            found = plans.by_norm(model) if scores is None else Importance.load(job.done[scores].folder / IMPORTANCE)
+            found = allocate.random_like(found, seed) if keys.by == "random" else found
+            made = _amount(keys).plan(found, layers)
+        surgery.stamp(made, model).save(job.folder / PLAN)
+        return {"summary": made.summary().splitlines()}
+
+    return work
+
+
+def prune(material: Material, scored: str, planned: str) -> Work:
+    """Return the work that cuts the step `scored` down to the plan of the step `planned`."""
+
+    def work(job: Job) -> Mapping[str, Any]:
+        from ffc.pruning import Plan
+        from ffc.train import surgery
+        from ffc.train.checkpoint import save_pruned
+
+        model = load_weights(job.done[scored].folder / MODEL)
+        pruned = surgery.apply(model, Plan.load(job.done[planned].folder / PLAN))
+        save_pruned(pruned.to("cpu"), job.folder / MODEL, material.tokenizer)
+        return {}
+
+    return work
+
+
+def distil(material: Material, losses: LossKeys, training: Mapping[str, Any], pruned: str, taught_by: str) -> Work:
+    """Return the work that distils the step `pruned` from the step `taught_by`."""
+
+    def work(job: Job) -> Mapping[str, Any]:
+        model = load_weights(job.done[pruned].folder / MODEL)
+        master = load_weights(job.done[taught_by].folder / MODEL)
+        return _trained(material, job, model, training, _losses(losses), teacher=master)
+
+    return work
+
+
+def _trained(
+    material: Material, job: Job, model: nn.Module, training: Mapping[str, Any], losses: Any, **given: Any
+) -> Mapping[str, Any]:
+    """Train a model unless 0 epochs are asked for, save it, and say how it went.
+
+    The weights of the last epoch are kept: to choose an epoch by the rows that are reported would flatter the report.
+    """
+    from ffc.train import distill
+    from ffc.train.checkpoint import save_pruned
+
+    history: History | None = None
+    if training["epochs"]:
+        history = distill.train(
+            model,
+            material.training,
+            material.collator,
+            distill.Training(**training),
+            losses=losses,
+            folder=job.scratch,
+            progress=job.tell,
+            **given,
+        )
+    save_pruned(model.to("cpu"), job.folder / MODEL, material.tokenizer)
+    if history is None:
+        return {}
+    return {
+        "loss": [list(point) for point in history.loss],
+        "steps": history.steps,
+    }
+
+
+def _losses(keys: LossKeys) -> Any:
+    from ffc.train.losses import Losses
+
+    return Losses(**keys.model_dump())
+
+
+def _amount(keys: PlanKeys) -> Amount:
+    from ffc.pruning.amount import Amount
+
+    return Amount(keys.heads, keys.ffn, across=keys.allocation == "global", macs=keys.macs, floor=keys.least)
+
+
+def _searched(
+    material: Material, keys: PlanKeys, seed: int, job: Job, model: nn.Module, layers: Sequence[LayerSizes]
+) -> Plan:
+    """Return the plan of a Fisher search, with scales, which does without training again."""
+    from ffc.pruning.search import search
+    from ffc.train import importance, scales
+
+    assert keys.macs is not None  # PlanKeys sees to it
+    rows = material.sample(keys.rows, seed)
+    found = importance.gradients(model, rows, material.collator, on=keys.on, progress=_rows(job))
+    made = search(found, layers, macs=keys.macs, floor=keys.least)
+    return scales.tune(
+        model,
+        made,
+        rows,
+        material.collator,
+        first_token=not material.task.spans,  # every head but that for spans reads the first token alone
+        progress=lambda done, of: job.tell(f"scales, {done} of {of} layers"),
+    )
+
+
+def _iterated(
+    material: Material, keys: PlanKeys, seed: int, job: Job, model: nn.Module, layers: Sequence[LayerSizes]
+) -> Plan:
+    """Return the plan of several scorings, each of what the one before left."""
+    from ffc.train import iterate
+
+    amount = _amount(keys)
+    return iterate.prune_in_steps(
+        model,
+        material.sample(keys.rows, seed),
+        material.collator,
+        steps=keys.steps,
+        allocate=lambda scores, way: amount.after(way, layers).plan(scores, layers),
+        method="fisher" if keys.by == "fisher" else "taylor",
+        on=keys.on,
+        progress=lambda done, of: job.tell(f"{done} of {of} scorings"),
+    )
+
+
+def _rows(job: Job) -> Callable[[int, int], None]:
+    return lambda done, of: job.tell(f"{done} of {of} rows")
