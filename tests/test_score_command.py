@@ -187,8 +187,8 @@ def test_a_checkpoint_for_other_labels_is_refused(
 ) -> None:
     table.write_text(table.read_text().replace("\t1", "\tyes").replace("\t0", "\tno"))
     code, line = fails(capsys, "score", str(checkpoint), *"--task text --train rows.tsv --text sentence".split())
-    wanted = f"the model in {checkpoint} is for the labels 0, 1, task text has no, yes; score a model that `ffc train`"
-    assert code == 4 and line.startswith(wanted)
+    wanted = f"the model '{checkpoint}' is for the labels 0, 1, task text has no, yes; name a model that `ffc train`"
+    assert code == 2 and line.startswith(wanted)
 
 
 @pytest.mark.parametrize(

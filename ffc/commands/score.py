@@ -12,14 +12,14 @@ import click
 
 from ffc.commands import shared
 from ffc.commands.task_options import read_task, task_options
-from ffc.errors import CannotApplyError, UsageError
+from ffc.commands.training import learned
+from ffc.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
     import onnx_ir as ir
 
     from ffc.pruning import Importance
-    from ffc.train.tasks import Task
 
 __all__ = ["score"]
 
@@ -117,12 +117,10 @@ def _of_checkpoint(folder: Path, out: Path, given: Mapping[str, Any]) -> Importa
 
     from ffc.graph import publish
     from ffc.train import importance, models
-    from ffc.train.checkpoint import load_pruned
     from ffc.train.encoding import Collator, encode
 
     publish.check_apart([out], [file for file in folder.iterdir() if file.is_file()])
-    tokenizer, model = models.tokenizer(folder), load_pruned(folder)
-    _check_labels(folder, model, task)
+    tokenizer, model = models.tokenizer(folder), learned(str(folder), task)
     number = len(task.train)
     chosen = _chosen(number, min(given["rows"] or number, number), given["seed"])
     rows = encode([task.train[index] for index in chosen], tokenizer, given["max_length"])
@@ -136,17 +134,6 @@ def _of_checkpoint(folder: Path, out: Path, given: Mapping[str, Any]) -> Importa
         seed=given["seed"],
         progress=_progress("rows"),
     )
-
-
-def _check_labels(folder: Path, model: Any, task: Task) -> None:
-    """Refuse a model whose logits are not for the labels of a task: what they lose says nothing about its parts."""
-    config = model.config
-    labels = tuple(config.id2label[index] for index in range(config.num_labels))
-    if labels != task.labels:
-        raise CannotApplyError(
-            f"the model in {folder} is for the labels {', '.join(labels)}, task {task.name} has "
-            f"{', '.join(task.labels)}; score a model that `ffc train` has trained on this task"
-        )
 
 
 def _chosen(number: int, rows: int, seed: int) -> list[int]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
+from ffc.errors import GateError
 from ffc.recipe import compiling
 from ffc.recipe.material import Material, load_weights
 from ffc.recipe.steps import Job
@@ -66,21 +68,29 @@ def export(material: Material, weights: str, words: str) -> Work:
 
 
 def compile(material: Material, exported: str, rows: str) -> Work:
-    """Return the work that compiles the step `exported` as the study says, and proves it on rows of the task."""
+    """Return the work that compiles the step `exported` as the study says, and proves it on rows of the task.
+
+    A system that fails a contract, as one cut to pieces may fail that of `int8`, stays as it was exported: it shall not
+    end a study of many systems.
+    """
 
     def work(job: Job) -> Mapping[str, Any]:
         recipe = material.study.compiling
-        result = compiling.compile(
-            replace(
-                recipe,
-                model=job.done[exported].folder / ONNX,
-                out=job.folder / ONNX,
-                data=recipe.data or job.done[rows].folder / ROWS,
-                reports=tuple(job.folder / name for name in REPORTS),
-            ),
-            progress=job.tell,
+        model = job.done[exported].folder / ONNX
+        asked = replace(
+            recipe,
+            model=model,
+            out=job.folder / ONNX,
+            data=recipe.data or job.done[rows].folder / ROWS,
+            reports=tuple(job.folder / name for name in REPORTS),
         )
-        return {"pipeline": result.report.pipeline}
+        try:
+            result = compiling.compile(asked, progress=job.tell)
+        except GateError as error:
+            for file in model.parent.glob(f"{ONNX}*"):  # the model, and where it is large the file of its weights
+                shutil.copyfile(file, job.folder / file.name)
+            return {"pipeline": "", "refused": str(error)}
+        return {"pipeline": result.report.pipeline, "refused": ""}
 
     return work
 

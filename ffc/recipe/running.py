@@ -145,6 +145,7 @@ def _system(plot: Plot, folder: Path, done: Mapping[str, Done], decisions: np.nd
         fp32=forms["fp32"],
         compiled=forms["compiled"],
         passes=done[plot.step("compile")].result["pipeline"],
+        refused=done[plot.step("compile")].result["refused"],
         seconds={name.removeprefix(prefix): each.seconds for name, each in done.items() if name.startswith(prefix)},
         seed=plot.seed,
     )
@@ -162,7 +163,7 @@ def _publish(run: Run, folder: Path) -> None:
     for file in compiled.iterdir():
         if file.name.startswith(MODEL):  # the model, and where it is large the file of its weights
             _copy(file, folder / file.name)
-    for name in outputs.REPORTS:
+    for name in () if chosen.refused else outputs.REPORTS:
         _copy(compiled / name, folder / f"compile{Path(name).suffix}")
     _copy(folder / chosen.weights / _TOKENIZER, folder / _TOKENIZER)
 

@@ -83,8 +83,9 @@ class System:
         heads: Attention heads, by layer.
         units: Feed-forward units, by layer.
         fp32: As exported.
-        compiled: As compiled.
-        passes: The pipeline that it was compiled with.
+        compiled: As compiled; where the compile was refused, as exported.
+        passes: The pipeline that it was compiled with, "" where that was refused.
+        refused: Why the compile was refused, or "".
         seconds: What each step took: ``train``, ``distil``, ``plan``, ``export``, ``compile`` and so on.
         seed: Seed of its training.
     """
@@ -102,6 +103,7 @@ class System:
     passes: str
     seconds: dict[str, float]
     seed: int
+    refused: str = ""
 
 
 @dataclass(frozen=True)

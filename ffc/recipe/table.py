@@ -150,7 +150,8 @@ def method_rows(run: Run) -> tuple[Row, ...]:
     rows.append(_row(run, "+ dynamic length", teacher, EAGER, rows[-1]))
     if student != teacher:
         rows.append(_row(run, f"+ distilled to {student.name}", student, EAGER, rows[-1]))
-    whole = _row(run, f"+ compiled ({student.passes})", student, COMPILED, rows[-1])
+    passes = student.passes or "refused, so as exported"
+    whole = _row(run, f"+ compiled ({passes})", student, COMPILED, rows[-1])
     rows += [whole, Row(f"+ {_NOT_MEASURED}")]
     pruned = [each for each in run.systems if each.kind == "pruned" and each.student == student.name]
     for each in pruned:
@@ -302,7 +303,8 @@ def system_table(run: Run) -> Table:
         "MACs for a row of 128 tokens. Agreement: the share of validation rows on which the compiled model decides as "
         "the teacher's export does. Heads and units are a layer's, and as many in all layers unless there is a range."
     )
-    return Table(columns, tuple(cells), frozenset(chosen), (note,))
+    refused = (f"Not compiled, so as exported: {each.name}: {each.refused}" for each in run.systems if each.refused)
+    return Table(columns, tuple(cells), frozenset(chosen), (note, *refused))
 
 
 def _range(counts: Sequence[int]) -> str:

@@ -1,1 +1,1 @@
-"""Where weights come from: tasks, distillation, importance, surgery, export. Needs the extra ``train``, and so torch."""
+"""Where weights come from: tasks, distillation, importance, surgery, export. Needs the extra ``train``: torch."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
@@ -18,10 +17,11 @@ from torch import nn
 from ffc.errors import CannotApplyError, InputError, one_line
 from ffc.graph import files
 from ffc.train.agreement import check, example
+from ffc.train.digest import digest
 from ffc.train.models import quiet, takes
 from ffc.train.tasks.base import Task
 
-__all__ = ["digest", "export", "inputs"]
+__all__ = ["export", "inputs"]
 
 _TYPES = "token_type_ids"
 _BATCH, _LENGTH = 2, 9  # any but 0 and 1, for which torch would write a graph of its own
@@ -81,15 +81,6 @@ def inputs(model: nn.Module, task: Task | None = None, tokenizer: Any = None) ->
     rows = () if task is None else (*task.train, *task.validation)
     single = bool(rows) and all(row.second is None for row in rows)
     return tuple(name for name in takes(model) if name != _TYPES or not (untold or single))
-
-
-def digest(model: nn.Module) -> str:
-    """Return the SHA-256 of a model's weights and buffers: their names, types, shapes and bytes."""
-    found = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return found.hexdigest()
 
 
 class _NoTypes(nn.Module):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ffc.errors import UsageError
 from ffc.graph import publish
+from ffc.train.digest import digest
 from ffc.train.evaluate import predict
 from ffc.train.models import takes
 from ffc.train.objective import Batch, Lesson
@@ -22,7 +23,7 @@ from ffc.train.objective import Batch, Lesson
 if TYPE_CHECKING:
     from ffc.train.encoding import Collator, Rows
 
-__all__ = ["CachedTeacher", "cached_logits", "digest"]
+__all__ = ["CachedTeacher", "cached_logits"]
 
 
 class CachedTeacher:
@@ -63,7 +64,7 @@ def cached_logits(model: nn.Module, rows: Rows, collator: Collator, folder: Path
     Returns:
         float32 [rows, C], in the order of the rows.
     """
-    path = folder / f"teacher-{digest(model, rows)[:16]}.npz"
+    path = folder / f"teacher-{_digest(model, rows)[:16]}.npz"
     # A file that is damaged is as good as none: the teacher runs again.
     with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         kept: np.ndarray = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)["logits"]
@@ -77,12 +78,10 @@ def cached_logits(model: nn.Module, rows: Rows, collator: Collator, folder: Path
     return logits
 
 
-def digest(model: nn.Module, rows: Rows) -> str:
+def _digest(model: nn.Module, rows: Rows) -> str:
     """Return the sha256, in hex, of all that the logits of a model on rows depend on."""
     total = hashlib.sha256(repr(model).encode())  # activations and sizes, which the weights do not tell
-    for name, value in model.state_dict().items():
-        total.update(f"{name}{list(value.shape)}{value.dtype}".encode())
-        total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    total.update(digest(model).encode())
     names = takes(model)
     for index in range(len(rows)):
         row = rows[index]

@@ -19,9 +19,10 @@ from ffc.errors import CannotApplyError, GateError, InputError
 from ffc.pruning.plan import LayerPlan, Plan
 from ffc.train import models
 from ffc.train.agreement import check, example
+from ffc.train.digest import digest
 from ffc.train.encoding import Collator, Row, Rows
 from ffc.train.evaluate import predict, predict_onnx, session
-from ffc.train.export import digest, export, inputs
+from ffc.train.export import export, inputs
 from ffc.train.heads import SpanClassifier
 from ffc.train.surgery import apply
 from ffc.train.tasks.base import Example, Task

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from ffc import cli
 from ffc.errors import InputError
 from ffc.pruning import Plan
-from ffc.recipe import course, keys, page, running, steps, study, summary, weights
+from ffc.recipe import course, keys, outputs, page, running, steps, study, summary, weights
 from ffc.recipe.material import Material
 from tests.train import tiny
 
@@ -314,6 +314,17 @@ def test_plans_of_every_kind(folder: Path, stated: dict[str, Any], heads: list[i
     assert all((layer.head_scales is not None) == scaled for layer in plan.layers)
     assert plan.macs is not None
     assert plan.macs.kept <= plan.macs.of * (0.5 if "macs" in stated else 0.9)
+
+
+def test_a_system_that_fails_a_contract_stays_as_it_was_exported(
+    folder: Path, made: Path, changed: Callable[[str, str], study.Study]
+) -> None:
+    strict = changed("max_length = 16", "max_length = 16\noptions = { int8 = { cosine = 1.0 } }")
+    exported = made / "systems" / "small" / "export"
+    done = {"export": steps.Done(exported, "", 0.0, {}), "data": steps.Done(made / "data", "", 0.0, {})}
+    kept = work(outputs.compile(Material(strict), "export", "data"), folder / "refused", done)
+    assert kept.result["pipeline"] == "" and "int8" in kept.result["refused"]
+    assert (kept.folder / weights.ONNX).read_bytes() == (exported / weights.ONNX).read_bytes()
 
 
 def work(does: weights.Work, folder: Path, done: dict[str, steps.Done]) -> steps.Done:
