@@ -8,6 +8,7 @@
 #   make types    mypy
 #   make bench    latency by length, against onnxruntime's own tools
 #   make cost     seconds and memory of a compile, against onnxruntime's own tools; exports models of up to 2.4 GB
+#   make quality DATA=DIR   what training, distillation and pruning keep, on SST-2 and SuperGLUE tasks in DIR; takes hours
 #   make clean    away with .venv and build
 #
 # TORCH is what pip is told to install as torch. ffc needs the CPU build alone; where the default brings another, say where
@@ -24,7 +25,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test coverage fuzz lint types bench cost clean
+.PHONY: demo test coverage fuzz lint types bench cost quality clean
 
 demo: .venv/demo.stamp
 	$(BIN)/python examples/minilm/demo.py build
@@ -49,6 +50,13 @@ bench: .venv/demo.stamp build/minilm.onnx
 
 cost: .venv/demo.stamp
 	$(BIN)/python examples/benchmarks/compile_cost.py --folder build/cost
+
+# Each goes on where it was stopped.
+quality: .venv/dev.stamp
+	$(BIN)/ffc recipe run examples/quality/sst2.toml --data-folder $(DATA) -o build/quality/sst2
+	set -e; for task in rte wic cb copa boolq multirc; do \
+	  $(BIN)/ffc recipe run examples/recipes/$$task.toml --data-folder $(DATA) -o build/quality/$$task; done
+	$(BIN)/python examples/quality/checks.py build/quality
 
 build/minilm.onnx: | .venv/demo.stamp
 	$(BIN)/python examples/minilm/export.py $@

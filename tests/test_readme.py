@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import runpy
@@ -18,6 +19,7 @@ import ffc
 from ffc import cli
 from ffc.pruning import by_norm
 from tests.graphs import of_program
+from tests.train import tiny
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "examples/own_pass/README.md"]
@@ -53,7 +55,25 @@ def workplace(tmp_path: Path, exported: Callable[..., Path], monkeypatch: pytest
     by_norm(ffc.find_blocks(ffc.load("minilm.onnx"))).save("importance.safetensors")
     ids = np.array([[2, 7, 9, 3]])
     np.savez("rows.npz", input_ids=ids, attention_mask=np.ones_like(ids), token_type_ids=np.zeros_like(ids))
+    save_data(Path("data"))
+    monkeypatch.setattr("ffc.train.models._in_package", lambda name: str(tiny.save_model(tmp_path / name, longest=128)))
     return tmp_path
+
+
+def save_data(folder: Path) -> None:
+    """Write rows of the tasks that the documents name, made of the words of the tiny model that stands for MiniLM."""
+    for name, rows in (("train", 24), ("dev", 8)):
+        (folder / "sst2").mkdir(parents=True, exist_ok=True)
+        table = tiny.save_rows(folder / "sst2" / f"{name}.tsv", rows, seed=rows)
+        table.write_text(table.read_text(encoding="utf-8").replace("text\t", "sentence\t", 1), encoding="utf-8")
+    (folder / "RTE").mkdir()
+    for name in ("train", "val"):
+        pairs = [
+            {"premise": f"the film was {word}", "hypothesis": "it was great", "label": label}
+            for word, label in (("good", "entailment"), ("awful", "not_entailment")) * 4
+        ]
+        text = "".join(json.dumps(pair) + "\n" for pair in pairs)
+        (folder / "RTE" / f"{name}.jsonl").write_text(text, encoding="utf-8")
 
 
 def run_python(block: Block, number: int) -> dict[str, Any]:
@@ -120,7 +140,9 @@ def test_the_rule_in_contributing_matches_its_samples_alone(contributed: dict[st
         assert ffc.rules.apply([rule], model, ffc.Log()) == sample.matches
 
 
-def test_the_pass_in_contributing_keeps_its_contract(contributed: dict[str, Any], exported: Callable[..., Path]) -> None:
+def test_the_pass_in_contributing_keeps_its_contract(
+    contributed: dict[str, Any], exported: Callable[..., Path]
+) -> None:
     report = ffc.compile(exported("bert"), [contributed["Reciprocal"]()]).report
     assert [step.text for step in report.steps if step.text == "reciprocal"]
 

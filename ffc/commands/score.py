@@ -76,7 +76,7 @@ def _check_options(of_folder: bool, given: Mapping[str, Any]) -> None:
         return
     if method in _GRADIENTS:
         raise UsageError(f"--method {method} takes gradients, which an ONNX file does not give; score the checkpoint")
-    names = ("on", "task", "train", "validation", "text", "validation_rows")
+    names = ("on", "task", "train", "validation", "text", "labels", "validation_rows")
     if misplaced := next((name.replace("_", "-") for name in names if given[name]), None):
         raise UsageError(f"--{misplaced} is for checkpoints; an ONNX file is scored on --data rows.npz alone")
     if given["data"] is None:

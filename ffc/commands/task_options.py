@@ -44,6 +44,10 @@ _OPTIONS = (
     ),
     click.option("--text", multiple=True, metavar="COLUMN", help="A text column; at most two.  [repeatable]"),
     click.option("--label", default="label", show_default=True, metavar="COLUMN", help="The column of labels."),
+    click.option(
+        "--labels", metavar="A,B,...",
+        help="The labels, in the order of the logits.  [default: those of the training rows, sorted]",
+    ),
     click.option("--max-length", default=128, show_default=True, type=click.IntRange(4), help="Tokens a row at most."),
     click.option("--rows", type=click.IntRange(1), metavar="N", help="Use N of the training rows.  [default: all]"),
     click.option(
@@ -78,6 +82,7 @@ def read_task(**given: Any) -> Task:
         validation=given["validation"],
         text=given["text"],
         label=given["label"],
+        labels=[name.strip() for name in given["labels"].split(",")] if given["labels"] else (),
         train_rows=given["rows"],
         validation_rows=given["validation_rows"],
     )

@@ -39,6 +39,7 @@ def teacher(material: Material, keys: TeacherKeys, training: Mapping[str, Any]) 
 
         source = material.study.source(keys.model)
         model = models.classifier(source, material.task, seed=training["seed"])
+        models.check_length(material.study.keys.max_length, model)
         if not training["epochs"]:
             _check_head(material, keys, model, models.classifier(source, material.task, seed=training["seed"] + 1))
         return _trained(material, job, model, training, Losses(labels=1.0))

@@ -20,6 +20,7 @@ from transformers.utils import logging
 from ffc.errors import InputError, UsageError, nearest, one_line
 from ffc.train.activation import Anneal
 from ffc.train.losses import Losses
+from ffc.train.models import check_length
 from ffc.train.objective import LiveTeacher, Objective, Pairing
 from ffc.train.sampling import LengthSampler
 from ffc.train.teacher import CachedTeacher, cached_logits
@@ -237,6 +238,7 @@ def _check(model: nn.Module, rows: Rows, losses: Losses, teacher: nn.Module | No
         raise UsageError("the loss labels has a weight and not every row has a label; give labels, or the weight 0")
     if losses.taught and teacher is None:
         raise UsageError(f"the losses {losses} need a teacher; give one")
+    check_length(max(len(rows[index]["input_ids"]) for index in range(len(rows))), *filter(None, (model, teacher)))
     if teacher is None:
         return
     student_config: Any = model.config

@@ -15,7 +15,7 @@ from ffc.train.checkpoint import save_pruned
 from ffc.train.distill import Training, train
 from ffc.train.encoding import Collator, Row, Rows
 from ffc.train.losses import IGNORED, Losses
-from ffc.train.models import base, filling, fills_masks, language_model, longest
+from ffc.train.models import base, filling, fills_masks, language_model
 from ffc.train.students import keep_layers
 
 if TYPE_CHECKING:
@@ -80,7 +80,6 @@ def distill_general(
     model = student if isinstance(student, nn.Module) else keep_layers(source, student)
     if masks and not fills_masks(model):
         model = filling(base(model), seed=training.seed)
-    _check_length(max_length, model, *[source] * losses.taught)
     history = train(
         model,
         text_rows(texts, tokenizer, max_length, packed=packed),
@@ -193,11 +192,3 @@ def _frame(text: str, ids: list[int], tokenizer: PreTrainedTokenizerBase) -> tup
     framed: Any = tokenizer(text, verbose=False)["input_ids"]
     start = next(place for place in range(len(framed)) if framed[place : place + len(ids)] == ids)
     return framed[:start], framed[start + len(ids) :]
-
-
-def _check_length(max_length: int, *models: nn.Module) -> None:
-    for model in models:
-        if (most := longest(model)) is not None and max_length > most:
-            raise UsageError(
-                f"max_length={max_length} is more than the {most} tokens that {type(model).__name__} takes"
-            )

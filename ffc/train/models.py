@@ -24,7 +24,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from ffc.errors import InputError, MissingError, one_line
+from ffc.errors import InputError, MissingError, UsageError, one_line
 from ffc.train.checkpoint import RECORD, load_pruned
 from ffc.train.heads import SpanClassifier
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "base",
+    "check_length",
     "classifier",
     "encoder",
     "filling",
@@ -194,6 +195,20 @@ def longest(model: nn.Module) -> int | None:
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
             return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
     return None
+
+
+def check_length(tokens: int, *models: nn.Module) -> None:
+    """Check that models can take rows of a length.
+
+    Raises:
+        UsageError: If not; torch would fail in the middle of a run.
+    """
+    for model in models:
+        if (most := longest(model)) is not None and tokens > most:
+            raise UsageError(
+                f"rows of up to {tokens} tokens are more than the {most} that {type(model).__name__} takes; "
+                f"set max_length to {most} or less"
+            )
 
 
 @contextlib.contextmanager

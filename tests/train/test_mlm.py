@@ -196,6 +196,6 @@ def test_what_the_teacher_or_the_rows_cannot_give_is_refused(source: Path, token
     ) as caught:
         distill_general(source, 2, TEXTS, tokenizer, SMALL, Losses(logits=1.0), tmp_path)
     assert "\n" not in str(caught.value)
-    with pytest.raises(UsageError, match="max_length=41 is more than the 40 tokens that BertForMaskedLM takes"):
+    with pytest.raises(UsageError, match="rows of up to 41 tokens are more than the 40 that BertForMaskedLM takes"):
         distill_general(source, 2, TEXTS, tokenizer, SMALL, Losses(labels=1.0), tmp_path, max_length=41)
     assert len(WORDS) + 5 == len(tokenizer)

@@ -16,7 +16,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from ffc import cli
-from ffc.errors import InputError
+from ffc.errors import InputError, UsageError
 from ffc.pruning import Plan
 from ffc.recipe import course, keys, outputs, page, running, steps, study, summary, weights
 from ffc.recipe.material import Material
@@ -250,6 +250,13 @@ def test_run_refuses_several_processes(
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert cli.main(["recipe", "run", "r.toml"]) == 2
     assert "ffc recipe runs in one process" in capsys.readouterr().err
+
+
+def test_rows_longer_than_the_teacher_takes_are_refused(
+    folder: Path, changed: Callable[[str, str], study.Study], tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="teacher: train: rows of up to 41 tokens are more than the 40 that BertFor"):
+        running.run(changed("max_length = 16", "max_length = 41"), tmp_path, Quiet())
 
 
 def test_a_checkpoint_with_another_tokenizer_is_refused(made: Path, changed: Callable[[str, str], study.Study]) -> None:

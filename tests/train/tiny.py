@@ -9,8 +9,15 @@ WORDS = "good fine great bad poor awful the a film book day was and very it this
 GOOD, BAD, OTHER = WORDS[:3], WORDS[3:6], WORDS[6:]
 
 
-def save_model(folder: Path, *, layers: int = 3, words: list[str] = WORDS) -> Path:
-    """Save an encoder without a head and without dropout, so that training in one process and in two are the same."""
+def save_model(folder: Path, *, layers: int = 3, words: list[str] = WORDS, longest: int = 40) -> Path:
+    """Save an encoder without a head and without dropout, so that training in one process and in two are the same.
+
+    Args:
+        folder: Where it goes.
+        layers: How many layers.
+        words: What the tokenizer knows besides the special tokens.
+        longest: Tokens that a row may have.
+    """
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
@@ -26,7 +33,7 @@ def save_model(folder: Path, *, layers: int = 3, words: list[str] = WORDS) -> Pa
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "num_hidden_layers": layers, "num_attention_heads": 4, "intermediate_size": 48}
     dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    config = BertConfig(vocab_size=len(vocabulary), max_position_embeddings=40, **sizes, **dropout)
+    config = BertConfig(vocab_size=len(vocabulary), max_position_embeddings=longest, **sizes, **dropout)
     BertModel(config).save_pretrained(folder)
     return folder
 
