@@ -90,7 +90,9 @@ def _usage(error: click.ClickException, arguments: Sequence[str]) -> str:
         return f"no such option '{name}'{nearest(name, known)}"
     if isinstance(error, click.exceptions.NoSuchCommand):
         name = error.command_name
-        return f"no such command '{name}'{nearest(name, [*ffc.commands, '--help', '--version'])}"
+        group = context.command if context and isinstance(context.command, click.Group) else ffc
+        known = [*group.commands, *(option for item in group.params for option in item.opts), "--help"]
+        return f"no such command '{name}'{nearest(name, known)}"
     message = error.format_message().rstrip(".")
     advice = ""
     if message.startswith("Got unexpected extra") and _SPLIT.search(message):

@@ -143,6 +143,7 @@ def test_compile_passes_everything_on(calls: list[dict[str, Any]], capsys: pytes
             "'fuse,int8{skip=head}'",
         ),
         ("compil model.onnx", "no such command 'compil'; did you mean 'compile'?"),
+        ("recipe rum", "no such command 'rum'; did you mean 'run'?"),
         ("version", "no such command 'version'; did you mean '--version'?"),
         ("--verzion", "no such option '--verzion'; did you mean '--version'?"),
         ("passes shrnk --plugin mine.py:Shrink", "unknown pass 'shrnk'; did you mean 'shrink'?"),

@@ -127,6 +127,9 @@ def test_json_says_what_was_scored(onnx: Path, capsys: pytest.CaptureFixture[str
         ),
         ("--data rows.npz --task rte", 2, "--task is for checkpoints; an ONNX file is scored on --data rows.npz alone"),
         ("--data rows.npz --on model", 2, "--on is for checkpoints; an ONNX file is scored on --data rows.npz alone"),
+        ("--data rows.npz --max-length 8", 2, "--max-length is for checkpoints; an ONNX file is scored on --data rows.npz alone"),
+        ("--data rows.npz -o .", 2, "the output '.' is a folder; name a file with -o"),
+        ("--data rows.npz --seed -1", 2, "invalid value for '--seed': -1 is not in the range x>=0"),
         ("--data rows.npz -o no/i.st", 2, "the folder 'no' of the output does not exist; create it first"),
         ("--data rows.npz -o rows.npz", 2, "the output 'rows.npz' is an input; name another file"),
         ("--data rows.npz -o model.onnx", 2, "the output 'model.onnx' is an input; name another file"),
@@ -180,6 +183,23 @@ def test_a_checkpoint_and_its_export_have_one_hash(checkpoint: Path, table: Path
     words = "--task text --train rows.tsv --text sentence -o torch.st".split()
     assert cli.main(["score", str(checkpoint), *words]) == 0
     assert Importance.load("onnx.st").model == Importance.load("torch.st").model
+
+
+def test_scores_go_over_no_input_but_over_former_scores(
+    checkpoint: Path, table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["score", str(checkpoint), *"--task text --train rows.tsv --text sentence --rows 5 -o".split()]
+    before = table.read_bytes()
+    for taken in (str(table), str(checkpoint / "model.safetensors")):
+        assert fails(capsys, *words, taken) == (2, f"the output '{taken}' is an input; name another file")
+    assert table.read_bytes() == before
+    assert [cli.main([*words, str(checkpoint / "importance.safetensors")]) for _ in range(2)] == [0, 0]
+
+
+def test_the_nearest_folder_is_offered(checkpoint: Path, table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = checkpoint.with_name(f"{checkpoint.name}x")
+    line = f"cannot load {wrong}: no such file; did you mean '{checkpoint}'?"
+    assert fails(capsys, "score", str(wrong), *"--task text --train rows.tsv --text sentence".split()) == (3, line)
 
 
 def test_a_checkpoint_for_other_labels_is_refused(

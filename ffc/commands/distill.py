@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ffc.commands import shared
-from ffc.commands.task_options import need_libraries, read_task, task_options
+from ffc.commands.task_options import TASK_OPTIONS, need_libraries, read_task, task_files, task_options
 from ffc.commands.training import (
     Fit,
     check_outputs,
@@ -79,8 +79,8 @@ def distill(teacher: str, out: Path, onnx: Path | None, as_json: bool, **given: 
     The student is some layers of the teacher (--layers), another checkpoint (--student) or the teacher pruned (--plan).
     A GPU is used if there is one.
     """
-    check_outputs(out, onnx, teacher, given["student"])
     _check_student(given)
+    check_outputs(out, onnx, [teacher, given["student"]], [*task_files(given), given["plan"], given["texts"]])
     need_libraries()
     shared.hush()
     if given["texts"] is None:
@@ -97,9 +97,11 @@ def _check_student(given: dict[str, Any]) -> None:
         raise UsageError(f"ffc distill needs one student, by --layers, --student or --plan; {found}")
     if given["anneal"] is not None and given["activation"] is None:
         raise UsageError("--anneal is for a change of activation; add --activation relu")
-    if given["texts"] is not None and given["task"] is not None:
-        raise UsageError("--texts distils for no task; leave out --texts or --task")
-    if given["texts"] is not None and given["anneal"] is not None:
+    if given["texts"] is None:
+        return
+    if misplaced := shared.given_option(name for name in TASK_OPTIONS if name != "max_length"):
+        raise UsageError(f"--texts distils for no task; leave out --texts or {misplaced}")
+    if given["anneal"] is not None:
         raise UsageError("--anneal is for a task; on --texts, give --activation relu alone")
 
 

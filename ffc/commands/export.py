@@ -8,7 +8,6 @@ import click
 
 from ffc.commands import shared
 from ffc.commands.task_options import need_libraries
-from ffc.errors import UsageError
 
 __all__ = ["export"]
 
@@ -25,10 +24,7 @@ def export(source: str, out: Path) -> None:
     Batch and length are free, the inputs are those that the model makes use of, and the metadata name task and labels.
     The file is held to the model in torch before it is written. FOLDER may be package:NAME of an installed package.
     """
-    if out.is_dir():
-        raise UsageError(f"the output '{out}' is a folder; name a file with -o")
-    if not out.absolute().parent.is_dir():
-        raise UsageError(f"the folder '{out.parent}' of the output does not exist; create it first")
+    shared.check_file(out, [Path(source)])
     need_libraries()
     from ffc.train import checkpoint, models
     from ffc.train.export import export

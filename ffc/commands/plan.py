@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["plan"]
 
-_PARTS = ("*.safetensors", "*.bin", "*.json", "*.txt")
-"""Files of a checkpoint, which a plan must not go over."""
-
 
 def _read_amount(context: click.Context, parameter: click.Parameter, text: str | None) -> int | float | None:
     """Read a count such as 6 or a share such as 0.5; the spelling tells one head from a share of 1.0."""
@@ -46,7 +43,7 @@ def _read_share(context: click.Context, parameter: click.Parameter, text: str | 
 
 
 @click.command()
-@shared.model
+@shared.model_or_folder
 @click.option("--heads", callback=_read_amount, metavar="N|R", help="Heads that each layer keeps: a count or a share.")
 @click.option(
     "--ffn", callback=_read_amount, metavar="N|R", help="Feed-forward units that each layer keeps: a count or a share."
@@ -94,10 +91,9 @@ def plan(model: Path, importance: Path | None, by: str | None, out: Path, as_jso
         raise UsageError("ffc plan needs one of --importance FILE and --by norm")
     if amount["heads"] is None and amount["ffn"] is None and amount["macs"] is None:
         raise UsageError("ffc plan needs --heads, --ffn or --macs, or it would keep everything")
-    if not out.parent.is_dir():
-        raise UsageError(f"the folder '{out.parent}' of the output does not exist; create it first")
-    make = _of_checkpoint if model.is_dir() else _of_file
-    made = make(model, out, importance, by, amount)
+    shared.check_file(out, [importance, *(file for file in shared.parts(model) if not _is_plan(file))])
+    is_folder = model.is_dir()
+    made = _of_checkpoint(model, importance, by, amount) if is_folder else _of_file(model, out, importance, by, amount)
     made.save(out)
     click.echo(made.to_json() if as_json else made.summary(), nl=not as_json)
 
@@ -107,19 +103,16 @@ def _of_file(model: Path, out: Path, importance: Path | None, by: str | None, am
     from ffc.graph import files, publish
     from ffc.pruning import make_plan
 
-    publish.check_apart([out], [*files.parts(model, [out]), *([importance] if importance else [])])
+    publish.check_apart([out], files.parts(model, [out]))  # the file of its weights, if it has one
     return make_plan(model, importance=importance, by=by, **amount)
 
 
-def _of_checkpoint(folder: Path, out: Path, importance: Path | None, by: str | None, amount: dict[str, Any]) -> Plan:
+def _of_checkpoint(folder: Path, importance: Path | None, by: str | None, amount: dict[str, Any]) -> Plan:
     """Make the plan of a checkpoint, which needs torch."""
     from ffc.commands.task_options import need_libraries
-    from ffc.graph import publish
     from ffc.pruning import Amount
 
     wanted = Amount(**amount)
-    parts = [file for pattern in _PARTS for file in folder.glob(pattern) if not _is_plan(file)]
-    publish.check_apart([out], [*parts, *([importance] if importance else [])])
     need_libraries()
     from ffc.train.plans import make_plan
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ffc.commands import shared
-from ffc.commands.task_options import read_task, task_options
+from ffc.commands.task_options import TASK_OPTIONS, read_task, task_files, task_options
 from ffc.commands.training import learned
 from ffc.errors import UsageError
 
@@ -27,7 +27,7 @@ _FORWARD, _GRADIENTS = ("forward",), ("taylor", "fisher")
 
 
 @click.command()
-@shared.model
+@shared.model_or_folder
 @task_options
 @click.option(
     "--method",
@@ -39,7 +39,7 @@ _FORWARD, _GRADIENTS = ("forward",), ("taylor", "fisher")
     type=click.Choice(["labels", "model"]),
     help="Whose labels the gradients are taken on: of the rows, or the model's own.  [default: labels]",
 )
-@click.option("--seed", default=0, show_default=True, help="Which of the rows --rows chooses.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Which of the rows --rows chooses.")
 @click.option(
     "-o",
     "--output",
@@ -58,11 +58,10 @@ def score(model: Path, out: Path, as_json: bool, **given: Any) -> None:
     """
     of_folder = model.is_dir()
     _check_options(of_folder, given)
-    if not out.parent.is_dir():
-        raise UsageError(f"the folder '{out.parent}' of the output does not exist; create it first")
+    shared.check_file(out, [model, *task_files(given)])
     shared.hush()
     started = time.monotonic()
-    found = (_of_checkpoint if of_folder else _of_file)(model, out, given)
+    found = _of_checkpoint(model, given) if of_folder else _of_file(model, out, given)
     found.save(out)
     click.echo(f"{found.samples} rows in {time.monotonic() - started:.1f} s", err=True)
     click.echo(_to_json(found, out) if as_json else _summary(found))
@@ -76,9 +75,9 @@ def _check_options(of_folder: bool, given: Mapping[str, Any]) -> None:
         return
     if method in _GRADIENTS:
         raise UsageError(f"--method {method} takes gradients, which an ONNX file does not give; score the checkpoint")
-    names = ("on", "task", "train", "validation", "text", "labels", "validation_rows")
-    if misplaced := next((name.replace("_", "-") for name in names if given[name]), None):
-        raise UsageError(f"--{misplaced} is for checkpoints; an ONNX file is scored on --data rows.npz alone")
+    names = ("on", *(name for name in TASK_OPTIONS if name not in ("data", "rows")))
+    if misplaced := shared.given_option(names):
+        raise UsageError(f"{misplaced} is for checkpoints; an ONNX file is scored on --data rows.npz alone")
     if given["data"] is None:
         raise UsageError("an ONNX file is scored on rows; give --data rows.npz, an array for each of its inputs")
 
@@ -90,7 +89,7 @@ def _of_file(path: Path, out: Path, given: Mapping[str, Any]) -> Importance:
     from ffc.pruning.forward import by_forward
 
     data: Path = given["data"]
-    publish.check_apart([out], [*files.parts(path, [out]), data])
+    publish.check_apart([out], files.parts(path, [out]))  # the file of its weights, if it has one
     loaded = files.load(path)
     arrays = _drawn(loaded, probes.read(data), given["rows"], given["seed"])
     axes = probes.token_axes(loaded)
@@ -110,16 +109,14 @@ def _drawn(model: ir.Model, arrays: Mapping[str, Any], rows: int | None, seed: i
     return {name: array[chosen] if array.ndim and len(array) == number else array for name, array in taken.items()}
 
 
-def _of_checkpoint(folder: Path, out: Path, given: Mapping[str, Any]) -> Importance:
+def _of_checkpoint(folder: Path, given: Mapping[str, Any]) -> Importance:
     """Score a checkpoint by gradients on the training rows of a task."""
     task = read_task(**{**given, "rows": None})  # rows are drawn here, by the seed that the result names
     import torch
 
-    from ffc.graph import publish
     from ffc.train import importance, models
     from ffc.train.encoding import Collator, encode
 
-    publish.check_apart([out], [file for file in folder.iterdir() if file.is_file()])
     tokenizer, model = models.tokenizer(folder), learned(str(folder), task)
     number = len(task.train)
     chosen = _chosen(number, min(given["rows"] or number, number), given["seed"])

@@ -3,38 +3,106 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import logging
 import sys
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from ffc.errors import InputError
+from ffc.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["as_json", "find_model", "hush", "model", "plugins", "print_rich"]
+__all__ = [
+    "as_json", "check_file", "check_folder", "find_model", "given_option", "hush", "model", "model_or_folder", "parts",
+    "plugins", "print_rich",
+]  # fmt: skip
+
+_PARTS = ("model*.safetensors", "*.bin", "*.json", "*.jsonl", "*.txt")
+"""Files of a checkpoint or of a task, which no output must go over."""
 
 _UNBROKEN = 10_000
 """Width of tables that do not go to a terminal, so that their lines are not broken."""
 
 
-def find_model(context: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
+def find_model(context: click.Context, _: click.Parameter, path: Path | None, *, folders: bool = False) -> Path | None:
     """Offer the nearest name where there is no such file; what is wrong with one that exists, loading it tells."""
     if path is None or path.exists() or context.resilient_parsing:
         return path
-    near = difflib.get_close_matches(path.name, [file.name for file in path.parent.glob("*.onnx")], n=1, cutoff=0.5)
+    known = [file.name for file in path.parent.glob("*.onnx")]
+    if folders:
+        known += [file.parent.name for file in path.parent.glob("*/config.json")]
+    near = difflib.get_close_matches(path.name, known, n=1, cutoff=0.5)
     advice = f"did you mean '{path.with_name(near[0])}'?" if near else "check the path"
     raise InputError(f"cannot load {path}: no such file; {advice}")
 
 
 model = click.argument("model", type=click.Path(path_type=Path), callback=find_model)
+model_or_folder = click.argument(
+    "model", type=click.Path(path_type=Path), callback=functools.partial(find_model, folders=True)
+)
 plugins = click.option(
     "--plugin", "plugins", multiple=True, metavar="FILE.py[:Name]", help="Passes of your own, by file.  [repeatable]"
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def check_file(out: Path, inputs: Iterable[Path | None], *, option: str = "-o") -> None:
+    """Refuse, before any work, a file that cannot be written or would go over an input.
+
+    Args:
+        out: The file to write.
+        inputs: Files, and folders with the files of a checkpoint or of a task; None and what is not there are left out.
+        option: The option that names the file.
+
+    Raises:
+        UsageError: If there is such a reason.
+    """
+    from ffc.graph import publish
+
+    if out.is_dir():
+        raise UsageError(f"the output '{out}' is a folder; name a file with {option}")
+    check_folder(out.absolute().parent, shown=out.parent, option=option)
+    publish.check_apart([out], [file for path in inputs if path is not None for file in parts(path)])
+
+
+def check_folder(folder: Path, *, shown: Path, option: str) -> None:
+    """Refuse, before any work, a folder in which nothing can be written.
+
+    Args:
+        folder: The folder.
+        shown: What messages call it.
+        option: The option that names what goes there.
+
+    Raises:
+        UsageError: If it is not there, or nothing can be written in it.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"the folder '{shown}' of the output does not exist; create it first")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(f"cannot write in the folder '{shown}'; name another place with {option}") from error
+
+
+def parts(path: Path) -> list[Path]:
+    """Return a file itself, and of a folder the files of a checkpoint or of a task."""
+    return [file for pattern in _PARTS for file in path.glob(pattern)] if path.is_dir() else [path]
+
+
+def given_option(names: Iterable[str]) -> str | None:
+    """Return the first of some options of the command at hand that was given, as ``--max-length``, or None."""
+    context = click.get_current_context()
+    defaults = (None, ParameterSource.DEFAULT)
+    given = (name for name in names if context.get_parameter_source(name) not in defaults)
+    return next((f"--{name.replace('_', '-')}" for name in given), None)
 
 
 def print_rich(renderable: RenderableType) -> None:

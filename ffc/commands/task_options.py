@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,7 +14,12 @@ from ffc.errors import MissingError, UsageError
 if TYPE_CHECKING:
     from ffc.train.tasks import Task
 
-__all__ = ["need_libraries", "read_task", "task_options"]
+__all__ = ["TASK_OPTIONS", "need_libraries", "read_task", "task_files", "task_options"]
+
+TASK_OPTIONS = (
+    "task", "data", "train", "validation", "text", "label", "labels", "max_length", "rows", "validation_rows",
+)  # fmt: skip
+"""Names of what `task_options` adds."""
 
 _LIBRARIES = ("torch", "transformers", "accelerate")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -86,6 +91,11 @@ def read_task(**given: Any) -> Task:
         train_rows=given["rows"],
         validation_rows=given["validation_rows"],
     )
+
+
+def task_files(given: Mapping[str, Any]) -> list[Path | None]:
+    """Return the files and folders that the options of `task_options` name."""
+    return [given["data"], given["train"], given["validation"]]
 
 
 def need_libraries() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ffc.commands import shared
-from ffc.commands.task_options import read_task, task_options
+from ffc.commands.task_options import read_task, task_files, task_options
 from ffc.commands.training import Fit, check_outputs, fit, output_options, several, training_options
 
 __all__ = ["train"]
@@ -30,7 +30,7 @@ def train(source: str, out: Path, onnx: Path | None, as_json: bool, **given: Any
 
     FOLDER then holds the model as transformers saves it, and scores.json. A GPU is used if there is one.
     """
-    check_outputs(out, onnx, source)
+    check_outputs(out, onnx, [source], task_files(given))
     task = read_task(**given)
     from ffc.train import models
     from ffc.train.losses import Losses

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ffc.commands import shared
 from ffc.errors import UsageError
 
 if TYPE_CHECKING:
@@ -107,26 +108,28 @@ def tell(line: str) -> None:
         click.echo(line, err=True)
 
 
-def check_outputs(out: Path, onnx: Path | None, *inputs: str | None) -> None:
+def check_outputs(out: Path, onnx: Path | None, models: Iterable[str | None], files: Iterable[Path | None]) -> None:
     """Refuse, before any work, outputs that cannot be written or would destroy an input.
 
     Args:
         out: The folder of the model.
         onnx: The ONNX file, if any.
-        inputs: The models that are read, as they were named.
+        models: The models that are read, as they were named.
+        files: What else is read: files, and folders with the files of a task.
 
     Raises:
         UsageError: If there is one.
     """
     if out.exists() and not out.is_dir():
         raise UsageError(f"the output '{out}' is a file; name a folder with -o")
-    for path in (out, *([onnx] if onnx else [])):
-        if not path.absolute().parent.is_dir():
-            raise UsageError(f"the folder '{path.parent}' of the output does not exist; create it first")
-    if onnx and onnx.is_dir():
-        raise UsageError(f"the output '{onnx}' is a folder; name a file with --onnx")
-    if any(source and out.exists() and Path(source).exists() and out.samefile(source) for source in inputs):
+    shared.check_folder(out.resolve().parent, shown=out.parent, option="-o")
+    if out.is_dir():
+        shared.check_folder(out, shown=out, option="-o")
+    read = [Path(source) for source in models if source]
+    if any(out.exists() and source.exists() and out.samefile(source) for source in read):
         raise UsageError(f"the output '{out}' is an input; name another folder with -o")
+    if onnx:
+        shared.check_file(onnx, [*read, *files], option="--onnx")
 
 
 def learned(source: str, task: Task) -> nn.Module:
@@ -203,7 +206,7 @@ def fit(wanted: Fit, out: Path, onnx: Path | None, as_json: bool, given: Mapping
     training, task = read_training(**given), wanted.task
     rows, validation = (encode(part, wanted.tokenizer, given["max_length"]) for part in (task.train, task.validation))
     tell(f"{task.name}: {len(rows)} rows to train on, {len(validation)} to validate")
-    scratch = out.with_name(f".{out.name}.work")
+    scratch = out.resolve().with_name(f".{out.resolve().name}.work")
     history = distill.train(
         wanted.model,
         rows,

@@ -92,7 +92,7 @@ class Amount:
             self,
             heads=_towards(self.heads, heads, progress),
             ffn=_towards(self.ffn, units, progress),
-            macs=None if self.macs is None else 1 - progress * (1 - self.macs),
+            macs=None if self.macs is None else _between(1.0, self.macs, progress),
         )
 
 
@@ -145,7 +145,7 @@ def make_plan(
     Raises:
         UsageError: If there is nothing to cut or not exactly one source of scores, or an amount cannot be kept.
         InputError: If a file is broken.
-        CannotApplyError: If no layers are found in the model, or the importance is of another shape.
+        CannotApplyError: If no layers are found in the model, or the importance is of another shape or other weights.
     """
     amount = Amount(heads, ffn, across, macs, length, floor)
     check_source(importance, by)
@@ -161,5 +161,10 @@ def make_plan(
 def _towards(count: Count, there: int, progress: float) -> Count:
     """Return a number or share part of the way from everything that is there to `count`."""
     if count is None or isinstance(count, float):
-        return count if count is None else 1 - progress * (1 - count)
-    return round(there - progress * (there - count))
+        return count if count is None else _between(1.0, count, progress)
+    return round(_between(there, count, progress))
+
+
+def _between(start: float, end: float, progress: float) -> float:
+    """Return what lies part of the way from `start` to `end`: these themselves, to the last bit, at 0 and 1."""
+    return (1 - progress) * start + progress * end

@@ -15,7 +15,7 @@ from ffc.graph.execute import Runner
 from ffc.graph.finder import find
 from ffc.graph.foreign import reason_to_leave
 from ffc.graph.ops import PLAIN, is_call
-from ffc.pruning.importance import Importance, LayerImportance, head_count, unit_count, weights_hash
+from ffc.pruning.importance import Importance, LayerImportance, blocks_hash, head_count, unit_count
 
 __all__ = ["Batch", "by_forward"]
 
@@ -84,8 +84,7 @@ def by_forward(
             progress(done, len(batches))
     pairs = zip(heads.scores(), units.scores(), strict=True)
     layers = tuple(LayerImportance(*(scores.astype(np.float32) for scores in pair)) for pair in pairs)
-    digest = weights_hash(product.matrix() for layer in blocks.layers for product in layer.products())
-    return Importance(layers, method="forward", data=data, samples=samples, seed=seed, model=digest)
+    return Importance(layers, method="forward", data=data, samples=samples, seed=seed, model=blocks_hash(blocks))
 
 
 def _check(model: ir.Model, blocks: Blocks, batches: Sequence[Batch]) -> None:

@@ -17,7 +17,15 @@ from ffc.errors import InputError, UsageError
 from ffc.graph import publish
 from ffc.graph.blocks import Blocks, Layer
 
-__all__ = ["FORMAT", "Importance", "LayerImportance", "head_count", "unit_count", "weights_hash"]
+__all__ = [
+    "FORMAT",
+    "Importance",
+    "LayerImportance",
+    "blocks_hash",
+    "head_count",
+    "unit_count",
+    "weights_hash",
+]
 
 FORMAT = "ffc.importance/1"
 
@@ -47,7 +55,7 @@ class Importance:
         data: The data they were made on, or "".
         samples: Number of samples of these data.
         seed: Seed of what was random.
-        model: Hash of the model that was scored, or "".
+        model: The `weights_hash` of the model that was scored, or "".
 
     Raises:
         InputError: If scores are not float32, have the wrong rank or are not finite.
@@ -119,8 +127,9 @@ class Importance:
             raise UsageError(f"cannot write {path}: {_one_line(error)}; choose another place") from error
 
     def mismatch(self, blocks: Blocks) -> str | None:
-        """Say in which layer these scores do not fit a model, or None if they do."""
-        return self.misfit([(head_count(layer), unit_count(layer)) for layer in blocks.layers])
+        """Say why these scores are not of a model: in which layer they do not fit it, or that it has other weights."""
+        sizes = [(head_count(layer), unit_count(layer)) for layer in blocks.layers]
+        return self.misfit(sizes) or self.estranged(blocks_hash(blocks))
 
     def misfit(self, sizes: Sequence[tuple[int, int]]) -> str | None:
         """Say in which layer these scores do not fit such numbers of heads and units by layer, or None if they do."""
@@ -132,6 +141,12 @@ class Importance:
             if len(scores.ffn) != units:
                 return f"layer {index}: the importance has {len(scores.ffn)} units and the model has {units}"
         return None
+
+    def estranged(self, weights: str) -> str | None:
+        """Say that others than the weights of this hash were scored, or None if these were or it is not known."""
+        if self.model in ("", weights):
+            return None
+        return f"weights of sha256 {self.model[:12]} were scored and the model has {weights[:12]}; score this one"
 
 
 def head_count(layer: Layer) -> int:
@@ -155,6 +170,11 @@ def weights_hash(matrices: Iterable[np.ndarray]) -> str:
     for matrix in matrices:
         found.update(np.ascontiguousarray(matrix, dtype="<f4").data)
     return found.hexdigest()
+
+
+def blocks_hash(blocks: Blocks) -> str:
+    """Return the `weights_hash` of an ONNX model."""
+    return weights_hash(product.matrix() for layer in blocks.layers for product in layer.products())
 
 
 def _check_scores(name: str, scores: np.ndarray) -> None:

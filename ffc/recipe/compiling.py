@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from ffc.compiler import pipeline, render, spec
+from ffc.compiler import chain, pipeline, render, spec
 from ffc.compiler.base import Pass
 from ffc.compiler.library import Library
 from ffc.compiler.values import spell
@@ -236,6 +236,7 @@ def of_keys(file: File, keys: CompileKeys) -> Recipe:
     try:
         library = _Beside(Library.default(plugins), folder)
         asked = [_moved(item, folder) for item in spec.parse(passes, library, options)]
+        chain.with_lower((), Library.default(), keys.target)  # which refuses an unknown target
     except UsageError as error:
         raise UsageError(f"{file.name}: {error}") from error
     return Recipe(

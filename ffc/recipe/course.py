@@ -125,7 +125,7 @@ class _Maker:
         made = self._add(
             _step(name, "distil"),
             f"{name}: distil",
-            weights.student(self.material, keys, training, master),
+            weights.student(self.material, name, training, master),
             {**settings, "training": training, **self._encoding()},
             (DATA, master),
             self._sources(keys.model) if keys.model else {},

@@ -26,9 +26,10 @@ _Positive = Annotated[float, Field(gt=0)]
 _Share = Annotated[float, Field(gt=0, le=1)]
 _Count = Annotated[int, Field(ge=1)]
 _Amount = _Count | _Share
+_Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 _Texts = Text | list[Text]
 
-_SEED = "a whole number from 0"
+_SEED = "a whole number from 0 to 4294967295"
 _WEIGHT = "a number from 0"
 _ROWS = "a whole number from 1"
 _SHARE = "a number above 0 and up to 1"
@@ -67,8 +68,10 @@ class TrainingKeys(Keys):
     warmup: Annotated[float, Field(ge=0, le=1)] | None = Field(default=None, description="a number from 0 to 1")
     clip: _Number | None = Field(default=None, description=_WEIGHT)
     max_steps: _Count | None = Field(default=None, description=_ROWS)
-    schedule: Text | None = Field(default=None, description="the name of a schedule, such as linear")
-    seed: Annotated[int, Field(ge=0)] | None = Field(default=None, description=_SEED)
+    schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] | None = Field(
+        default=None, description="a schedule: linear, cosine, constant or constant_with_warmup"
+    )
+    seed: _Seed | None = Field(default=None, description=_SEED)
 
     def training(self, epochs: float, seed: int) -> dict[str, Any]:
         """Return the arguments of `ffc.train.distill.Training`."""
@@ -198,7 +201,7 @@ class StudyKeys(CompileKeys):
 
     model_config = ConfigDict(allow_inf_nan=False)
 
-    seed: Annotated[int, Field(ge=0)] = Field(default=0, description=_SEED)
+    seed: _Seed = Field(default=0, description=_SEED)
     max_length: Annotated[int, Field(ge=2)] = Field(default=128, description="a number of tokens, from 2")
     task: TaskKeys = Field(description="a table [task]")
     teacher: TeacherKeys = Field(description="a table [teacher]")

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,12 +95,11 @@ class Material:
 
         return metrics.score(self.task, logits, self.task.validation)
 
-    def same_tokenizer(self, source: str, key: Callable[[], str]) -> None:
+    def same_tokenizer(self, source: str) -> None:
         """Check that a checkpoint was trained with the tokenizer of the teacher.
 
         Args:
             source: The checkpoint, as `ffc.train.models.locate` takes it.
-            key: Tells where the study names it.
 
         Raises:
             InputError: If it has another.
@@ -110,7 +109,7 @@ class Material:
         other = models.tokenizer(source)
         if not models.same_tokens(other, self.tokenizer):
             raise InputError(
-                f"{key()}: the student {source} makes tokens otherwise than the teacher "
+                f"the student {source} makes tokens otherwise than the teacher "
                 f"{self.study.keys.teacher.model} and cannot learn from it; take a checkpoint with the same tokenizer"
             )
 

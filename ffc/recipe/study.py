@@ -86,7 +86,7 @@ class Study:
         }
 
     def check_data(self) -> None:
-        """Check that the files that the task names are there.
+        """Check that the files that the task names are there, and the rows that compiles are proved on.
 
         Raises:
             InputError: If one is not; the message names its key.
@@ -100,6 +100,11 @@ class Study:
                     f"{self.file.place(('task', name))}: there is no {what} {self._data(value)}, which 'task.{name}' "
                     "names; correct it, or say where the data lies with --data-folder"
                 )
+        if self.compiling.data is not None and not self.compiling.data.is_file():
+            raise InputError(
+                f"{self.file.place(('data',))}: there is no file {self.compiling.data}, which 'data' names; correct "
+                "it, or leave it out to prove on rows of the task"
+            )
 
     def _data(self, path: str) -> Path:
         return self.data_folder / path

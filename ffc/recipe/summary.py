@@ -28,7 +28,7 @@ class TaskFacts:
     """The task of a run.
 
     Attributes:
-        name: Such as ``rte`` or ``text``.
+        name: Such as ``rte``; of rows of the user's own, the name of the recipe.
         metric: Its metric.
         labels: Names of its classes.
         train_rows: Number of rows trained on.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ffc.errors import InputError
-from ffc.recipe.keys import LossKeys, PlanKeys, StudentKeys, TeacherKeys
+from ffc.errors import FfcError, InputError
+from ffc.recipe.keys import LossKeys, PlanKeys, TeacherKeys
 from ffc.recipe.material import Material, load_weights
 from ffc.recipe.steps import Job
+from ffc.recipe.study import TEACHER
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,6 +45,9 @@ def teacher(material: Material, keys: TeacherKeys, training: Mapping[str, Any]) 
         models.check_length(material.study.keys.max_length, model)
         if not training["epochs"]:
             _check_head(material, keys, model, models.classifier(source, material.task, seed=training["seed"] + 1))
+        _rehearse(material, TEACHER, model)
+        for name in material.study.keys.students:
+            _rehearse(material, name, _fresh(material, name, model, training["seed"]))
         return _trained(material, job, model, training, Losses(labels=1.0))
 
     return work
@@ -58,14 +64,36 @@ def _check_head(material: Material, keys: TeacherKeys, one: nn.Module, other: nn
     )
 
 
-def student(material: Material, keys: StudentKeys, training: Mapping[str, Any], taught_by: str) -> Work:
-    """Return the work that makes a student and distils it from the step `taught_by`."""
+def _rehearse(material: Material, name: str, model: nn.Module) -> None:
+    """Draw up the plans of a system before it is trained, so that what it cannot keep is not found hours later."""
+    from ffc.train import plans
+
+    study = material.study
+    for plan, keys in study.plans_of(name):
+        scores = replace(plans.by_norm(model), method="rehearsal")  # any will do
+        with _located(study.file.place(("plans", plan))):
+            _amount(keys).plan(scores, plans.layer_sizes(model))
+
+
+@contextlib.contextmanager
+def _located(place: str) -> Iterator[None]:
+    """Put a place in the study's file before the message of an error."""
+    try:
+        yield
+    except FfcError as error:
+        raise type(error)(f"{place}: {error}") from error
+
+
+def student(material: Material, name: str, training: Mapping[str, Any], taught_by: str) -> Work:
+    """Return the work that makes the student `name` and distils it from the step `taught_by`."""
+    keys = material.study.keys.students[name]
 
     def work(job: Job) -> Mapping[str, Any]:
         from ffc.train import activation
 
         master = load_weights(job.done[taught_by].folder / MODEL)
-        model = _fresh(material, keys, master, training["seed"])
+        model = _fresh(material, name, master, training["seed"])
+        _rehearse(material, name, model)
         anneal = activation.Anneal(keys.anneal) if keys.anneal is not None else None
         if keys.activation and anneal is None:
             activation.relu_for_gelu(model)
@@ -74,18 +102,20 @@ def student(material: Material, keys: StudentKeys, training: Mapping[str, Any], 
     return work
 
 
-def _fresh(material: Material, keys: StudentKeys, master: nn.Module, seed: int) -> nn.Module:
+def _fresh(material: Material, name: str, master: nn.Module, seed: int) -> nn.Module:
     """Return a student that has learned nothing yet."""
     from ffc.train import models, students
 
-    if keys.layers is not None:
-        return students.keep_layers(master, keys.layers)
-    assert keys.model is not None  # StudentKeys wants one of the two
     study = material.study
+    keys = study.keys.students[name]
+    if keys.layers is not None:
+        with _located(study.file.place(("students", name, "layers"))):
+            return students.keep_layers(master, keys.layers)
+    assert keys.model is not None  # StudentKeys wants one of the two
     source = study.source(keys.model)
-    name = next(name for name, each in study.keys.students.items() if each is keys)
-    material.same_tokenizer(source, lambda: study.file.place(("students", name, "model")))
-    return models.classifier(source, material.task, seed=seed)
+    with _located(study.file.place(("students", name, "model"))):
+        material.same_tokenizer(source)
+        return models.classifier(source, material.task, seed=seed)
 
 
 def score(material: Material, keys: PlanKeys, seed: int, scored: str) -> Work:

@@ -66,6 +66,12 @@ class Annealing(TrainerCallback):
         """Leave plain ReLUs."""
         _put_relu(self._model, list(self._blends))
 
+    def close(self) -> None:
+        """Put the GELUs back where training has not come to its end: nothing that is saved knows a blend."""
+        for name, blend in self._blends.items():
+            if self._model.get_submodule(name) is blend:
+                self._model.set_submodule(name, blend.gelu)
+
 
 class _Blend(nn.Module):
     """(1 − part) · GELU + part · ReLU."""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from torch import nn
 
 from ffc.errors import CannotApplyError
@@ -60,6 +61,11 @@ class TorchLayer:
     def units(self) -> int:
         """Number of feed-forward units that it has now."""
         return self.linears["ffn_in"].out_features
+
+    def matrix(self, role: str) -> np.ndarray:
+        """Return the weight of a role as [in, out] float32, as its ONNX export has it."""
+        matrix: np.ndarray = self.linears[role].weight.detach().float().cpu().numpy().T
+        return matrix
 
 
 def anatomy(model: nn.Module) -> tuple[TorchLayer, ...]:

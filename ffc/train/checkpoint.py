@@ -153,9 +153,9 @@ def _plain(place: Path) -> nn.Module:
     if misfits := sorted(str(name) for name, *_ in info["mismatched_keys"]):
         raise InputError(f"'{misfits[0]}' has another shape than {CONFIG} states; a pruned model needs its {RECORD}")
     missing = sorted(info["missing_keys"])
-    base = getattr(model, model.base_model_prefix, model)
-    if missing and all(".pooler." in f".{name}" for name in missing):
-        base.pooler = None  # many are saved without one, and it would be random
+    bare = model.base_model is model
+    if missing and bare and all(name.startswith("pooler.") for name in missing):
+        model.pooler = None  # many are saved without one, and it would be random
     elif missing:
         raise InputError(f"its weights lack '{missing[0]}'" + (f" and {len(missing) - 1} more" * (len(missing) > 1)))
     whole: nn.Module = model

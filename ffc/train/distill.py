@@ -17,10 +17,10 @@ from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging
 
-from ffc.errors import InputError, UsageError, nearest, one_line
+from ffc.errors import UsageError, nearest, one_line
 from ffc.train.activation import Anneal
+from ffc.train.checks import check_finite, check_known, check_labels, check_training, check_validation
 from ffc.train.losses import Losses
-from ffc.train.models import check_length
 from ffc.train.objective import LiveTeacher, Objective, Pairing
 from ffc.train.sampling import LengthSampler
 from ffc.train.teacher import CachedTeacher, cached_logits
@@ -54,7 +54,7 @@ class Training:
         weight_decay: On all weights but biases and norms.
         warmup: Steps over which the learning rate rises from 0: a share of all if below 1.
         clip: Largest norm of the gradient; 0 for any.
-        seed: Of the order of rows, of dropout and of projections.
+        seed: Of the order of rows, of dropout and of projections; from 0 to 2³² - 1.
         max_steps: Steps in all, in place of `epochs`; -1 for none.
         schedule: One of `SCHEDULES`.
     """
@@ -81,6 +81,8 @@ class Training:
                 raise UsageError(f"{name} is {value}; give a number from 0 up")
         if self.max_steps != -1 and self.max_steps < 1:
             raise UsageError(f"max_steps is {self.max_steps}; give at least 1, or -1 to go by epochs")
+        if not 0 <= self.seed < 1 << 32:  # what numpy takes
+            raise UsageError(f"seed is {self.seed}; give a number from 0 to {(1 << 32) - 1}")
         if self.schedule not in SCHEDULES:
             raise UsageError(f"there is no schedule '{one_line(self.schedule, 40)}'{nearest(self.schedule, SCHEDULES)}")
 
@@ -177,18 +179,24 @@ def train(
 
     Raises:
         UsageError: If losses, teacher and rows do not fit together, or the loss grows beyond all numbers.
-        CannotApplyError: If a loss looks inside a model that is not understood.
-        InputError: If there are no rows.
+        CannotApplyError: If a loss looks inside a model that is not understood, or weights are in half precision.
+        InputError: If there are no rows, training or validation rows are not for these models, or lack labels that are
+            needed.
     """
-    _check(model, rows, losses, teacher)
+    check_training(model, rows, losses, teacher)
+    if validation is not None and score is not None:
+        check_validation(model, validation)
     of_tokens = collator([rows[0]]).get("labels", torch.empty(1)).dim() > 1
+    if losses.labels and not of_tokens:
+        check_known(model, rows)
     if teacher is not None and losses.logits and not of_tokens:
-        _check_labels(model, teacher)
+        check_labels(model, teacher)
     began = time.perf_counter()
     arguments = _arguments(training, folder)
     verbosity = logging.get_verbosity()
     with contextlib.ExitStack() as stack:
         stack.callback(logging.set_verbosity, verbosity)
+        stack.callback(model.eval)
         for part in (model, teacher) if teacher is not None else (model,):
             stack.callback(part.to, next(part.parameters()).device)
         logits = None
@@ -202,12 +210,14 @@ def train(
             batch = collator([rows[0]])
             arguments.ddp_find_unused_parameters = _idle(objective.to(arguments.device), lessons, batch)
         annealing = activation.start(model) if activation else None
+        if annealing:
+            stack.callback(annealing.close)
         best = BestEpoch(model, validation, collator, score, annealing, progress)
         reporter = Reporter(progress)
         trainer = DistillTrainer(
             objective,
             lessons,
-            [len(rows[index]["input_ids"]) for index in range(len(rows))],
+            rows.lengths,
             args=arguments,
             data_collator=collator,
             train_dataset=rows,
@@ -215,7 +225,7 @@ def train(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-    model.eval()
+        check_finite(model)
     return History(
         loss=tuple(reporter.losses),
         scores=tuple(best.scores),
@@ -223,53 +233,6 @@ def train(
         steps=trainer.state.global_step,
         best=best.best,
     )
-
-
-def _check(model: nn.Module, rows: Rows, losses: Losses, teacher: nn.Module | None) -> None:
-    """Check that what is asked for fits together.
-
-    Raises:
-        UsageError: If not.
-        InputError: If there are no rows.
-    """
-    if not len(rows):
-        raise InputError("there are no rows to train on; give at least one")
-    if losses.labels and any("labels" not in rows[index] for index in range(len(rows))):
-        raise UsageError("the loss labels has a weight and not every row has a label; give labels, or the weight 0")
-    if losses.taught and teacher is None:
-        raise UsageError(f"the losses {losses} need a teacher; give one")
-    check_length(max(len(rows[index]["input_ids"]) for index in range(len(rows))), *filter(None, (model, teacher)))
-    if teacher is None:
-        return
-    student_config: Any = model.config
-    teacher_config: Any = teacher.config
-    theirs, ours = teacher_config.vocab_size, student_config.vocab_size
-    if theirs != ours:
-        raise UsageError(
-            f"the teacher has a vocabulary of {theirs} tokens and the student one of {ours}; both read the same ids, "
-            "so give a teacher and a student with the same tokenizer"
-        )
-
-
-def _check_labels(model: nn.Module, teacher: nn.Module) -> None:
-    """Check that teacher and student mean the same by each of their logits.
-
-    Raises:
-        UsageError: If they have other numbers of labels, or the same names in another order.
-    """
-    student_config: Any = model.config
-    teacher_config: Any = teacher.config
-    ours, theirs = student_config.num_labels, teacher_config.num_labels
-    if theirs != ours:
-        raise UsageError(
-            f"the teacher has {theirs} labels and the student {ours}; give a teacher that was trained on this task"
-        )
-    names, others = ([config.id2label[index] for index in range(ours)] for config in (student_config, teacher_config))
-    if names != others and sorted(names) == sorted(others):
-        raise UsageError(
-            f"the teacher has its labels in the order {', '.join(others)} and the student in the order "
-            f"{', '.join(names)}; give a teacher that was trained on this task"
-        )
 
 
 def _arguments(training: Training, folder: Path) -> TrainingArguments:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,13 @@ import torch
 from torch import nn
 
 from ffc.errors import InputError, one_line
+from ffc.train.checks import check_rows
 from ffc.train.models import takes
 
 if TYPE_CHECKING:
     from ffc.train.encoding import Collator, Rows
 
-__all__ = ["batches", "predict", "predict_onnx", "session"]
+__all__ = ["batches", "evaluating", "predict", "predict_onnx", "session"]
 
 Progress = Callable[[int, int], None]
 """Told how many rows are done, and of how many."""
@@ -29,7 +31,7 @@ def predict(
     """Return the logits of a torch model, on the device that it is on.
 
     Args:
-        model: A classifier; whether it was training is put back afterwards.
+        model: A classifier; which of its modules were training is put back afterwards.
         rows: What to classify.
         collator: Makes a batch of some rows.
         batch_size: Rows at a time; those of similar length go together.
@@ -39,8 +41,10 @@ def predict(
         float32 [rows, labels], in the order of the rows.
 
     Raises:
-        InputError: If there are no rows.
+        UsageError: If a row is longer than the model takes.
+        InputError: If there are no rows, or one holds a token that the model does not know.
     """
+    check_rows(rows, model)
     device = next(model.parameters()).device
     names = takes(model)
 
@@ -49,13 +53,20 @@ def predict(
         logits: np.ndarray = output.logits.float().cpu().numpy()
         return logits
 
-    training = model.training
+    with evaluating(model), torch.no_grad():
+        return _in_order(run, rows, collator, batch_size, progress)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Leave out dropout until the context ends, which puts the mode of every module back."""
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.no_grad():
-            return _in_order(run, rows, collator, batch_size, progress)
+        yield
     finally:
-        model.train(training)
+        for module, training in modes:
+            module.training = training
 
 
 def predict_onnx(
@@ -81,14 +92,19 @@ def predict_onnx(
         float32 [rows, labels], in the order of the rows.
 
     Raises:
-        InputError: If there are no rows, the file is no model that runs, or it takes an input that the rows lack.
+        InputError: If there are no rows, the file is no model that runs on them, or it takes an input that they lack.
     """
     opened = model if isinstance(model, ort.InferenceSession) else session(model, threads=threads)
     outputs = [output.name for output in opened.get_outputs()]
     wanted = "logits" if "logits" in outputs else outputs[0]
 
     def run(batch: Mapping[str, torch.Tensor]) -> np.ndarray:
-        return np.asarray(opened.run([wanted], _feeds(opened, batch))[0], dtype=np.float32)
+        feeds = _feeds(opened, batch)
+        try:
+            return np.asarray(opened.run([wanted], feeds)[0], dtype=np.float32)
+        except Exception as error:  # onnxruntime's own classes share no other base
+            sizes = "x".join(map(str, batch["input_ids"].shape))
+            raise InputError(f"the model does not run on rows {sizes}: {one_line(str(error), 300)}") from error
 
     return _in_order(run, rows, collator, batch_size, progress)
 
@@ -114,8 +130,7 @@ def session(path: str | Path, *, threads: int = 0) -> ort.InferenceSession:
 
 def batches(rows: Rows, batch_size: int) -> Iterator[Sequence[int]]:
     """Yield the numbers of the rows of each batch, longest rows first: what does not fit in memory fails at once."""
-    lengths = np.array([len(rows[index]["input_ids"]) for index in range(len(rows))])
-    order = np.argsort(-lengths, kind="stable")
+    order = np.argsort(-np.array(rows.lengths), kind="stable")
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size].tolist()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib.metadata
 import json
@@ -14,9 +15,10 @@ import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import nn
 
-from ffc.errors import CannotApplyError, InputError, one_line
+from ffc.errors import CannotApplyError, one_line
 from ffc.graph import files
 from ffc.train.agreement import check, example
+from ffc.train.checks import check_vocabulary
 from ffc.train.digest import digest
 from ffc.train.models import quiet, takes
 from ffc.train.tasks.base import Task
@@ -55,8 +57,10 @@ def export(
         CannotApplyError: If torch cannot export the model or onnxruntime cannot run the result.
         GateError: If the two differ; nothing is written then.
         InputError: If the tokenizer makes ids that the model has no embedding for.
+        UsageError: If the file cannot be written.
     """
-    _check_vocabulary(model, tokenizer)
+    if tokenizer is not None:
+        check_vocabulary(model, tokenizer)
     path = Path(path)
     frozen = copy.deepcopy(model).float().cpu().eval().requires_grad_(False)
     names = inputs(model, task, tokenizer)
@@ -66,7 +70,8 @@ def export(
     # Types may be folded in `frozen`, so what the graph is held to is the model itself.
     check(copy.deepcopy(model).float().cpu().eval(), graph, names)
     graph.metadata_props.update(_metadata(model, task, provenance or {}))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):  # what is wrong with the folder, `save` says
+        path.parent.mkdir(parents=True, exist_ok=True)
     files.save(graph, path)
     return path
 
@@ -142,12 +147,3 @@ def _own_version() -> str:
     import ffc
 
     return ffc.__version__
-
-
-def _check_vocabulary(model: nn.Module, tokenizer: Any) -> None:
-    config: Any = model.config
-    if tokenizer is not None and len(tokenizer) > config.vocab_size:
-        raise InputError(
-            f"the tokenizer makes {len(tokenizer)} ids and the model has embeddings for {config.vocab_size}; "
-            "export it with the tokenizer that it was trained with"
-        )

@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from ffc.errors import CannotApplyError, InputError, UsageError, nearest
 from ffc.pruning.importance import Importance, LayerImportance, weights_hash
 from ffc.train.anatomy import ROLES, TorchLayer, anatomy
-from ffc.train.evaluate import Progress, batches
+from ffc.train.checks import check_precision, check_rows
+from ffc.train.evaluate import Progress, batches, evaluating
 from ffc.train.masks import masked
 from ffc.train.models import takes
 
 if TYPE_CHECKING:
     from ffc.train.encoding import Collator, Rows
 
-__all__ = ["METHODS", "TARGETS", "MaskGradients", "gradients", "score"]
+__all__ = ["METHODS", "TARGETS", "MaskGradients", "gradients", "layers_hash", "score"]
 
 Target: TypeAlias = Literal["labels", "model"]
 Method: TypeAlias = Literal["taylor", "fisher"]
@@ -75,10 +76,10 @@ def gradients(
         Gradients in the order of the rows.
 
     Raises:
-        UsageError: If `on` is unknown.
+        UsageError: If `on` is unknown, or a row is longer than the model takes.
         InputError: If there are no rows, one lacks a label or has one that the model does not know, or a gradient is
             not finite.
-        CannotApplyError: If the encoder is not understood, or it is no classifier.
+        CannotApplyError: If the encoder is not understood, it is no classifier, or its weights are in half precision.
     """
     layers = anatomy(model)
     heads = tuple(np.empty((len(rows), layer.heads), np.float32) for layer in layers)
@@ -123,7 +124,7 @@ def score(
         The scores; only their sums are held while they are made.
 
     Raises:
-        UsageError: If `method` or `on` is unknown.
+        UsageError: If `method` is unknown, or as `gradients`.
         InputError: As `gradients`.
         CannotApplyError: As `gradients`.
     """
@@ -141,8 +142,13 @@ def score(
         data=data,
         samples=len(rows),
         seed=seed,
-        model=weights_hash(_matrices(layers)),
+        model=layers_hash(layers),
     )
+
+
+def layers_hash(layers: Sequence[TorchLayer]) -> str:
+    """Return the `ffc.pruning.importance.weights_hash` of a model, from its anatomy."""
+    return weights_hash(layer.matrix(role) for layer in layers for role in ROLES)
 
 
 def _sweep(
@@ -162,6 +168,8 @@ def _sweep(
     bare = [index for index, example in enumerate(rows.examples) if example.label is None]
     if on == "labels" and bare:
         raise InputError(f"row {bare[0]} has no label; score on labelled rows, or on the model's own labels")
+    check_precision(model)
+    check_rows(rows, model)
     done = 0
     with _frozen(model):
         for chosen in batches(rows, batch_size):
@@ -200,7 +208,7 @@ def _batch(model: nn.Module, layers: Sequence[TorchLayer], batch: dict[str, Tens
 
 
 def _logits(model: nn.Module, output: object) -> Tensor:
-    """Return the logits [batch, labels] of an output, in float32 at least."""
+    """Return the logits [batch, labels] of an output."""
     logits = getattr(output, "logits", None)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < 2:
         found = "none" if not isinstance(logits, Tensor) else f"{list(logits.shape)}"
@@ -208,27 +216,17 @@ def _logits(model: nn.Module, output: object) -> Tensor:
             f"scoring needs logits [batch, labels] of two labels or more, {type(model).__name__} gives {found}; "
             "train a classifier first"
         )
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return logits
 
 
 @contextmanager
 def _frozen(model: nn.Module) -> Iterator[None]:
     """Leave out dropout and the gradients of parameters, which would double the work, until the context ends."""
-    modes = [(module, module.training) for module in model.modules()]
     wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    model.eval().requires_grad_(False)
+    model.requires_grad_(False)
     try:
-        with torch.enable_grad():
+        with evaluating(model), torch.enable_grad():
             yield
     finally:
-        for module, training in modes:
-            module.training = training
         for parameter, requires in wanted:
             parameter.requires_grad_(requires)
-
-
-def _matrices(layers: Sequence[TorchLayer]) -> Iterator[np.ndarray]:
-    """Yield the weights of the layers as [in, out]."""
-    for layer in layers:
-        for role in ROLES:
-            yield layer.linears[role].weight.detach().float().cpu().numpy().T

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate import PartialState
 from torch import nn
 
 from ffc.errors import InputError, UsageError
 from ffc.train.checkpoint import save_pruned
+from ffc.train.checks import check_vocabulary
 from ffc.train.distill import Training, train
 from ffc.train.encoding import Collator, Row, Rows
 from ffc.train.losses import IGNORED, Losses
@@ -46,7 +48,7 @@ def distill_general(
     """Distil a student for no task in particular, and save it as a checkpoint for other students to start from.
 
     Under the losses `labels` and `logits` some tokens are masked, and these two count at them; without either, texts
-    stay as they are.
+    stay as they are. Of several processes the first alone saves.
 
     Args:
         teacher: Where a model is, as `ffc.train.models.locate` takes it, or the model, best with its head for masked
@@ -67,7 +69,7 @@ def distill_general(
     Raises:
         UsageError: If the loss logits has a weight and the teacher no head for masked language modelling, rows are
             longer than a model takes, the tokenizer has no mask, or as `ffc.train.distill.train` does.
-        InputError: If there is no text, or the teacher cannot be loaded.
+        InputError: If there is no text, the teacher cannot be loaded, or the tokenizer is another model's.
         CannotApplyError: If a model is not understood.
     """
     source = teacher if isinstance(teacher, nn.Module) else language_model(teacher)
@@ -76,6 +78,7 @@ def distill_general(
             f"the loss logits needs a teacher with a head for masked language modelling, and this "
             f"{type(source).__name__} has none; use relations, hidden or labels, or another teacher"
         )
+    check_vocabulary(source, tokenizer)
     masks = bool(losses.labels or losses.logits)
     model = student if isinstance(student, nn.Module) else keep_layers(source, student)
     if masks and not fills_masks(model):
@@ -90,7 +93,8 @@ def distill_general(
         folder=folder,
         progress=progress,
     )
-    save_pruned(model, folder, tokenizer)
+    if PartialState().is_main_process:
+        save_pruned(model, folder, tokenizer)
     return history
 
 

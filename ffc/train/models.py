@@ -84,7 +84,7 @@ def locate(source: str | Path) -> str:
 
 
 def tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
-    """Return the tokenizer that a model was trained with.
+    """Return the tokenizer that a model was trained with; it pads on the right.
 
     Raises:
         InputError: If there is none, or it is not a fast one, which alone tells where characters went.
@@ -92,9 +92,10 @@ def tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
     """
     place = locate(source)
     with quiet(), _loading(place, "tokenizer"):
-        result = AutoTokenizer.from_pretrained(place)
+        result = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     if not result.is_fast:
         raise InputError(f"the tokenizer of {source} has no tokenizer.json; save it as a fast tokenizer")
+    result.padding_side = "right"  # heads read the first token of a row
     return cast(PreTrainedTokenizerFast, result)
 
 
@@ -260,15 +261,22 @@ def _loading(place: str, what: str) -> Iterator[None]:
 def _load(place: str, headed: Any = AutoModel, *suffixes: str) -> nn.Module:
     """Return the model of a source: as the class `headed` if the name of its own ends so, otherwise without a head.
 
-    What ffc has saved comes with the head that it has.
+    What ffc has saved comes with the head that it has. Weights come as float32, in which alone they can be trained.
     """
     if (Path(place) / RECORD).is_file():
-        return load_pruned(place)
+        return load_pruned(place).float()
     with _loading(place, "model"):
-        config = AutoConfig.from_pretrained(place)
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
         named = any(name.endswith(suffixes) for name in config.architectures or ())
-        model: nn.Module = (headed if named else AutoModel).from_pretrained(place, config=config)
-    return model
+        kind = headed if named else AutoModel
+        model, info = kind.from_pretrained(place, config=config, dtype=torch.float32, output_loading_info=True)
+    # Many are saved without a head and without a pooler, which then is trained with the head.
+    bare = kind is AutoModel
+    if lost := sorted(name for name in info["missing_keys"] if not (bare and name.startswith("pooler."))):
+        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        raise InputError(f"the weights of {place} lack '{lost[0]}'{more}, which would be random; name another model")
+    loaded: nn.Module = model
+    return loaded
 
 
 def _fits(model: nn.Module, task: Task) -> bool:
@@ -294,7 +302,7 @@ def _classifying(transformer: nn.Module, task: Task) -> nn.Module:
 
 def _headed(transformer: nn.Module, kind: Any) -> nn.Module:
     """Return a fresh model of a kind with a transformer of any shape in place of its own."""
-    model = kind.from_config(transformer.config)
+    model = kind.from_config(transformer.config, dtype=next(transformer.parameters()).dtype)
     setattr(model, model.base_model_prefix, _with_pooler(transformer, getattr(model.base_model, "pooler", None)))
     model.config = transformer.config
     model.tie_weights()

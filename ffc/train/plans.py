@@ -14,6 +14,7 @@ from ffc.pruning.score import head_norms, unit_norms
 from ffc.pruning.sizes import LayerSizes
 from ffc.train.anatomy import TorchLayer, anatomy
 from ffc.train.checkpoint import load_pruned
+from ffc.train.importance import layers_hash
 from ffc.train.surgery import stamp
 
 __all__ = ["by_norm", "layer_sizes", "make_plan"]
@@ -31,7 +32,7 @@ def make_plan(folder: Path, amount: Amount, *, importance: Path | None = None, b
     Raises:
         UsageError: If there is not exactly one source of scores, or the amount cannot be kept.
         InputError: If a file is broken.
-        CannotApplyError: If the encoder is not understood, or the importance is of another shape.
+        CannotApplyError: If the encoder is not understood, or the importance is of another shape or other weights.
     """
     check_source(importance, by)
     scores = None if importance is None else Importance.load(importance)
@@ -39,7 +40,8 @@ def make_plan(folder: Path, amount: Amount, *, importance: Path | None = None, b
     layers = layer_sizes(model)
     if scores is None:
         scores = by_norm(model)
-    if reason := scores.misfit([(layer.heads, layer.units) for layer in layers]):
+    reason = scores.misfit([(layer.heads, layer.units) for layer in layers])
+    if reason := reason or scores.estranged(layers_hash(anatomy(model))):
         raise CannotApplyError(f"{importance} was made for another model: {reason}")
     return stamp(amount.plan(scores, layers), model)
 
@@ -66,7 +68,5 @@ def by_norm(model: nn.Module) -> Importance:
 
 
 def _norms(layer: TorchLayer) -> LayerImportance:
-    v, attn_out, ffn_in, ffn_out = (
-        layer.linears[role].weight.detach().float().cpu().numpy().T for role in ("v", "attn_out", "ffn_in", "ffn_out")
-    )
+    v, attn_out, ffn_in, ffn_out = map(layer.matrix, ("v", "attn_out", "ffn_in", "ffn_out"))
     return LayerImportance(head_norms(v, attn_out, layer.heads), unit_norms(ffn_in, ffn_out))

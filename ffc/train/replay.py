@@ -14,7 +14,7 @@ from ffc.errors import InputError
 from ffc.train.anatomy import TorchLayer
 from ffc.train.models import takes
 
-__all__ = ["Seen", "State", "evaluating", "start"]
+__all__ = ["Seen", "State", "start"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,18 +86,6 @@ class State:
     def advance(self, model: nn.Module, layer: TorchLayer) -> None:
         """Go on to the next layer of the pruned model, whose masks hang on it."""
         self.pruned = self.calls[layer.index].run(model.get_submodule(layer.name), self.pruned)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Leave out dropout and gradients until the context ends."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(training)
 
 
 def start(model: nn.Module, layers: Sequence[TorchLayer], batch: Mapping[str, Tensor]) -> State:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from ffc.errors import InputError
 from ffc.pruning.plan import LayerPlan, Plan, check_sizes
 from ffc.train.anatomy import TorchLayer, anatomy
-from ffc.train.evaluate import Progress, batches
+from ffc.train.checks import check_precision, check_rows
+from ffc.train.evaluate import Progress, batches, evaluating
 from ffc.train.masks import factors, masked
-from ffc.train.replay import State, evaluating, start
+from ffc.train.replay import State, start
 
 if TYPE_CHECKING:
     from ffc.train.encoding import Collator, Rows
@@ -59,7 +60,7 @@ def tune(
         plan: What to keep of it; its scales, if any, are not used.
         rows: Some hundred to two thousand; not those on which results are reported. Labels are not needed.
         collator: Makes a batch of some rows.
-        batch_size: Rows at a time.
+        batch_size: Rows at a time; the result does not depend on it.
         first_token: Whether the head of the model reads the first token of the last layer alone; then no other counts
             there.
         progress: Told after each layer how many are done, and of how many.
@@ -68,16 +69,20 @@ def tune(
         The plan with a scale for each head and unit that it keeps, also of parts that it leaves whole.
 
     Raises:
+        UsageError: If a row is longer than the model takes.
         InputError: If there are no rows, or the model puts out what is not finite.
-        CannotApplyError: If the encoder is not understood, or the plan is for other layers or widths.
+        CannotApplyError: If the encoder is not understood, its weights are in half precision, or the plan is for other
+            layers or widths.
     """
     layers = anatomy(model)
     check_sizes(plan, [(layer.heads, layer.units) for layer in layers])
     if not len(rows):
         raise InputError("there are no rows to fit scales on; give some hundred")
+    check_precision(model)
+    check_rows(rows, model)
     plan = plan.model_copy(update={"layers": tuple(map(_listed, plan.layers, layers))})
     heads, units = factors(model, plan)
-    with evaluating(model):
+    with evaluating(model), torch.no_grad():
         states = [start(model, layers, collator([rows[i] for i in chosen])) for chosen in batches(rows, batch_size)]
         for index, layer in enumerate(layers):
             first = first_token and index == len(layers) - 1
@@ -122,15 +127,18 @@ def _fit(
     columns = (kept[:, None] * size + torch.arange(size)).flatten().to(layer.linears[role].weight.device)
     weight = layer.linears[role].weight[:, columns]
     halves = (_Moments.empty(len(columns), weight.device), _Moments.empty(len(columns), weight.device))
+    before = 0
     for state in states:
         seen = state.run_pruned(model, layer)
         missing = state.targets[role] - seen.streams[role]
         for half, moments in enumerate(halves):
-            real = state.real[half::2]
+            every_other = slice((half + before) % 2, None, 2)  # of all rows, however batches cut them
+            real = state.real[every_other]
             real = real[:, :1] if first else real
             tokens = real.shape[1]
-            x = seen.inputs[role][half::2, :tokens][real][:, columns]
-            moments.add(x, missing[half::2, :tokens][real] @ weight)
+            x = seen.inputs[role][every_other, :tokens][real][:, columns]
+            moments.add(x, missing[every_other, :tokens][real] @ weight)
+        before += len(state.real)
     products = weight.double().T @ weight.double()
     scales = 1 + _solve(halves[0].equations(products, size), halves[1].equations(products, size))
     scaled = mask.clone()

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -40,7 +39,7 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
     check_sizes(plan, [(layer.heads, layer.units) for layer in layers])
     for layer, kept in zip(layers, plan.layers, strict=True):
         for role in kept.fingerprints.keys() & layer.linears.keys():
-            check_weight(kept, layer.index, role, _matrix(layer, role), needed=True)
+            check_weight(kept, layer.index, role, layer.matrix(role), needed=True)
     smaller = copy.deepcopy(model)
     smaller.zero_grad(set_to_none=True)
     for layer, kept in zip(anatomy(smaller), plan.layers, strict=True):
@@ -60,7 +59,7 @@ def stamp(plan: Plan, model: nn.Module) -> Plan:
     layers = anatomy(model)
     check_sizes(plan, [(layer.heads, layer.units) for layer in layers])
     stamped = [
-        kept.model_copy(update={"fingerprints": {role: fingerprint(_matrix(layer, role)) for role in layer.linears}})
+        kept.model_copy(update={"fingerprints": {role: fingerprint(layer.matrix(role)) for role in layer.linears}})
         for kept, layer in zip(plan.layers, layers, strict=True)
     ]
     return plan.model_copy(update={"layers": tuple(stamped)})
@@ -143,12 +142,6 @@ def keep_planes(attention: nn.Module, kept: Sequence[int]) -> None:
             attention._forward_pre_hooks_with_kwargs.pop(key, None)
     place = list(inspect.signature(attention.forward).parameters).index(_BIAS)
     attention.register_forward_pre_hook(HeadPlanes(tuple(kept), place), with_kwargs=True)
-
-
-def _matrix(layer: TorchLayer, role: str) -> np.ndarray:
-    """Return a weight as [in, out] float32, as ONNX has it."""
-    matrix: np.ndarray = layer.linears[role].weight.detach().float().cpu().numpy().T
-    return matrix
 
 
 def _keep_rows(linear: nn.Linear, places: Tensor) -> None:

@@ -63,6 +63,10 @@ def cached_logits(model: nn.Module, rows: Rows, collator: Collator, folder: Path
 
     Returns:
         float32 [rows, C], in the order of the rows.
+
+    Raises:
+        UsageError: If the folder cannot be written.
+        InputError: As `ffc.train.evaluate.predict`.
     """
     path = folder / f"teacher-{_digest(model, rows)[:16]}.npz"
     # A file that is damaged is as good as none: the teacher runs again.
@@ -73,8 +77,11 @@ def cached_logits(model: nn.Module, rows: Rows, collator: Collator, folder: Path
     logits = predict(model, rows, collator)
     content = io.BytesIO()
     np.savez(content, logits=logits)
-    folder.mkdir(parents=True, exist_ok=True)
-    publish.write(path, content.getvalue())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        publish.write(path, content.getvalue())
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}; choose another folder") from error
     return logits
 
 

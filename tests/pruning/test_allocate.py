@@ -253,6 +253,9 @@ def test_an_amount_is_reached_in_equal_steps() -> None:
     assert Amount(heads=2, across=True).after(0.5, SMALL).heads == 4
     assert Amount(macs=0.6).after(0.25, SMALL).macs == pytest.approx(0.9)
     assert whole.after(1.0, SMALL) == whole
+    for share in (0.1, 0.3, 0.7):  # 1 - (1 - 0.1) is less, and keeps one head of 15 in place of two
+        assert Amount(heads=share, ffn=share).after(1.0, SMALL) == Amount(heads=share, ffn=share)
+        assert Amount(macs=share).after(1.0, SMALL) == Amount(macs=share)
 
 
 def test_the_summary_states_the_macs() -> None:

@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 from ffc.errors import InputError, UsageError
 from ffc.graph.blocks import Blocks, Layer
 from ffc.pruning import Importance, LayerImportance
+from ffc.pruning.importance import blocks_hash
 
 GOOD = {"layers.0.heads": np.ones(4, np.float32), "layers.0.ffn": np.ones(6, np.float32)}
 FORMAT = {"format": "ffc.importance/1"}
@@ -89,6 +90,16 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 def test_an_unwritable_path_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot write"):
         Importance((LayerImportance(scores(1), scores(1)),), "taylor").save(tmp_path / "none" / "i.safetensors")
+
+
+def test_scores_of_other_weights_are_a_mismatch_where_it_is_known_which_were_scored() -> None:
+    blocks = Blocks((Layer(0, None, None),), (), (), (), (), ())
+    one = LayerImportance(scores(), scores())
+    for model in ("", blocks_hash(blocks)):
+        assert Importance((one,), "taylor", model=model).mismatch(blocks) is None
+    assert str(Importance((one,), "taylor", model="ab" * 32).mismatch(blocks)).startswith(
+        "weights of sha256 abababababab were scored and the model has e3b0c44298fc; score this one"
+    )
 
 
 def test_another_number_of_layers_is_a_mismatch() -> None:

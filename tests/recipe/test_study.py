@@ -131,6 +131,13 @@ def test_data_that_is_not_there_is_named_with_its_key() -> None:
     )
 
 
+def test_rows_to_prove_on_that_are_not_there_are_named_with_their_key() -> None:
+    Path("deep/train.tsv").touch()
+    with pytest.raises(InputError) as caught:
+        study.load(write(WHOLE)).check_data()
+    assert str(caught.value).startswith("deep/r.toml:4: there is no file deep/rows.npz, which 'data' names; correct it")
+
+
 @pytest.mark.parametrize(
     ("change", "line"),
     [
@@ -160,7 +167,10 @@ def test_data_that_is_not_there_is_named_with_its_key() -> None:
         ("max_length = 64/max_length = 1", "3: 'max_length' is 1, wanted a number of tokens, from 2"),
         ('passes = "fuse,int8"/passes = "fuze"', " unknown pass 'fuze' at column 1 of 'fuze'; did you mean 'fuse'?"),
         ("cosine = 0.9/cosin = 0.9", " unknown option 'cosin' of pass 'int8' at column 6 of 'int8.cosin=0.9'; did you mean 'cosine'?"),
-        ("seed = 3/seed = inf", "2: 'seed' is inf, wanted a whole number from 0"),
+        ("seed = 3/seed = inf", "2: 'seed' is inf, wanted a whole number from 0 to 4294967295"),
+        ("seed = 3/seed = 4294967296", "2: 'seed' is 4294967296, wanted a whole number from 0 to 4294967295"),
+        ('epochs = 2/schedule = "liner"', "16: 'teacher.schedule' is 'liner'; did you mean 'linear'?"),
+        ("seed = 3/target = 'cup'", " unknown target 'cup'; did you mean 'cpu'?"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_one_line(change: str, line: str) -> None:

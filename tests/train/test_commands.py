@@ -161,6 +161,10 @@ def test_a_saved_model_is_exported(place: Path, tmp_path: Path, command: Command
         ("--layers 2 --label tone", 3, "tone"),
         ("--layers 2 -o teacher", 2, "the output 'teacher' is an input; name another folder with -o"),
         ("--layers 2 -o no/where", 2, "the folder 'no' of the output does not exist; create it first"),
+        ("--layers 2 -o /proc/student", 2, "cannot write in the folder '/proc'; name another place with -o"),
+        ("--layers 2 --onnx train.tsv", 2, "the output 'train.tsv' is an input; name another file"),
+        ("--layers 2 --onnx teacher/model.safetensors", 2, "the output 'teacher/model.safetensors' is an input; name another file"),
+        ("--layers 2 --onnx teacher", 2, "the output 'teacher' is a folder; name a file with --onnx"),
         ("--layers 2 -o val.tsv", 2, "the output 'val.tsv' is a file; name a folder with -o"),
         ("--layers 2 --teacher tiny", 2, "the model 'tiny' "),
         ("--layers 2 --teacher gone", 3, "there is no model"),
@@ -177,6 +181,30 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert message in err.splitlines()[-1]
     assert err.splitlines()[-1].startswith("ffc: error: ")
     assert not Path("student").exists()
+
+
+def test_an_option_of_a_task_is_refused_on_plain_text(place: Path, command: Command) -> None:
+    arguments = ["--layers", "1", "--texts", place / "train.tsv", "--rows", "5", "-o", place / "student"]
+    code, _, err = command("distill", "--teacher", place / "teacher", *arguments)
+    assert (code, err) == (2, "ffc: error: --texts distils for no task; leave out --texts or --rows\n")
+
+
+def test_the_current_folder_can_be_the_output(
+    place: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    code, _, err = command("train", "--model", place / "teacher", *rows(place), "--max-steps", "1", "-o", ".")
+    assert code == 0, err
+    assert Path("model.safetensors").is_file() and not list(tmp_path.glob(".*"))
+
+
+def test_an_export_goes_over_no_file_of_the_model(place: Path, command: Command) -> None:
+    weights = place / "teacher" / "model.safetensors"
+    before = weights.read_bytes()
+    code, _, err = command("export", place / "teacher", "-o", weights)
+    assert (code, weights.read_bytes()) == (2, before)
+    assert err == f"ffc: error: the output '{weights}' is an input; name another file\n"
 
 
 def test_options_have_the_names_and_defaults_of_training() -> None:

@@ -432,6 +432,7 @@ def named(*labels: str) -> nn.Module:
         ({"losses": Losses(logits=1.0), "teacher": named("a", "c", "b")}, "in the order a, c, b and the student in the order a, b, c"),
         ({"rows": encoded(labels=False)}, "not every row has a label"),
         ({"rows": encoded(())}, "no rows to train on"),
+        ({"rows": encoded((67,))}, "rows of up to 67 tokens are more than the 66 that Bert"),
         ({"losses": Losses(relations=1.0, relation_heads=43), "teacher": classifier()}, "relation_heads=43 is more than the 42 columns"),
         ({"losses": Losses(attention=1.0), "teacher": classifier("mpnet")}, "adds a term for positions .position_bias."),
         ({"losses": Losses(hidden=1.0, layers=((0, 2),)), "teacher": classifier()}, "name the teacher's layer 2"),

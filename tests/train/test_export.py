@@ -237,6 +237,14 @@ def test_what_is_no_model_and_rows_that_lack_an_input_are_refused(spanned: Expor
         predict_onnx(session(spanned.path), rows, Collator(models.tokenizer(save_model(tmp_path / "t"))))
 
 
+def test_rows_on_which_a_model_fails_are_refused(spanned: Exported, tmp_path: Path) -> None:
+    ids = [5] * 80  # beyond its positions
+    row = {"input_ids": ids, "attention_mask": [1] * 80, "token_type_ids": [0] * 80, "spans": [[1, 2], [3, 4]]}
+    rows = Rows([row], [Example("text")], 80)
+    with pytest.raises(InputError, match="the model does not run on rows 1x80: "):
+        predict_onnx(session(spanned.path), rows, Collator(models.tokenizer(save_model(tmp_path))))
+
+
 def test_rows_without_token_types_are_of_type_0(spanned: Exported, tmp_path: Path) -> None:
     collator = Collator(models.tokenizer(save_model(tmp_path)))
     rows = rows_for(spanned.model, ["input_ids", "attention_mask", "spans"], 4)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ffc import cli
-from ffc.errors import UsageError
+from ffc.errors import CannotApplyError, UsageError
 from ffc.graph.files import load
 from ffc.graph.finder import find
 from ffc.pruning import Amount, Importance, Plan, by_norm, globally, sizes, uniform
@@ -206,6 +206,19 @@ def test_importance_of_another_model_is_refused(
     assert cli.main([*words, "-o", str(tmp_path / "p.json")]) == 4
     assert "made for another model: the importance has 3 layers and the model has 2" in capsys.readouterr().err
     assert not (tmp_path / "p.json").exists()
+
+
+def test_importance_of_other_weights_of_the_same_shape_is_refused(bert: nn.Module, tmp_path: Path) -> None:
+    found = score(bert, encoded(), collator())
+    found.save(tmp_path / "i.safetensors")
+    save_pruned(bert, tmp_path / "scored")
+    other = random_model("bert", LAYERS, 1, head=True)
+    save_pruned(other, tmp_path / "other")
+    halved = Amount(heads=2)
+    plan = plans.make_plan(tmp_path / "scored", halved, importance=tmp_path / "i.safetensors")
+    assert counts(plan) == [(2, 0)] * LAYERS
+    with pytest.raises(CannotApplyError, match=r"made for another model: weights of sha256 .* score this one"):
+        plans.make_plan(tmp_path / "other", halved, importance=tmp_path / "i.safetensors")
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 from transformers import BertConfig, BertModel
 
 from ffc.errors import InputError, UsageError
-from ffc.train import models
+from ffc.train import mlm, models
 from ffc.train.anatomy import anatomy
 from ffc.train.distill import Training
 from ffc.train.losses import IGNORED, Losses
@@ -23,6 +24,7 @@ from tests.train.tiny import WORDS, save_model
 
 TEXTS = ["the film was good", "a bad book", "very very awful day and it was this", "great"] * 6
 PAD, CLS, SEP, MASK = 0, 2, 3, 4
+RELATIONS = Losses(relations=1.0, relation_heads=4)
 SMALL = Training(epochs=1, max_steps=8, batch_size=4, learning_rate=5e-3)
 
 
@@ -163,6 +165,20 @@ def test_a_student_learns_from_all_losses_and_starts_other_students(
     for name, value in models.base(student).state_dict().items():
         assert torch.equal(models.base(model).state_dict()[name], value)
     assert models.tokenizer(tmp_path)("good film")["input_ids"] == tokenizer("good film")["input_ids"]
+
+
+def test_of_several_processes_the_first_alone_saves(
+    source: Path, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlm, "PartialState", lambda: SimpleNamespace(is_main_process=False))
+    distill_general(source, 1, TEXTS, tokenizer, replace(SMALL, max_steps=1), RELATIONS, tmp_path, max_length=20)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_tokenizer_with_more_tokens_than_the_teacher_is_refused(source: Path, tmp_path: Path) -> None:
+    more = models.tokenizer(save_model(tmp_path, words=[*WORDS, "night"]))
+    with pytest.raises(InputError, match="the tokenizer makes 22 ids and the model has embeddings for 21"):
+        distill_general(source, 1, TEXTS, more, SMALL, RELATIONS, tmp_path / "out", max_length=20)
 
 
 def test_the_same_seed_gives_the_same_student(source: Path, tokenizer: Any, tmp_path: Path) -> None:

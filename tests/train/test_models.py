@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import transformers
 from torch import nn
@@ -16,7 +19,7 @@ from torch import nn
 from ffc.errors import InputError, MissingError
 from ffc.pruning.plan import LayerPlan, Plan
 from ffc.train import models
-from ffc.train.checkpoint import save_pruned
+from ffc.train.checkpoint import load_pruned, save_pruned
 from ffc.train.encoding import Collator, Rows, encode
 from ffc.train.evaluate import predict
 from ffc.train.heads import SpanClassifier
@@ -208,6 +211,75 @@ def test_a_model_knows_its_inputs_and_how_many_tokens_it_takes() -> None:
     assert models.longest(nn.Linear(2, 2)) is None
 
 
+def rewritten(source: Path, folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> Path:
+    """Return a copy of a folder whose weights were changed."""
+    shutil.copytree(source, folder)
+    state = safetensors.torch.load_file(folder / "model.safetensors")
+    change(state)
+    safetensors.torch.save_file(state, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def without(*beginnings: str) -> Callable[[dict[str, torch.Tensor]], None]:
+    """Return what drops the weights whose names begin so."""
+
+    def drop(state: dict[str, torch.Tensor]) -> None:
+        for name in [name for name in state if name.startswith(beginnings)]:
+            del state[name]
+
+    return drop
+
+
+def test_weights_that_are_missing_are_refused_and_not_random(source: Path, tmp_path: Path) -> None:
+    lost = rewritten(source, tmp_path / "lost", without("encoder.layer.1.attention.self.query"))
+    for load in (models.encoder, models.language_model, lambda place: models.classifier(place, TASK), load_pruned):
+        with pytest.raises(InputError, match=r"lack 'encoder.layer.1.*query.bias' and 1 more"):
+            load(lost)
+
+
+def test_a_pooler_may_be_missing_only_where_there_is_no_head(source: Path, tmp_path: Path) -> None:
+    bare = rewritten(source, tmp_path / "bare", without("pooler."))
+    headed: Any = models.classifier(bare, TASK)
+    assert getattr(load_pruned(bare), "pooler", 0) is None
+    headed.save_pretrained(tmp_path / "headed")
+    unpooled = rewritten(tmp_path / "headed", tmp_path / "unpooled", without("bert.pooler."))
+    for load in (lambda place: models.classifier(place, TASK), load_pruned):
+        with pytest.raises(InputError, match=r"lack 'bert.pooler.dense.bias' and 1 more"):
+            load(unpooled)
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_models_in_half_precision_come_in_float32(source: Path, tmp_path: Path, ours: bool) -> None:
+    encoder: Any = transformers.AutoModel.from_pretrained(source).half()
+    if ours:
+        save_pruned(encoder, tmp_path)
+    else:
+        encoder.save_pretrained(tmp_path)
+    model = models.classifier(tmp_path, TASK)
+    assert {value.dtype for value in model.parameters()} == {torch.float32}
+    wanted = encoder.embeddings.word_embeddings.weight.float()
+    assert torch.equal(models.base(model).get_parameter("embeddings.word_embeddings.weight"), wanted)
+
+
+def test_tokenizers_pad_on_the_right_since_heads_read_the_first_token(source: Path, tmp_path: Path) -> None:
+    left = transformers.AutoTokenizer.from_pretrained(source, padding_side="left")
+    shutil.copytree(source, tmp_path / "model")
+    left.save_pretrained(tmp_path / "model")
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "model").padding_side == "left"
+    assert models.tokenizer(tmp_path / "model").padding_side == "right"
+
+
+def test_code_that_a_folder_brings_is_refused_without_asking(source: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(source, folder)
+    (folder / "own.py").write_text("raise RuntimeError('run')")
+    config = json.loads((folder / "config.json").read_text())
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel"}}
+    (folder / "config.json").write_text(json.dumps(config | own))
+    with pytest.raises(InputError, match=r"cannot load the model in .*custom code"):
+        models.encoder(folder)
+
+
 # Predictions
 
 
@@ -249,8 +321,10 @@ def test_predicting_is_without_dropout_and_leaves_training_as_it_was(source: Pat
         if isinstance(module, nn.Dropout):
             module.p = 0.5
     model.train()
+    models.base(model).get_submodule("embeddings").eval()
+    before = {name: module.training for name, module in model.named_modules()}
     assert np.array_equal(predict(model, rows, collator), wanted)
-    assert model.training
+    assert {name: module.training for name, module in model.named_modules()} == before
 
 
 def test_no_rows_are_refused(source: Path) -> None:

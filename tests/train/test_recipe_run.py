@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shutil
+import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,7 @@ def test_a_run_says_what_it_made(made: Path) -> None:
     assert half.compiled.macs < small.compiled.macs < teacher.compiled.macs
     assert half.compiled.bytes < small.compiled.bytes < teacher.compiled.bytes < teacher.fp32.bytes
     assert teacher.fp32.agreement == 1.0
+    assert run.task.name == "r"
     assert {each.seed for each in run.systems} == {1}
     assert set(half.seconds) == {"plan", "prune", "distil", "export", "compile", "evaluate"}
     assert run.measurements is not None
@@ -283,6 +285,22 @@ def test_a_teacher_taken_as_it_is_wants_a_head(folder: Path, changed: Callable[[
     )
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "line"),
+    [
+        ("heads = 0.5\nffn = 0.5", "heads = 9", "24: layer 0: heads=9 cannot be kept, the layer has 4; give 1 to 4"),
+        ("heads = 0.5\nffn = 0.5", "macs = 0.1", "24: macs=0.1 does not pay for what every layer keeps at least"),
+        ("layers = 1", "layers = 3", "18: 3 layers cannot be spread over a teacher's 2; give 1 to 2"),
+    ],
+)
+def test_what_students_cannot_keep_is_found_before_the_teacher_is_trained(
+    before: str, after: str, line: str, folder: Path, changed: Callable[[str, str], study.Study]
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        running.run(changed(before, after), Path("build/never"), Quiet())
+    assert str(caught.value).startswith(f"teacher: train: changed.toml:{line}")
+
+
 def test_a_model_that_is_not_there(folder: Path, changed: Callable[[str, str], study.Study]) -> None:
     with pytest.raises(InputError, match=r"there is no model at \./nowhere"):
         course.course(changed('model = "bert"', 'model = "./nowhere"'))
@@ -340,9 +358,11 @@ def work(does: weights.Work, folder: Path, done: dict[str, steps.Done]) -> steps
 
 
 def test_the_keys_are_those_of_training_and_losses() -> None:
-    from ffc.train.distill import Training
+    from ffc.train.distill import SCHEDULES, Training
     from ffc.train.losses import Losses
 
+    schedule = keys.TrainingKeys.model_fields["schedule"].annotation
+    assert typing.get_args(typing.get_args(schedule)[0]) == SCHEDULES
     assert {*keys.TrainingKeys.model_fields, "epochs"} == {field.name for field in dataclasses.fields(Training)}
     stated = {name: field.default for name, field in keys.LossKeys.model_fields.items()}
     assert {**stated, "layers": None} == {field.name: field.default for field in dataclasses.fields(Losses)}

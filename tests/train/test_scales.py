@@ -142,10 +142,10 @@ def test_the_scales_are_the_least_squares(bert: nn.Module, monkeypatch: pytest.M
         np.testing.assert_allclose(found, wanted, atol=2e-3 * np.abs(wanted).max())
 
 
-def test_padding_and_batches_do_not_matter(bert: nn.Module, tuned: Plan) -> None:
-    # The halves that choose the ridge follow the places in a batch, which these keep.
-    padded = tune(bert, HALF, encoded(), collator(40), batch_size=5)
-    np.testing.assert_allclose(all_scales(padded), all_scales(tuned), atol=2e-3)
+@pytest.mark.parametrize(("length", "batch_size"), [(40, 5), (None, 1), (None, 4), (None, 64)])
+def test_padding_and_batches_do_not_matter(bert: nn.Module, tuned: Plan, length: int | None, batch_size: int) -> None:
+    found = tune(bert, HALF, encoded(), collator(length), batch_size=batch_size)
+    np.testing.assert_allclose(all_scales(found), all_scales(tuned), atol=2e-3)
 
 
 def test_former_scales_are_not_used(bert: nn.Module, tuned: Plan) -> None:
