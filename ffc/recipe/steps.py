@@ -210,20 +210,21 @@ def _record(place: Path) -> dict[str, Any]:
 
 
 def _do(step: Step, folder: Path, done: Mapping[str, Done], tell: Callable[[str], None]) -> Done:
-    """Do a step in an empty folder, and write down last that it is done."""
+    """Do a step in an empty folder, which takes the place of what a former run left only when all is done."""
     digest = _inputs_digest(step, done)
     place = folder / step.name
-    scratch = place / _SCRATCH
+    draft = place.with_name(f".{place.name}.draft")
+    scratch = draft / _SCRATCH
     started = time.perf_counter()
-    _empty(place)
-    scratch.mkdir()
+    _remove(draft)
+    scratch.mkdir(parents=True)
     try:
-        result = dict(step.work(Job(place, scratch, {name: done[name] for name in step.needs}, tell)))
+        result = dict(step.work(Job(draft, scratch, {name: done[name] for name in step.needs}, tell)))
     except FfcError as error:
         raise type(error)(f"{step.title}: {error}") from error
     shutil.rmtree(scratch)
     seconds = time.perf_counter() - started
-    output = _digest({"files": digest_of(place), "result": result})
+    output = _digest({"files": digest_of(draft), "result": result})
     record = {
         "format": _FORMAT,
         "step": step.title,
@@ -231,20 +232,21 @@ def _do(step: Step, folder: Path, done: Mapping[str, Done], tell: Callable[[str]
         "settings": step.settings,
         "output": output,
         "seconds": seconds,
-        "files": {str(file.relative_to(place)): file.stat().st_size for file in _files(place)},
+        "files": {str(file.relative_to(draft)): file.stat().st_size for file in _files(draft)},
         "result": result,
     }
-    publish.write(place / _RECORD, (json.dumps(record, indent=1) + "\n").encode())
+    publish.write(draft / _RECORD, (json.dumps(record, indent=1) + "\n").encode())
+    _remove(place)
+    draft.rename(place)
     return Done(place, output, seconds, result)
 
 
-def _empty(place: Path) -> None:
-    """Make an empty folder; that a former step was finished is forgotten first, so that half of it passes for none."""
+def _remove(place: Path) -> None:
+    """Remove a folder if it is there; its record goes first, so that half of a step passes for none."""
     with contextlib.suppress(FileNotFoundError):
         (place / _RECORD).unlink()
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(place)
-    place.mkdir(parents=True)
 
 
 @contextlib.contextmanager

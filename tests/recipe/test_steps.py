@@ -162,7 +162,7 @@ steps.run(plan, chain.folder / "run", Told())
 """
     root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", script], cwd=root, check=False).returncode == -9
-    assert [state for _, state, _ in steps.states(chain.steps(), chain.folder / "run")] == ["done", "to do", "done"]
+    assert [state for _, state, _ in steps.states(chain.steps(), chain.folder / "run")] == ["done", "stale", "done"]
     assert chain.run() == ["b"]
 
 

@@ -271,9 +271,8 @@ def test_a_checkpoint_with_another_tokenizer_is_refused(made: Path, changed: Cal
         "small: distil: changed.toml:18: the student other makes tokens otherwise than the teacher bert and cannot learn "
         "from it; take a checkpoint with the same tokenizer"
     )
-    # What was there is gone, since it was not made from this; the rest is kept.
-    left = running.states(study.load("r.toml"), copy)
-    assert (titles(left, "done"), titles(left, "to do")) == (TITLES[:5], TITLES[5:6])
+    # A mistake costs nothing that was made before: without it all is there.
+    assert titles(running.states(study.load("r.toml"), copy), "done") == TITLES
 
 
 def test_a_teacher_taken_as_it_is_wants_a_head(folder: Path, changed: Callable[[str, str], study.Study]) -> None:
