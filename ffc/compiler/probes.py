@@ -190,7 +190,7 @@ def read(data: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
         with Path(data).open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, AttributeError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        reason = " ".join(str(error).split())
+        reason = str(error.strerror) if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
         raise InputError(
             f"cannot read rows from {data}: {reason}; give an .npz file with an array per input"
         ) from error

@@ -109,8 +109,9 @@ def read_texts(paths: Iterable[str | Path]) -> list[str]:
         try:
             lines = Path(path).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else f"it is not UTF-8 ({error.reason})"
             raise InputError(
-                f"cannot read {path}: {error}; give a text file in UTF-8, a passage on each line"
+                f"cannot read {path}: {reason}; give a text file in UTF-8, a passage on each line"
             ) from error
         texts += [line.strip() for line in lines if line.strip()]
     return texts

@@ -272,7 +272,7 @@ def test_a_sample_of_no_rows_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_task_is_refused_with_the_nearest() -> None:
-    with pytest.raises(UsageError, match=r"there is no task 'bolq'; did you mean 'boolq'.*hub:NAME"):
+    with pytest.raises(UsageError, match=r"there is no task 'bolq' here; hub:NAME .*; did you mean 'boolq'"):
         load("bolq")
 
 

@@ -78,7 +78,7 @@ def load(
         source, kind = _hub(name, text, label, labels), name
     else:
         known = (*superglue.TASKS, TEXT)
-        raise UsageError(f"there is no task '{name}'{nearest(kind, known)}; or hub:NAME for one of the hub")
+        raise UsageError(f"there is no task '{name}' here; hub:NAME is one of the hub{nearest(kind, known)}")
     if source.validation is None:
         first, second = sample.split(source.train, validation_share, seed)
     else:
