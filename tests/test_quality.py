@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from ffc.recipe import course, study, summary
-from ffc.recipe.measure import COMPILED, EAGER, FP32, PADDED, Measurements
-from ffc.recipe.summary import System
+from ffc.recipe.summary import COMPILED, EAGER, FP32, PADDED, Measurements, System
 from tests.recipe import made_up
 
 FOLDER = Path(__file__).parents[1] / "examples" / "quality"

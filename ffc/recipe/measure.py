@@ -13,23 +13,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ffc.errors import UsageError
 from ffc.recipe import energy
+from ffc.recipe.summary import COMPILED, EAGER, FP32, PADDED, Measurement, Measurements, Run
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
     from transformers import PreTrainedTokenizerFast
 
-    from ffc.recipe.summary import Run
     from ffc.train.encoding import Collator, Rows
 
 __all__ = [
-    "COMPILED",
-    "EAGER",
-    "FP32",
-    "PADDED",
     "Answer",
-    "Measurement",
-    "Measurements",
     "latency",
     "measure",
     "onnx_answer",
@@ -37,48 +31,9 @@ __all__ = [
     "torch_answer",
 ]
 
-PADDED, EAGER, FP32, COMPILED = "padded", "eager", "fp32", "compiled"
-"""The ways to serve a system: PyTorch with every row padded to the longest that there may be, as programs do out of the
-box; PyTorch with each row at its own length; the ONNX export; and that compiled."""
-
 Name = TypeVar("Name")
 Answer = Callable[[int], object]
 """A system ready to be timed: it answers the query of the number given."""
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What a sample of queries cost, one at a time on one thread.
-
-    Attributes:
-        seconds: Of the whole sample, by the clock: the median of `rounds`.
-        rounds: Of the whole sample, by the clock, in each round.
-        core_seconds: Of the whole sample, the processor time of the process: the median over rounds.
-        joules: Of the whole sample, the energy of the processor packages, other work on them included: the median
-            over rounds. None where it cannot be read.
-    """
-
-    seconds: float
-    rounds: tuple[float, ...]
-    core_seconds: float
-    joules: float | None = None
-
-
-@dataclass(frozen=True)
-class Measurements:
-    """What was measured of a run.
-
-    Attributes:
-        queries: Size of the sample.
-        max_length: Tokens that `PADDED` pads to.
-        dollars_per_hour: Price of the machine, all its cores; 0 where it was not given.
-        systems: By system and way to serve it, such as ``systems["teacher"]["padded"]``.
-    """
-
-    queries: int
-    max_length: int
-    dollars_per_hour: float
-    systems: dict[str, dict[str, Measurement]]
 
 
 def measure(

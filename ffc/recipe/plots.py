@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ffc.errors import MissingError, UsageError
-from ffc.recipe.measure import COMPILED, EAGER, FP32, PADDED
-from ffc.recipe.summary import Run, System
+from ffc.recipe.summary import COMPILED, EAGER, FP32, PADDED, Run, System
 from ffc.recipe.table import kept
 
 if TYPE_CHECKING:

@@ -17,10 +17,9 @@ from ffc.recipe.choose import choose
 from ffc.recipe.course import DATA, Course, Plot, course
 from ffc.recipe.machine import machine
 from ffc.recipe.material import Material
-from ffc.recipe.measure import Measurements
 from ffc.recipe.steps import Done, Job, Progress, State, Step
 from ffc.recipe.study import Study
-from ffc.recipe.summary import Form, Run, System, TaskFacts
+from ffc.recipe.summary import Form, Measurements, Run, System, TaskFacts
 
 __all__ = ["MODEL", "run", "states"]
 

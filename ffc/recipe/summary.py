@@ -14,13 +14,32 @@ from pydantic import TypeAdapter, ValidationError
 from ffc.errors import InputError
 from ffc.graph import publish
 from ffc.recipe.machine import Machine
-from ffc.recipe.measure import Measurements
 
-__all__ = ["FORMAT", "NAME", "Form", "Run", "System", "TaskFacts", "load", "save", "to_json"]
+__all__ = [
+    "COMPILED",
+    "EAGER",
+    "FORMAT",
+    "FP32",
+    "NAME",
+    "PADDED",
+    "Form",
+    "Measurement",
+    "Measurements",
+    "Run",
+    "System",
+    "TaskFacts",
+    "load",
+    "save",
+    "to_json",
+]
 
 FORMAT = "ffc.run/1"
 NAME = "run.json"
 """The file in a run's folder."""
+
+PADDED, EAGER, FP32, COMPILED = "padded", "eager", "fp32", "compiled"
+"""The ways to serve a system: PyTorch with every row padded to the longest that there may be, as programs do out of the
+box; PyTorch with each row at its own length; the ONNX export; and that compiled."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +123,41 @@ class System:
     seconds: dict[str, float]
     seed: int
     refused: str = ""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a sample of queries cost, one at a time on one thread.
+
+    Attributes:
+        seconds: Of the whole sample, by the clock: the median of `rounds`.
+        rounds: Of the whole sample, by the clock, in each round.
+        core_seconds: Of the whole sample, the processor time of the process: the median over rounds.
+        joules: Of the whole sample, the energy of the processor packages, other work on them included: the median
+            over rounds. None where it cannot be read.
+    """
+
+    seconds: float
+    rounds: tuple[float, ...]
+    core_seconds: float
+    joules: float | None = None
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What was measured of a run.
+
+    Attributes:
+        queries: Size of the sample.
+        max_length: Tokens that `PADDED` pads to.
+        dollars_per_hour: Price of the machine, all its cores; 0 where it was not given.
+        systems: By system and way to serve it, such as ``systems["teacher"]["padded"]``.
+    """
+
+    queries: int
+    max_length: int
+    dollars_per_hour: float
+    systems: dict[str, dict[str, Measurement]]
 
 
 @dataclass(frozen=True)

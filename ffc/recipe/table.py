@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from ffc.compiler.render import markdown, number
 from ffc.errors import UsageError
-from ffc.recipe.measure import COMPILED, EAGER, FP32, PADDED, Measurement
-from ffc.recipe.summary import Run, System
+from ffc.recipe.summary import COMPILED, EAGER, FP32, PADDED, Measurement, Run, System
 
 __all__ = [
     "Row",

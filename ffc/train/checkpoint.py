@@ -20,6 +20,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from ffc.errors import FfcError, InputError, UsageError, one_line
 from ffc.graph import publish
 from ffc.train.blueprint import Blueprint, architecture, build, describe
+from ffc.train.quiet import quiet
 
 __all__ = ["CONFIG", "RECORD", "WEIGHTS", "Tokenizer", "load_pruned", "save_pruned"]
 
@@ -133,8 +134,6 @@ def _content(place: Path, name: str, blueprint: Blueprint) -> bytes:
 
 def _plain(place: Path) -> nn.Module:
     """Load a folder of transformers."""
-    from ffc.train.models import quiet  # it loads checkpoints itself
-
     config = _read_config(place)
     names = config.architectures or ()
     if len(names) != 1:

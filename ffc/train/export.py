@@ -20,7 +20,8 @@ from ffc.graph import files
 from ffc.train.agreement import check, example
 from ffc.train.checks import check_vocabulary
 from ffc.train.digest import digest
-from ffc.train.models import quiet, takes
+from ffc.train.models import takes
+from ffc.train.quiet import quiet
 from ffc.train.tasks.base import Task
 
 __all__ = ["export", "inputs"]

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-import logging
 import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -22,11 +20,11 @@ from transformers import (
     AutoTokenizer,
     PreTrainedTokenizerFast,
 )
-from transformers.utils import logging as transformers_logging
 
 from ffc.errors import InputError, MissingError, UsageError, one_line
 from ffc.train.checkpoint import RECORD, load_pruned
 from ffc.train.heads import SpanClassifier
+from ffc.train.quiet import quiet
 
 if TYPE_CHECKING:
     from ffc.train.tasks.base import Task
@@ -41,7 +39,6 @@ __all__ = [
     "language_model",
     "locate",
     "longest",
-    "quiet",
     "same_tokens",
     "takes",
     "tokenizer",
@@ -210,23 +207,6 @@ def check_length(tokens: int, *models: nn.Module) -> None:
                 f"rows of up to {tokens} tokens are more than the {most} that {type(model).__name__} takes; "
                 f"set max_length to {most} or less"
             )
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the warnings, logs and bars of loading and exporting; errors still raise."""
-    library: Any = transformers_logging
-    disabled, bars = logging.root.manager.disable, library.is_progress_bar_enabled()
-    logging.disable(logging.WARNING)
-    library.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
-        if bars:
-            library.enable_progress_bar()
 
 
 def _in_package(name: str) -> str:

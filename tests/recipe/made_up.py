@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from ffc.recipe.machine import Machine
-from ffc.recipe.measure import COMPILED, EAGER, FP32, PADDED, Measurement, Measurements
-from ffc.recipe.summary import Form, Run, System, TaskFacts
+from ffc.recipe.summary import COMPILED, EAGER, FP32, PADDED, Form, Measurement, Measurements, Run, System, TaskFacts
 
 LAYERS, HEADS, UNITS = 6, 12, 1536
 

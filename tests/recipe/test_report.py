@@ -13,8 +13,7 @@ import pytest
 from ffc import cli
 from ffc.errors import MissingError, UsageError
 from ffc.recipe import page, plots, summary, table
-from ffc.recipe.measure import Measurements
-from ffc.recipe.summary import Run
+from ffc.recipe.summary import Measurements, Run
 from tests.recipe.made_up import MEASUREMENTS, RUN, SECONDS, measured
 
 
