@@ -14,10 +14,7 @@ __all__ = ["export"]
 
 @click.command()
 @click.argument("source", metavar="FOLDER")
-@click.option(
-    "-o", "--output", "out", type=click.Path(path_type=Path), default=Path("model.onnx"), show_default=True,
-    metavar="OUT",
-)  # fmt: skip
+@shared.output("model.onnx")
 def export(source: str, out: Path) -> None:
     """Export a model that `ffc train`, `ffc distill` or transformers has saved in FOLDER to ONNX, for `ffc compile`.
 

@@ -71,15 +71,7 @@ def _read_share(context: click.Context, parameter: click.Parameter, text: str | 
 )
 @click.option("--importance", type=click.Path(path_type=Path), metavar="FILE", help="Scores: importance.safetensors.")
 @click.option("--by", type=click.Choice(["norm"]), help="Score by the weights themselves.")
-@click.option(
-    "-o",
-    "--output",
-    "out",
-    type=click.Path(path_type=Path),
-    default=Path("plan.json"),
-    show_default=True,
-    metavar="OUT",
-)
+@shared.output("plan.json")
 @shared.as_json
 def plan(model: Path, importance: Path | None, by: str | None, out: Path, as_json: bool, **amount: Any) -> None:
     """Choose which heads and feed-forward units of MODEL to keep, for the pass prune.

@@ -40,15 +40,7 @@ _FORWARD, _GRADIENTS = ("forward",), ("taylor", "fisher")
     help="Whose labels the gradients are taken on: of the rows, or the model's own.  [default: labels]",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Which of the rows --rows chooses.")
-@click.option(
-    "-o",
-    "--output",
-    "out",
-    type=click.Path(path_type=Path),
-    default=Path("importance.safetensors"),
-    show_default=True,
-    metavar="OUT",
-)
+@shared.output("importance.safetensors")
 @shared.as_json
 def score(model: Path, out: Path, as_json: bool, **given: Any) -> None:
     """Score the heads and feed-forward units of MODEL, for ffc plan.

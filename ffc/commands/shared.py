@@ -7,9 +7,9 @@ import functools
 import logging
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 __all__ = [
-    "as_json", "check_file", "check_folder", "find_model", "given_option", "hush", "model", "model_or_folder", "parts",
-    "plugins", "print_rich",
+    "as_json", "check_file", "check_folder", "find_model", "given_option", "hush", "model", "model_or_folder", "output",
+    "parts", "plugins", "print_rich",
 ]  # fmt: skip
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _PARTS = ("model*.safetensors", "*.bin", "*.json", "*.jsonl", "*.txt")
 """Files of a checkpoint or of a task, which no output must go over."""
@@ -51,6 +53,14 @@ plugins = click.option(
     "--plugin", "plugins", multiple=True, metavar="FILE.py[:Name]", help="Passes of your own, by file.  [repeatable]"
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def output(default: str) -> Callable[[_Command], _Command]:
+    """Add the option that says where the file goes that a command writes."""
+    path = click.Path(path_type=Path)
+    return click.option(
+        "-o", "--output", "out", type=path, default=Path(default), show_default=True, metavar="OUT"
+    )  # fmt: skip
 
 
 def check_file(out: Path, inputs: Iterable[Path | None], *, option: str = "-o") -> None:
