@@ -3,37 +3,35 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
+from transformers import BertConfig, BertForMaskedLM
 
 from ffc.errors import CannotApplyError, FfcError, InputError, UsageError
-from ffc.pruning import LayerPlan, Plan
 from ffc.train.activation import Anneal
-from ffc.train.anatomy import anatomy
-from ffc.train.capture import Capture
 from ffc.train.distill import History, Training, train
-from ffc.train.encoding import Collator, Rows
 from ffc.train.evaluate import predict
-from ffc.train.losses import IGNORED, Losses, relation_log_probabilities
-from ffc.train.models import takes
-from ffc.train.objective import LiveTeacher, Objective, Pairing
-from ffc.train.sampling import LengthSampler
+from ffc.train.losses import IGNORED, Losses
 from ffc.train.students import keep_layers
-from ffc.train.surgery import apply
-from ffc.train.tasks.base import Example, Scores
-from ffc.train.teacher import CachedTeacher, cached_logits
-from tests.encoders import FFN, HEADS, LABELS, VOCABULARY, Kind, perturb, random_model
-
-LENGTHS = (9, 4, 12, 7, 5, 3, 8, 6)
-EVERYTHING = Losses(labels=1.0, logits=0.7, hidden=0.5, attention=0.3, relations=0.9, temperature=2.0, relation_heads=5)
+from ffc.train.tasks.base import Scores
+from tests.encoders import VOCABULARY
+from tests.train.lessons import (
+    EVERYTHING,
+    LENGTHS,
+    classifier,
+    collator,
+    encoded,
+    largest_difference,
+    narrow,
+    pruned,
+    weights,
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -43,68 +41,6 @@ def nothing_old_to_collect() -> Iterator[None]:
     gc.freeze()
     yield
     gc.unfreeze()
-
-
-def collator(length: int | None = None) -> Collator:
-    """Return what pads to `length`, or to the longest row."""
-    tokenizer: Any = SimpleNamespace(pad_token_id=1, pad_token_type_id=0, padding_side="right")
-    return Collator(tokenizer, length)
-
-
-def encoded(lengths: Sequence[int] = LENGTHS, *, seed: int = 0, labels: bool = True) -> Rows:
-    """Return rows of random ids, whose label can be learned: it is that of the second token."""
-    random = np.random.default_rng(seed)
-    rows = []
-    for index, length in enumerate(lengths):
-        ids = random.integers(5, VOCABULARY, length)
-        row: dict[str, Any] = {"input_ids": ids.tolist(), "attention_mask": [1] * length, "index": index}
-        row |= {"token_type_ids": random.integers(0, 2, length).tolist()}
-        rows.append(row | ({"labels": int(ids[1]) % LABELS} if labels else {}))
-    return Rows(rows, [Example("text")] * len(rows), 64)
-
-
-def classifier(kind: Kind = "bert", layers: int = 2, *, seed: int = 0, dropout: bool = False) -> nn.Module:
-    """Return a random classifier; without dropout in float64, where rounding hides nothing."""
-    model = random_model(kind, layers, seed, True, "eager" if kind == "mpnet" else "sdpa")
-    perturb(model, seed, zero_biases=False)
-    if dropout:
-        return model
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    return model.double()
-
-
-def narrow(seed: int = 0, *, vocabulary: int = VOCABULARY, labels: int = LABELS) -> nn.Module:
-    """Return a BERT of another width, number of heads and head size than those of `classifier`."""
-    torch.manual_seed(seed)
-    sizes = {"hidden_size": 42, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 50}
-    dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    config = BertConfig(vocab_size=vocabulary, max_position_embeddings=66, num_labels=labels, **sizes, **dropout)
-    model = BertForSequenceClassification(config)
-    perturb(model, seed, zero_biases=False)
-    return model.double()
-
-
-def pruned(seed: int = 1) -> nn.Module:
-    """Return a classifier of uneven layers, whose 48 and 72 columns of q are no multiple of 5."""
-    plans = (LayerPlan(heads=(0, 2), units=tuple(range(50)), of_heads=HEADS, of_units=FFN),)
-    plans += (LayerPlan(heads=(0, 1, 3), units=tuple(range(9)), of_heads=HEADS, of_units=FFN),)
-    return apply(classifier(seed=seed), Plan(layers=plans))
-
-
-def weights(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def largest_difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
-    assert one.keys() == other.keys()
-    return max(float((one[name] - other[name]).abs().max()) for name in one)
-
-
-def objective(student: nn.Module, teacher: nn.Module, losses: Losses) -> tuple[Objective, LiveTeacher]:
-    pairing = Pairing.of(student, teacher, losses) if losses.inside else None
-    return Objective(student, losses, pairing), LiveTeacher(teacher, losses, pairing)
 
 
 class Judge:
@@ -117,93 +53,6 @@ class Judge:
     def __call__(self, logits: np.ndarray) -> Scores:
         self.logits.append(logits)
         return Scores(self.scores[len(self.logits) - 1], {})
-
-
-# What the losses see
-
-
-@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "electra"])
-def test_the_loss_of_a_row_depends_on_neither_padding_nor_its_neighbours(kind: Kind) -> None:
-    student, teacher = classifier(kind, 2, seed=1), classifier(kind, 4)
-    both = objective(student, teacher, EVERYTHING)
-    rows = [encoded()[index] for index in range(len(LENGTHS))]
-
-    def loss(chosen: list[dict[str, Any]], length: int | None) -> Tensor:
-        batch = collator(length)(chosen)
-        found: Tensor = both[0](batch, both[1](batch))
-        return found
-
-    together = loss(rows, None)
-    torch.testing.assert_close(loss(rows, 40), together, rtol=1e-9, atol=0)
-    torch.testing.assert_close(sum(loss([row], None) for row in rows), together, rtol=1e-9, atol=0)
-
-
-@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "electra"])
-def test_attention_maps_are_those_that_eager_attention_returns(kind: Kind) -> None:
-    model = classifier(kind)
-    layers = anatomy(model)
-    capture = Capture(model, layers, embeddings=True, hidden=(0, 1), projections=[(1, "q"), (1, "k")])
-    batch = collator()([encoded()[index] for index in range(4)])
-    model.set_attn_implementation("eager")
-    with torch.no_grad():
-        inputs = {name: batch[name] for name in takes(model)}
-        output = model(**inputs, output_attentions=True, output_hidden_states=True)
-    caught, mask = capture.take(), batch["attention_mask"] != 0
-    found = relation_log_probabilities(caught.values[1, "q"], caught.values[1, "k"], layers[1].heads, mask)
-    torch.testing.assert_close(found.exp(), output.attentions[1], rtol=1e-9, atol=1e-12)
-    states = [caught.embeddings, caught.values[0, "hidden"], caught.values[1, "hidden"]]
-    for state, expected in zip(states, output.hidden_states, strict=True):
-        torch.testing.assert_close(state, expected, rtol=0, atol=0)
-
-
-def test_a_student_that_equals_its_teacher_has_nothing_to_learn_inside() -> None:
-    student, teacher = classifier(), classifier()
-    both = objective(student, teacher, Losses(hidden=1.0, attention=1.0, relations=1.0, relation_heads=7))
-    batch = collator()([encoded()[0], encoded()[1]])
-    assert abs(float(both[0](batch, both[1](batch)).detach())) < 1e-12
-
-
-@pytest.mark.parametrize("make", [narrow, pruned])
-@pytest.mark.parametrize("name", ["hidden", "attention", "relations"])
-def test_students_of_any_shape_learn_from_inside_a_teacher(make: Any, name: str, tmp_path: Path) -> None:
-    student, losses = make(1), Losses(**{name: 1.0}, relation_heads=5)
-    keys = list(student.state_dict())
-    history = train(
-        student,
-        encoded(),
-        collator(),
-        Training(epochs=12, learning_rate=5e-3),
-        losses=losses,
-        teacher=classifier(layers=4),
-        folder=tmp_path,
-    )
-    assert history.loss[-1][1] < 0.6 * history.loss[0][1]
-    assert list(student.state_dict()) == keys, "projections are thrown away"
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in student.modules())
-
-
-def test_projections_are_learned_only_where_widths_differ() -> None:
-    teacher = classifier(layers=4)
-    wide, same = (
-        objective(narrow(), teacher, Losses(hidden=1.0))[0],
-        objective(pruned(), teacher, Losses(hidden=1.0))[0],
-    )
-    assert [tuple(part.weight.shape) for part in wide.projections] == [(96, 42)] * 3
-    assert not same.projections
-
-
-def test_each_model_gets_the_columns_that_it_takes() -> None:
-    """DistilBERT knows no token types, which its teacher uses all the same."""
-    teacher = classifier("bert")
-    both = objective(classifier("distilbert", seed=3), teacher, Losses(logits=1.0))
-    batch = collator()([encoded()[0], encoded()[1]])
-    lesson = both[1](batch)
-    typed = teacher(**{name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}).logits
-    torch.testing.assert_close(lesson.logits, typed.detach())
-    assert not torch.allclose(
-        typed, teacher(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-    )
-    assert both[0](batch, lesson).isfinite()
 
 
 # What a step does
@@ -282,60 +131,6 @@ def test_weights_decay_and_biases_and_norms_do_not(tmp_path: Path) -> None:
         torch.testing.assert_close(value.detach(), kept * before[name], msg=name)
 
 
-# What a teacher says, once
-
-
-def test_a_teacher_of_logits_runs_once_and_never_again(tmp_path: Path) -> None:
-    teacher, runs = classifier("roberta"), []
-    teacher.register_forward_hook(lambda module, inputs, output: runs.append(len(output.logits)))
-
-    def distil(rows: Rows, *, epochs: int = 1) -> dict[str, Tensor]:
-        student = narrow()
-        train(
-            student,
-            rows,
-            collator(),
-            Training(epochs=epochs),
-            losses=Losses(logits=1.0),
-            teacher=teacher,
-            folder=tmp_path,
-        )
-        return weights(student)
-
-    first = distil(encoded(), epochs=2)
-    assert sum(runs) == len(LENGTHS)
-    assert largest_difference(first, distil(encoded(), epochs=2)) == 0 and sum(runs) == len(LENGTHS)
-    distil(encoded(seed=1))
-    assert sum(runs) == 2 * len(LENGTHS), "other rows"
-    next(teacher.parameters()).data[7] += 0.1
-    distil(encoded())
-    assert sum(runs) == 3 * len(LENGTHS), "other weights"
-    assert len(list(tmp_path.glob("teacher-*.npz"))) == 3
-
-
-def test_a_damaged_file_of_logits_is_made_anew(tmp_path: Path) -> None:
-    teacher = classifier()
-    expected = cached_logits(teacher, encoded(), collator(), tmp_path)
-    (path,) = tmp_path.glob("teacher-*.npz")
-    for damaged in (b"", b"PK\x03\x04 no more", path.read_bytes()[:-30]):
-        path.write_bytes(damaged)
-        np.testing.assert_array_equal(cached_logits(teacher, encoded(), collator(), tmp_path), expected)
-    np.testing.assert_array_equal(np.load(path)["logits"], expected)
-
-
-def test_logits_are_looked_up_by_the_number_of_the_row() -> None:
-    teacher, rows = classifier(), encoded()
-    order = (6, 1, 4, 3)
-    chosen = Rows([rows[index] for index in order], [Example("text")] * 4, 64)
-    cached = CachedTeacher(predict(teacher, chosen, collator()), chosen, torch.device("cpu"))
-    batch = collator()([rows[3], rows[6]])
-    live = LiveTeacher(teacher, Losses(logits=1.0), None)
-    torch.testing.assert_close(cached(batch).logits, live(batch).logits.float(), rtol=1e-5, atol=1e-6)
-    twice = Rows([rows[1], rows[1]], [Example("text")] * 2, 64)
-    with pytest.raises(UsageError, match="two training rows have the same `index`"):
-        CachedTeacher(np.zeros((2, 3), np.float32), twice, torch.device("cpu"))
-
-
 # What a run does
 
 
@@ -400,17 +195,23 @@ def test_progress_is_told_in_lines_and_nothing_is_printed(tmp_path: Path, capfd:
     assert not list(tmp_path.iterdir()), "no checkpoints"
 
 
-def test_rows_of_similar_length_go_together_in_an_order_of_the_seed() -> None:
-    lengths = np.random.default_rng(0).integers(3, 60, 1003).tolist()
-    sampler = LengthSampler(lengths, 8, seed=0)
-    first, second = list(sampler), list(sampler)
-    assert sorted(first) == sorted(second) == list(range(1003)) and first != second
-    assert list(LengthSampler(lengths, 8, seed=0)) == first != list(LengthSampler(lengths, 8, seed=1))
-    batches = [[lengths[row] for row in first[start : start + 8]] for start in range(0, 1003, 8)]
-    padded = sum(len(batch) * max(batch) for batch in batches)
-    assert sum(lengths) <= padded < 1.15 * sum(lengths)
-    longest = [max(batch) for batch in batches]
-    assert abs(np.corrcoef(longest[:-1], longest[1:])[0, 1]) < 0.3, "batches come in random order"
+@pytest.mark.parametrize("make", [narrow, pruned])
+@pytest.mark.parametrize("name", ["hidden", "attention", "relations"])
+def test_students_of_any_shape_learn_from_inside_a_teacher(make: Any, name: str, tmp_path: Path) -> None:
+    student, losses = make(1), Losses(**{name: 1.0}, relation_heads=5)
+    keys = list(student.state_dict())
+    history = train(
+        student,
+        encoded(),
+        collator(),
+        Training(epochs=12, learning_rate=5e-3),
+        losses=losses,
+        teacher=classifier(layers=4),
+        folder=tmp_path,
+    )
+    assert history.loss[-1][1] < 0.6 * history.loss[0][1]
+    assert list(student.state_dict()) == keys, "projections are thrown away"
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in student.modules())
 
 
 # What is refused
