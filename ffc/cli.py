@@ -20,6 +20,7 @@ from ffc.commands.plan import plan
 from ffc.commands.print import print_
 from ffc.commands.recipe import recipe
 from ffc.commands.score import score
+from ffc.commands.search import search
 from ffc.commands.train import train
 from ffc.errors import FfcError, MissingError, nearest, one_line
 
@@ -133,7 +134,7 @@ def ffc(context: click.Context, changes: tuple[str, ...]) -> None:
             guard.limit_memory(wanted.memory)
 
 
-for _command in (compile_, distill, explain, export, passes, plan, print_, recipe, score, train):
+for _command in (compile_, distill, explain, export, passes, plan, print_, recipe, score, search, train):
     ffc.add_command(_command)
 
 

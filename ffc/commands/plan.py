@@ -16,56 +16,28 @@ if TYPE_CHECKING:
 __all__ = ["plan"]
 
 
-def _read_amount(context: click.Context, parameter: click.Parameter, text: str | None) -> int | float | None:
-    """Read a count such as 6 or a share such as 0.5; the spelling tells one head from a share of 1.0."""
-    if text is None:
-        return None
-    try:
-        amount = int(text) if text.isdecimal() else float(text)
-    except ValueError:
-        amount = -1
-    if (isinstance(amount, int) and amount >= 1) or (isinstance(amount, float) and 0 < amount <= 1):
-        return amount
-    raise click.BadParameter(f"{text!r} is neither a count such as 6 nor a share such as 0.5", context, parameter)
-
-
-def _read_share(context: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
-    """Read a share such as 0.7; 1 is all."""
-    if text is None:
-        return None
-    try:
-        share = float(text)
-    except ValueError:
-        share = 0.0
-    if 0 < share <= 1:
-        return share
-    raise click.BadParameter(f"{text!r} is no share such as 0.7", context, parameter)
-
-
 @click.command()
 @shared.model_or_folder
-@click.option("--heads", callback=_read_amount, metavar="N|R", help="Heads that each layer keeps: a count or a share.")
 @click.option(
-    "--ffn", callback=_read_amount, metavar="N|R", help="Feed-forward units that each layer keeps: a count or a share."
+    "--heads", callback=shared.read_amount, metavar="N|R", help="Heads that each layer keeps: a count or a share."
+)
+@click.option(
+    "--ffn",
+    callback=shared.read_amount,
+    metavar="N|R",
+    help="Feed-forward units that each layer keeps: a count or a share.",
 )
 @click.option("--global", "across", is_flag=True, help="Take --heads and --ffn of all layers together.")
 @click.option(
     "--macs",
-    callback=_read_share,
+    callback=shared.read_share,
     metavar="R",
     help="Keep what is worth most for this share of all layers' multiply-accumulates.",
 )
-@click.option(
-    "--length",
-    type=click.IntRange(min=1),
-    default=128,
-    show_default=True,
-    metavar="TOKENS",
-    help="Count multiply-accumulates for rows of this length.",
-)
+@shared.length
 @click.option(
     "--floor",
-    callback=_read_amount,
+    callback=shared.read_amount,
     metavar="N|R",
     help="What every layer keeps at least with --global or --macs.  [default: 1]",
 )
@@ -83,7 +55,7 @@ def plan(model: Path, importance: Path | None, by: str | None, out: Path, as_jso
         raise UsageError("ffc plan needs one of --importance FILE and --by norm")
     if amount["heads"] is None and amount["ffn"] is None and amount["macs"] is None:
         raise UsageError("ffc plan needs --heads, --ffn or --macs, or it would keep everything")
-    shared.check_file(out, [importance, *(file for file in shared.parts(model) if not _is_plan(file))])
+    shared.check_file(out, [importance, *shared.but_plans(model)])
     is_folder = model.is_dir()
     made = _of_checkpoint(model, importance, by, amount) if is_folder else _of_file(model, out, importance, by, amount)
     made.save(out)
@@ -109,17 +81,3 @@ def _of_checkpoint(folder: Path, importance: Path | None, by: str | None, amount
     from ffc.train.plans import make_plan
 
     return make_plan(folder, wanted, importance=importance, by=by)
-
-
-def _is_plan(file: Path) -> bool:
-    """Whether a file is a plan that was made before, over which another may go."""
-    if file.suffix != ".json":
-        return False
-    from ffc.errors import InputError
-    from ffc.pruning import Plan
-
-    try:
-        Plan.load(file)
-    except InputError:
-        return False
-    return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ffc.commands import shared
-from ffc.commands.task_options import TASK_OPTIONS, read_task, task_files, task_options
-from ffc.commands.training import learned
+from ffc.commands.drawing import choose, draw, gradient_options, tenths
+from ffc.commands.task_options import TASK_OPTIONS, task_files, task_options
 from ffc.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,12 +34,7 @@ _FORWARD, _GRADIENTS = ("forward",), ("taylor", "fisher")
     type=click.Choice([*_GRADIENTS, *_FORWARD]),
     help="taylor and fisher take gradients of a checkpoint; forward runs an ONNX file.  [default: taylor or forward]",
 )
-@click.option(
-    "--on",
-    type=click.Choice(["labels", "model"]),
-    help="Whose labels the gradients are taken on: of the rows, or the model's own.  [default: labels]",
-)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Which of the rows --rows chooses.")
+@gradient_options
 @shared.output("importance.safetensors")
 @shared.as_json
 def score(model: Path, out: Path, as_json: bool, **given: Any) -> None:
@@ -86,7 +81,7 @@ def _of_file(path: Path, out: Path, given: Mapping[str, Any]) -> Importance:
     arrays = _drawn(loaded, probes.read(data), given["rows"], given["seed"])
     axes = probes.token_axes(loaded)
     batches = [replace(probe, axes=axes) for probe in probes.from_data(loaded, arrays)]
-    return by_forward(loaded, batches, data=data.name, seed=given["seed"], progress=_progress("batches"))
+    return by_forward(loaded, batches, data=data.name, seed=given["seed"], progress=tenths("batches"))
 
 
 def _drawn(model: ir.Model, arrays: Mapping[str, Any], rows: int | None, seed: int) -> Mapping[str, Any]:
@@ -97,53 +92,25 @@ def _drawn(model: ir.Model, arrays: Mapping[str, Any], rows: int | None, seed: i
     number = max((len(array) for array in taken.values() if array.ndim), default=0)
     if rows is None or len(taken) != len(model.graph.inputs) or rows >= number:
         return arrays
-    chosen = _chosen(number, rows, seed)
+    chosen = choose(number, rows, seed)
     return {name: array[chosen] if array.ndim and len(array) == number else array for name, array in taken.items()}
 
 
 def _of_checkpoint(folder: Path, given: Mapping[str, Any]) -> Importance:
     """Score a checkpoint by gradients on the training rows of a task."""
-    task = read_task(**{**given, "rows": None})  # rows are drawn here, by the seed that the result names
-    import torch
+    drawn = draw(folder, given)
+    from ffc.train import importance
 
-    from ffc.train import importance, models
-    from ffc.train.encoding import Collator, encode
-
-    tokenizer, model = models.tokenizer(folder), learned(str(folder), task)
-    number = len(task.train)
-    chosen = _chosen(number, min(given["rows"] or number, number), given["seed"])
-    rows = encode([task.train[index] for index in chosen], tokenizer, given["max_length"])
     return importance.score(
-        model.to("cuda" if torch.cuda.is_available() else "cpu"),
-        rows,
-        Collator(tokenizer),
+        drawn.model,
+        drawn.rows,
+        drawn.collator,
         method=given["method"] or "taylor",
-        on=given["on"] or "labels",
-        data=f"{task.name} train",
+        on=given["on"],
+        data=f"{drawn.task.name} train",
         seed=given["seed"],
-        progress=_progress("rows"),
+        progress=tenths("rows"),
     )
-
-
-def _chosen(number: int, rows: int, seed: int) -> list[int]:
-    """Return the numbers of `rows` of `number` rows, ascending, the same for the same seed."""
-    import numpy as np
-
-    drawn: np.ndarray = np.random.default_rng(seed).choice(number, rows, replace=False)
-    return sorted(drawn.tolist())
-
-
-def _progress(what: str) -> Callable[[int, int], None]:
-    """Return what says on stderr, at every tenth of the way, how many are done."""
-
-    def tell(done: int, of: int) -> None:
-        step = max(1, of // 10)
-        if done == of or done // step > _before[0] // step:
-            click.echo(f"{done} of {of} {what}", err=True)
-        _before[0] = done
-
-    _before = [0]
-    return tell
 
 
 def _summary(importance: Importance) -> str:

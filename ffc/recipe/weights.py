@@ -159,7 +159,7 @@ def plan(material: Material, keys: PlanKeys, seed: int, scored: str, scores: str
         model = load_weights(job.done[scored].folder / MODEL)
         layers = plans.layer_sizes(model)
         if keys.by == "search":
-            made = _searched(material, keys, seed, job, model, layers)
+            made = _searched(material, keys, seed, job, model)
         elif keys.steps > 1:
             made = _iterated(material, keys, seed, job, model, layers)
         else:
@@ -242,24 +242,20 @@ def _amount(keys: PlanKeys) -> Amount:
     return Amount(keys.heads, keys.ffn, across=keys.allocation == "global", macs=keys.macs, floor=keys.least)
 
 
-def _searched(
-    material: Material, keys: PlanKeys, seed: int, job: Job, model: nn.Module, layers: Sequence[LayerSizes]
-) -> Plan:
+def _searched(material: Material, keys: PlanKeys, seed: int, job: Job, model: nn.Module) -> Plan:
     """Return the plan of a Fisher search, with scales, which does without training again."""
-    from ffc.pruning.search import search
-    from ffc.train import importance, scales
+    from ffc.train import plans
 
     assert keys.macs is not None  # PlanKeys sees to it
-    rows = material.sample(keys.rows, seed)
-    found = importance.gradients(model, rows, material.collator, on=keys.on, progress=_rows(job))
-    made = search(found, layers, macs=keys.macs, floor=keys.least)
-    return scales.tune(
+    return plans.search(
         model,
-        made,
-        rows,
+        material.sample(keys.rows, seed),
         material.collator,
-        first_token=not material.task.spans,  # every head but that for spans reads the first token alone
-        progress=lambda done, of: job.tell(f"scales, {done} of {of} layers"),
+        macs=keys.macs,
+        floor=keys.least,
+        on=keys.on,
+        first_token=not material.task.spans,
+        progress=lambda what, done, of: job.tell(f"{done} of {of} {what}"),
     )
 
 

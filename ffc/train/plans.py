@@ -1,23 +1,32 @@
-"""Plans of a torch checkpoint, made from its sizes and the norms of its weights as those of an ONNX file are."""
+"""Plans of a torch checkpoint: from scores or norms, as those of an ONNX file are, or from a search on rows."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from ffc.errors import CannotApplyError
+from ffc.pruning import search as fisher_search
+from ffc.pruning.allocate import Floor
 from ffc.pruning.amount import Amount, check_source
 from ffc.pruning.importance import Importance, LayerImportance
 from ffc.pruning.plan import Plan
 from ffc.pruning.score import head_norms, unit_norms
-from ffc.pruning.sizes import LayerSizes
+from ffc.pruning.sizes import LENGTH, LayerSizes
+from ffc.train import scales
 from ffc.train.anatomy import TorchLayer, anatomy
 from ffc.train.checkpoint import load_pruned
-from ffc.train.importance import layers_hash
+from ffc.train.importance import Target, gradients, layers_hash
 from ffc.train.surgery import stamp
 
-__all__ = ["by_norm", "layer_sizes", "make_plan"]
+if TYPE_CHECKING:
+    from ffc.train.encoding import Collator, Rows
+
+__all__ = ["by_norm", "layer_sizes", "make_plan", "search"]
 
 
 def make_plan(folder: Path, amount: Amount, *, importance: Path | None = None, by: str | None = None) -> Plan:
@@ -44,6 +53,53 @@ def make_plan(folder: Path, amount: Amount, *, importance: Path | None = None, b
     if reason := reason or scores.estranged(layers_hash(anatomy(model))):
         raise CannotApplyError(f"{importance} was made for another model: {reason}")
     return stamp(amount.plan(scores, layers), model)
+
+
+def search(
+    model: nn.Module,
+    rows: Rows,
+    collator: Collator,
+    *,
+    macs: float,
+    length: int = LENGTH,
+    floor: Floor = None,
+    on: Target = "labels",
+    first_token: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Plan:
+    """Choose what to keep of a model that is not trained again: the Fisher search, with scales for what it keeps.
+
+    Args:
+        model: A classifier, on any device; it is not changed.
+        rows: Some hundred to two thousand; not those on which results are reported.
+        collator: Makes a batch of some rows.
+        macs: The share in (0, 1] of the multiply-accumulates of all layers that the result may cost.
+        length: Length of the row to count for, in tokens.
+        floor: What every layer keeps at least, of heads and of units.
+        on: Whose labels gradients are taken on, as `ffc.train.importance.gradients` has it.
+        first_token: Whether the head of the model reads the first token of the last layer alone.
+        progress: Told after each batch of rows, and after each layer that got its scales: of what, how many are done,
+            and of how many.
+
+    Returns:
+        A plan with scales and without fingerprints; `ffc.train.surgery.stamp` adds them.
+
+    Raises:
+        UsageError: If the share cannot be kept, or a row is longer than the model takes.
+        InputError: If there are no rows, one lacks its label, or something is not finite.
+        CannotApplyError: If the encoder is not understood, it is no classifier, or its weights are in half precision.
+    """
+    tell = progress or (lambda what, done, of: None)
+    found = gradients(model, rows, collator, on=on, progress=functools.partial(tell, "rows"))
+    plan = fisher_search(found, layer_sizes(model), macs=macs, length=length, floor=floor)
+    return scales.tune(
+        model,
+        plan,
+        rows,
+        collator,
+        first_token=first_token,
+        progress=functools.partial(tell, "layers with scales"),
+    )
 
 
 def layer_sizes(model: nn.Module) -> tuple[LayerSizes, ...]:
