@@ -54,6 +54,7 @@ cost: .venv/demo.stamp
 # Each goes on where it was stopped.
 quality: .venv/dev.stamp
 	$(BIN)/ffc recipe run examples/quality/sst2.toml --data-folder $(DATA) -o build/quality/sst2
+	$(BIN)/ffc recipe run examples/recipes/sst2.toml --data-folder $(DATA) -o build/quality/recipe
 	set -e; for task in rte wic cb copa boolq multirc; do \
 	  $(BIN)/ffc recipe run examples/recipes/$$task.toml --data-folder $(DATA) -o build/quality/$$task; done
 	$(BIN)/python examples/quality/checks.py build/quality

@@ -84,6 +84,15 @@ def test_checks_compare_with_what_must_hold(checks: ModuleType, runs: Path) -> N
     )
 
 
+def test_the_recipe_is_held_to_its_time(checks: ModuleType, runs: Path) -> None:
+    (runs / "recipe").mkdir()
+    summary.save(dataclasses.replace(made_up.RUN, seconds=91.5 * 60), runs / "recipe")
+    studies, findings = checks.judge(runs)
+    assert [each.folder.name for each in studies] == ["sst2"], "it is no task of its own"
+    assert findings[-1].check == "examples/recipes/sst2.toml, minutes"
+    assert (findings[-1].found, findings[-1].verdict.strip("*")) == (pytest.approx(91.5), "missed")
+
+
 def test_the_page_and_the_record_are_written(
     checks: ModuleType, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -96,6 +105,7 @@ def test_the_page_and_the_record_are_written(
     page = (tmp_path / "out" / "README.md").read_text()
     assert "| ReLU for GELU, points lost | ≤ 0.5 | 1.00 | 1.38 | **missed** | 89.00 → 88.00 |" in page
     assert "## Tasks" in page
+    assert "; seeds 0 (teacher, distilled-0" in page and record["time"] in page
     assert page.strip() in capsys.readouterr().out
 
 

@@ -19,6 +19,9 @@ from ffc.recipe import summary, table
 SST2 = "sst2"
 """The study that most checks are of."""
 
+RECIPE = "recipe"
+"""The run of examples/recipes/sst2.toml, whose time is judged."""
+
 SEEDS = range(3)
 Correct = npt.NDArray[np.bool_]
 
@@ -164,6 +167,13 @@ def together(study: Study) -> Finding:
     return Finding(found.check, found.must, found.found, found.half_width, f"{found.details}; {speed}")
 
 
+def recipe(study: Study) -> Finding:
+    """Judge how long a recipe takes from data to the compiled model."""
+    details = f"chosen: {study.run.chosen}, {study.accuracy(study.run.chosen, 'compiled'):.2f}; {study.run.machine}"
+    minutes = study.run.seconds / 60
+    return Finding("examples/recipes/sst2.toml, minutes", Bound(90, least=False), minutes, details=details)
+
+
 TEACHERS: dict[str, float | None] = {
     SST2: 88.0,
     "rte": 60,
@@ -180,17 +190,22 @@ CHECKS: Sequence[Callable[[Study], Iterator[Finding]]] = (students, losses, untr
 
 def judge(folder: Path) -> tuple[list[Study], list[Finding]]:
     """Return the studies whose runs lie in `folder`, and what they show."""
-    studies = {name: Study.load(folder / name) for name in TEACHERS if (folder / name / summary.NAME).is_file()}
+    names = [name for name in (*TEACHERS, RECIPE) if (folder / name / summary.NAME).is_file()]
+    studies = {name: Study.load(folder / name) for name in names}
+    timed = studies.pop(RECIPE, None)
     findings = [teacher(study, TEACHERS[name]) for name, study in studies.items()]
     if SST2 in studies:
         findings += [each for check in CHECKS for each in check(studies[SST2])]
         findings.append(together(studies[SST2]))
+    if timed:
+        findings.append(recipe(timed))
     return list(studies.values()), findings
 
 
-def page(studies: Sequence[Study], findings: Sequence[Finding]) -> str:
+def page(studies: Sequence[Study], findings: Sequence[Finding], time: str) -> str:
     """Lay everything out in Markdown."""
-    lines = ["# What training, distillation and pruning cost and keep", "", "Written by `checks.py`; do not edit.", ""]
+    lines = ["# What training, distillation and pruning cost and keep", ""]
+    lines += [f"Written by `checks.py` at {time}; do not edit.", ""]
     lines += ["| check | must | found | ± 95 % | | details |", "| --- | --: | --: | --: | --- | --- |"]
     for each in findings:
         width = "" if each.half_width is None else f"{each.half_width:.2f}"
@@ -206,7 +221,7 @@ def page(studies: Sequence[Study], findings: Sequence[Finding]) -> str:
         lines += [
             f"## {study.folder.name}",
             "",
-            f"{study.run.machine}; all steps {study.run.seconds / 60:.0f} minutes.",
+            f"{study.run.machine}; all steps {study.run.seconds / 60:.0f} minutes; seeds {_seeds(study.run)}.",
             "",
         ]
         lines += [f"Chosen: {study.run.chosen}, {study.run.reason}.", ""]
@@ -218,6 +233,14 @@ def _loss(study: Study, check: str, before: tuple[str, str], after: tuple[str, s
     lost, width = study.lost(before, after)
     details = f"{study.accuracy(*before):.2f} → {study.accuracy(*after):.2f}"
     return Finding(check, Bound(most, least=False), lost, width, details)
+
+
+def _seeds(run: summary.Run) -> str:
+    """Return the seed of each system's training, those of one seed together."""
+    systems: dict[int, list[str]] = {}
+    for system in run.systems:
+        systems.setdefault(system.seed, []).append(system.name)
+    return "; ".join(f"{seed} ({', '.join(names)})" for seed, names in sorted(systems.items()))
 
 
 def _listed(values: Sequence[float]) -> str:
@@ -234,16 +257,18 @@ def main() -> None:
     studies, findings = judge(given.runs)
     if not studies:
         raise SystemExit(f"no run in {given.runs}; make one with ffc recipe run examples/quality/sst2.toml")
+    time = datetime.now(UTC).isoformat(timespec="seconds")
+    written = page(studies, findings, time)
     record = {
         "format": "ffc.quality/1",
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "time": time,
         "findings": [{**asdict(each), "verdict": each.verdict.strip("*")} for each in findings],
         "runs": [asdict(study.run) for study in studies],
     }
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "quality.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (given.out / "README.md").write_text(page(studies, findings), encoding="utf-8")
-    print(page(studies, findings))
+    (given.out / "README.md").write_text(written, encoding="utf-8")
+    print(written)
 
 
 if __name__ == "__main__":
