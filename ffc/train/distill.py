@@ -20,8 +20,10 @@ from transformers.utils import logging
 from ffc.errors import UsageError, nearest, one_line
 from ffc.train.activation import Anneal
 from ffc.train.checks import check_finite, check_known, check_labels, check_training, check_validation
+from ffc.train.evaluate import evaluating
 from ffc.train.losses import Losses
-from ffc.train.objective import LiveTeacher, Objective, Pairing
+from ffc.train.models import read_logits, takes
+from ffc.train.objective import LiveTeacher, Objective, Pairing, run
 from ffc.train.sampling import LengthSampler
 from ffc.train.teacher import CachedTeacher, cached_logits
 from ffc.train.watch import BestEpoch, History, Progress, Reporter
@@ -73,6 +75,9 @@ class Training:
     def __post_init__(self) -> None:
         positive = {"epochs": self.epochs, "learning_rate": self.learning_rate}
         positive |= {"batch_size": self.batch_size, "accumulate": self.accumulate}
+        for name in ("batch_size", "accumulate", "max_steps", "seed"):
+            if not isinstance(getattr(self, name), int):
+                raise UsageError(f"{name} is {getattr(self, name)}; give a whole number")
         for name, value in positive.items():
             if not (math.isfinite(value) and value > 0):
                 raise UsageError(f"{name} is {value}; give a number above 0")
@@ -179,14 +184,18 @@ def train(
 
     Raises:
         UsageError: If losses, teacher and rows do not fit together, or the loss grows beyond all numbers.
-        CannotApplyError: If a loss looks inside a model that is not understood, or weights are in half precision.
+        CannotApplyError: If a loss looks inside a model that is not understood, or at logits that it does not give, or
+            weights are in half precision.
         InputError: If there are no rows, training or validation rows are not for these models, or lack labels that are
             needed.
     """
     check_training(model, rows, losses, teacher)
     if validation is not None and score is not None:
         check_validation(model, validation)
-    of_tokens = collator([rows[0]]).get("labels", torch.empty(1)).dim() > 1
+    batch = collator([rows[0]])
+    of_tokens = batch.get("labels", torch.empty(1)).dim() > 1
+    if losses.labels or losses.logits:
+        _check_head(model, batch, tokens=of_tokens)
     if losses.labels and not of_tokens:
         check_known(model, rows)
     if teacher is not None and losses.logits and not of_tokens:
@@ -207,7 +216,6 @@ def train(
         if lessons:
             stack.callback(lessons.close)
         if arguments.world_size > 1:
-            batch = collator([rows[0]])
             arguments.ddp_find_unused_parameters = _idle(objective.to(arguments.device), lessons, batch)
         annealing = activation.start(model) if activation else None
         if annealing:
@@ -235,7 +243,24 @@ def train(
     )
 
 
+def _check_head(model: nn.Module, batch: Mapping[str, Tensor], *, tokens: bool) -> None:
+    """Check that a model gives logits, by running it on a row.
+
+    Raises:
+        CannotApplyError: If not.
+    """
+    device = next(model.parameters()).device
+    with evaluating(model), torch.no_grad():
+        output = run(model, takes(model), {name: value.to(device) for name, value in batch.items()})
+    read_logits(model, output, tokens=tokens)
+
+
 def _arguments(training: Training, folder: Path) -> TrainingArguments:
+    """Return the settings of the trainer, whose folder is there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write in {folder}: {error.strerror}; choose another folder") from error
     gpu = torch.cuda.is_available()
     arguments = TrainingArguments(
         output_dir=str(folder),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,8 @@ def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_
     Args:
         examples: Single texts or pairs, one or the other throughout, and with the same number of spans.
         tokenizer: The model's. One in Python alone will do, except for spans.
-        max_length: The number of tokens, special ones included, to cut to; the longer part of a pair is cut first.
+        max_length: The number of tokens, special ones included, to cut to; the longer part of a pair is cut first, at
+            its end, and a first text with a tail before that tail.
 
     Returns:
         The rows, in the order of the examples.
@@ -94,7 +96,7 @@ def _encode_chunk(
     """Encode examples of one shape, the first of which is row `start`."""
     pairs, spans = examples[0].second is not None, bool(examples[0].spans)
     encoded = tokenizer(
-        [example.first for example in examples],
+        _firsts(examples, tokenizer, max_length),
         [str(example.second) for example in examples] if pairs else None,
         truncation="longest_first",
         max_length=max_length,
@@ -112,6 +114,42 @@ def _encode_chunk(
             row["spans"] = _token_spans(encoded, place, example)
         rows.append(row)
     return rows
+
+
+def _firsts(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[str]:
+    """Return the first texts; of those too long with a tail, the words before the tail that there is room for.
+
+    What is too long even so, the tokenizer cuts at the end.
+    """
+    firsts = [example.first for example in examples]
+    heads = {
+        place: example.first[: len(example.first) - example.tail]
+        for place, example in enumerate(examples)
+        if example.tail
+    }
+
+    def too_long(places: Sequence[int]) -> list[bool]:
+        pairs = [str(examples[place].second) for place in places] if examples[0].second is not None else None
+        encoded = tokenizer([firsts[place] for place in places], pairs, return_attention_mask=False, verbose=False)
+        return [len(ids) > max_length for ids in encoded["input_ids"]]
+
+    def kept(place: int, words: int) -> str:
+        end = ends[place][words - 1] if words else 0
+        return f"{heads[place][:end]} {examples[place].first[len(heads[place]) :]}".lstrip()
+
+    long = [place for place, over in zip(heads, too_long(list(heads)), strict=True) if over] if heads else []
+    ends = {place: [word.end() for word in re.finditer(r"\S+", heads[place])] for place in long}
+    # Bisection, of all rows at once: `fits` words have room (or there is room for none), `over` have not.
+    fits, over = dict.fromkeys(long, 0), {place: len(ends[place]) for place in long}
+    while searched := [place for place in long if over[place] - fits[place] > 1]:
+        middle = {place: (fits[place] + over[place]) // 2 for place in searched}
+        for place in searched:
+            firsts[place] = kept(place, middle[place])
+        for place, beyond in zip(searched, too_long(searched), strict=True):
+            (over if beyond else fits)[place] = middle[place]
+    for place in long:
+        firsts[place] = kept(place, fits[place])
+    return firsts
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import nn
 
 from ffc.errors import InputError, one_line
 from ffc.train.checks import check_rows
-from ffc.train.models import takes
+from ffc.train.models import read_logits, takes
 
 if TYPE_CHECKING:
     from ffc.train.encoding import Collator, Rows
@@ -43,6 +43,7 @@ def predict(
     Raises:
         UsageError: If a row is longer than the model takes.
         InputError: If there are no rows, or one holds a token that the model does not know.
+        CannotApplyError: If it is no classifier.
     """
     check_rows(rows, model)
     device = next(model.parameters()).device
@@ -50,8 +51,8 @@ def predict(
 
     def run(batch: Mapping[str, torch.Tensor]) -> np.ndarray:
         output = model(**{name: batch[name].to(device) for name in names if name in batch})
-        logits: np.ndarray = output.logits.float().cpu().numpy()
-        return logits
+        found: np.ndarray = read_logits(model, output).float().cpu().numpy()
+        return found
 
     with evaluating(model), torch.no_grad():
         return _in_order(run, rows, collator, batch_size, progress)

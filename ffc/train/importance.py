@@ -17,7 +17,7 @@ from ffc.train.anatomy import ROLES, TorchLayer, anatomy
 from ffc.train.checks import check_precision, check_rows
 from ffc.train.evaluate import Progress, batches, evaluating
 from ffc.train.masks import masked
-from ffc.train.models import takes
+from ffc.train.models import read_logits, takes
 
 if TYPE_CHECKING:
     from ffc.train.encoding import Collator, Rows
@@ -196,7 +196,11 @@ def _batch(model: nn.Module, layers: Sequence[TorchLayer], batch: dict[str, Tens
     )
     with masked(model, heads, units):
         output = model(**{name: batch[name].to(weight.device) for name in takes(model) if name in batch})
-        logits = _logits(model, output)
+        logits = read_logits(model, output)
+        if logits.shape[-1] < 2:
+            raise CannotApplyError(
+                f"scoring needs two labels or more, {type(model).__name__} gives {logits.shape[-1]}; train a classifier"
+            )
         target = logits.detach().argmax(-1) if on == "model" else batch["labels"].to(weight.device)
         if not 0 <= int(target.min()) <= int(target.max()) < logits.shape[-1]:
             raise InputError(
@@ -205,18 +209,6 @@ def _batch(model: nn.Module, layers: Sequence[TorchLayer], batch: dict[str, Tens
         loss = nn.functional.cross_entropy(logits, target, reduction="sum")
         found = torch.autograd.grad(loss, [*heads, *units])
     return [gradient.float().cpu().numpy() for gradient in found]
-
-
-def _logits(model: nn.Module, output: object) -> Tensor:
-    """Return the logits [batch, labels] of an output."""
-    logits = getattr(output, "logits", None)
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < 2:
-        found = "none" if not isinstance(logits, Tensor) else f"{list(logits.shape)}"
-        raise CannotApplyError(
-            f"scoring needs logits [batch, labels] of two labels or more, {type(model).__name__} gives {found}; "
-            "train a classifier first"
-        )
-    return logits
 
 
 @contextmanager

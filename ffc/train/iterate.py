@@ -56,7 +56,7 @@ def prune_in_steps(
 
     Returns:
         The plan of the last step; its heads and units have the numbers that they have in the model as given. What one
-        step dropped no later step keeps.
+        step dropped no later step keeps, so that with a budget of MACs a head's cost of it may be left over.
 
     Raises:
         UsageError: If there are no steps, or what `allocate` raises.

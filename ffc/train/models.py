@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -21,7 +21,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from ffc.errors import InputError, MissingError, UsageError, one_line
+from ffc.errors import CannotApplyError, InputError, MissingError, UsageError, one_line
 from ffc.train.checkpoint import RECORD, load_pruned
 from ffc.train.heads import SpanClassifier
 from ffc.train.quiet import quiet
@@ -39,6 +39,7 @@ __all__ = [
     "language_model",
     "locate",
     "longest",
+    "read_logits",
     "same_tokens",
     "takes",
     "tokenizer",
@@ -184,6 +185,26 @@ def takes(model: nn.Module) -> tuple[str, ...]:
     return ("input_ids", "attention_mask", *["token_type_ids"] * typed, *["spans"] * spans)
 
 
+def read_logits(model: nn.Module, output: object, *, tokens: bool = False) -> Tensor:
+    """Return the logits of what a model put out.
+
+    Args:
+        model: The model.
+        output: What it put out.
+        tokens: Whether a model on tokens will do, with logits [batch, length, vocabulary].
+
+    Raises:
+        CannotApplyError: If there are no logits [batch, labels].
+    """
+    found = getattr(output, "logits", None)
+    if isinstance(found, Tensor) and (found.ndim == 2 or (tokens and found.ndim == 3)):
+        return found
+    shape = f"logits {list(found.shape)}" if isinstance(found, Tensor) else "no logits"
+    raise CannotApplyError(
+        f"{type(model).__name__} gives {shape}, and logits [batch, labels] are needed; train a classifier first"
+    )
+
+
 def longest(model: nn.Module) -> int | None:
     """Return how many tokens a row may have, None where nothing tells.
 
@@ -192,7 +213,8 @@ def longest(model: nn.Module) -> int | None:
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
             return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-    return None
+    config: Any = model.config
+    return getattr(config, "max_position_embeddings", None)
 
 
 def check_length(tokens: int, *models: nn.Module) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,13 +23,14 @@ from ffc.train.losses import (
     logit_loss,
     relation_log_probabilities,
 )
-from ffc.train.models import takes
+from ffc.train.models import base, read_logits, takes
 
 __all__ = ["Lesson", "LiveTeacher", "Objective", "Pairing", "run"]
 
 Batch = Mapping[str, Tensor]
 _RELATIONS = ("q", "k", "v")
-_POSITIONS = {"position_bias", "relative_pos"}
+_SAME_MAP = 1e-4
+"""How far apart the entries of two attention maps may be, which sum to 1, and be the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +68,8 @@ class Pairing:
                     f"{ends[0].name} and its teacher; give at most {narrowest}"
                 )
         if losses.attention:
-            _check_maps(pairing.student[0])
-            _check_maps(pairing.teacher[0])
+            _check_maps(student)
+            _check_maps(teacher)
         return pairing
 
     def capture(self, model: nn.Module, losses: Losses, *, teacher: bool) -> Capture:
@@ -120,14 +121,17 @@ class Objective(nn.Module):
     def forward(self, batch: Batch, lesson: Lesson | None) -> Tensor:
         """Return the sum over the rows of a batch of their weighted losses, a scalar."""
         losses = self._losses
-        logits = run(self.student, self._takes, batch)
+        output = run(self.student, self._takes, batch)
         total = torch.zeros(len(batch["input_ids"]), device=batch["input_ids"].device)
         if losses.labels:
-            total = total + losses.labels * label_loss(logits, batch["labels"])
+            found = read_logits(self.student, output, tokens=batch["labels"].dim() == 2)
+            total = total + losses.labels * label_loss(found, batch["labels"])
         if losses.logits:
             assert lesson is not None and lesson.logits is not None
-            counted = _counted(batch) if logits.dim() == 3 else None
-            total = total + losses.logits * logit_loss(logits, lesson.logits, losses.temperature, counted)
+            found = read_logits(self.student, output, tokens=True)
+            _check_alike(found, lesson.logits)
+            counted = _counted(batch) if found.dim() == 3 else None
+            total = total + losses.logits * logit_loss(found, lesson.logits, losses.temperature, counted)
         if self._capture and lesson and lesson.inside:
             total = total + self._inside(self._capture.take(), lesson.inside, batch["attention_mask"] != 0)
         return total.sum()
@@ -183,8 +187,9 @@ class LiveTeacher:
     def __call__(self, batch: Batch) -> Lesson:
         """Run on a batch, in evaluation mode and without gradients."""
         with torch.no_grad():
-            logits = run(self._model, self._takes, batch)
-        return Lesson(logits if self._logits else None, self._capture.take() if self._capture else None)
+            output = run(self._model, self._takes, batch)
+        found = read_logits(self._model, output, tokens=True) if self._logits else None
+        return Lesson(found, self._capture.take() if self._capture else None)
 
     def close(self) -> None:
         """Take the hooks off the teacher."""
@@ -192,11 +197,23 @@ class LiveTeacher:
             self._capture.close()
 
 
-def run(model: nn.Module, names: Sequence[str], batch: Batch) -> Tensor:
-    """Run a model on the columns that it takes and return its logits, or its first output where it has no head."""
-    output: Any = model(**{name: batch[name] for name in names if name in batch})
-    logits: Tensor = output.logits if "logits" in output else output[0]
-    return logits
+def run(model: nn.Module, names: Sequence[str], batch: Batch) -> object:
+    """Run a model on the columns that it takes and return what it puts out."""
+    output: object = model(**{name: batch[name] for name in names if name in batch})
+    return output
+
+
+def _check_alike(student: Tensor, teacher: Tensor) -> None:
+    """Check that a student's logits can be those of its teacher.
+
+    Raises:
+        UsageError: If they are of another shape.
+    """
+    if student.shape != teacher.shape:
+        raise UsageError(
+            f"the teacher gives logits {list(teacher.shape)} and the student {list(student.shape)}; give both a head "
+            "for the same labels"
+        )
 
 
 def _counted(batch: Batch) -> Tensor:
@@ -218,14 +235,23 @@ def _width(layers: Sequence[TorchLayer]) -> int:
     return layers[0].linears["q"].in_features
 
 
-def _check_maps(layer: TorchLayer) -> None:
-    """Check that attention is softmax(q·k) and nothing more.
+def _check_maps(model: nn.Module) -> None:
+    """Check, on a row of a few tokens, that attention is softmax(q·k) and nothing more.
 
     Raises:
-        CannotApplyError: If positions take part in it, as in MPNet and DeBERTa.
+        CannotApplyError: If it is not: positions may take part in it, as in MPNet, DeBERTa and RoFormer.
     """
-    if taken := _POSITIONS & set(inspect.signature(layer.attention.forward).parameters):
+    transformer: Any = copy.deepcopy(base(model))  # asked for maps, transformers leaves hooks behind
+    transformer.set_attn_implementation("eager")  # which alone gives them
+    layers = anatomy(transformer)
+    ids = torch.arange(5, 11, device=layers[0].linears["q"].weight.device)[None]
+    mask = torch.ones_like(ids)
+    capture = Capture(transformer, layers, projections=[(0, "q"), (0, "k")])
+    with torch.no_grad():
+        (theirs, *_) = transformer.eval()(input_ids=ids, attention_mask=mask, output_attentions=True).attentions
+    ours = _maps(capture.take(), layers[0], mask != 0).exp()
+    if theirs.shape != ours.shape or not torch.allclose(theirs, ours, atol=_SAME_MAP):
         raise CannotApplyError(
-            f"the attention of {layer.name} adds a term for positions ({taken.pop()}), which the loss attention does "
-            "not see; use relations"
+            f"the attention of {layers[0].name} is not softmax(q·k) alone, which the loss attention takes it for: "
+            "positions may take part in it; use relations"
         )

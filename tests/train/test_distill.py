@@ -18,9 +18,10 @@ from ffc.train.activation import Anneal
 from ffc.train.distill import History, Training, train
 from ffc.train.evaluate import predict
 from ffc.train.losses import IGNORED, Losses
+from ffc.train.models import base
 from ffc.train.students import keep_layers
 from ffc.train.tasks.base import Scores
-from tests.encoders import VOCABULARY
+from tests.encoders import LABELS, VOCABULARY
 from tests.train.lessons import (
     EVERYTHING,
     LENGTHS,
@@ -235,7 +236,7 @@ def named(*labels: str) -> nn.Module:
         ({"rows": encoded(())}, "no rows to train on"),
         ({"rows": encoded((67,))}, "rows of up to 67 tokens are more than the 66 that Bert"),
         ({"losses": Losses(relations=1.0, relation_heads=43), "teacher": classifier()}, "relation_heads=43 is more than the 42 columns"),
-        ({"losses": Losses(attention=1.0), "teacher": classifier("mpnet")}, "adds a term for positions .position_bias."),
+        ({"losses": Losses(attention=1.0), "teacher": classifier("mpnet")}, "is not softmax.q·k. alone"),
         ({"losses": Losses(hidden=1.0, layers=((0, 2),)), "teacher": classifier()}, "name the teacher's layer 2"),
     ],
 )  # fmt: skip
@@ -250,11 +251,47 @@ def test_what_does_not_fit_together_is_refused(given: dict[str, Any], message: s
     assert not any(module._forward_hooks for module in student.modules())
 
 
+def bare() -> nn.Module:
+    return base(narrow())
+
+
+def filling() -> nn.Module:
+    """Return a masked language model of the vocabulary of `narrow`."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 40}
+    return BertForMaskedLM(BertConfig(vocab_size=VOCABULARY, num_labels=LABELS, **sizes)).double()
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "losses", "message"),
+    [
+        (bare, narrow, Losses(logits=1.0), r"BertModel gives no logits, and logits .batch, labels. are needed"),
+        (bare, None, Losses(labels=1.0), "BertModel gives no logits"),
+        (narrow, bare, Losses(logits=1.0), "BertModel gives no logits"),
+        (narrow, filling, Losses(logits=1.0), r"BertForMaskedLM gives logits \[8, "),
+        (narrow, filling, Losses(logits=1.0, hidden=1.0), r"the teacher gives logits \[8, .* and the student \[8, 3\]"),
+    ],
+)
+def test_models_without_the_head_that_losses_need_are_refused(
+    student: Any, teacher: Any, losses: Losses, message: str, tmp_path: Path
+) -> None:
+    taught = {"teacher": teacher()} if teacher else {}
+    with pytest.raises((CannotApplyError, UsageError), match=message):
+        train(student(), encoded(), collator(), Training(), losses=losses, folder=tmp_path, **taught)
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"cannot write in .*file: File exists; choose another folder"):
+        train(narrow(), encoded(), collator(), Training(), folder=tmp_path / "file")
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"epochs": 0}, "epochs is 0; give a number above 0"),
         ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": 2.5}, "batch_size is 2.5; give a whole number"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"warmup": -0.1}, "warmup is -0.1; give a number from 0 up"),
         ({"max_steps": 0}, "max_steps is 0; give at least 1, or -1"),

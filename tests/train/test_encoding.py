@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -54,6 +56,29 @@ def byte_level() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=inner, pad_token="<pad>", model_input_names=["input_ids", "attention_mask"]
     )
+
+
+@pytest.mark.parametrize("make", ["tokenizer", "slow"])
+def test_a_tail_stays_where_the_first_text_is_cut(make: str, request: pytest.FixtureRequest) -> None:
+    """What stands before it is cut, at the end of a word, and holds as many words as there is room for."""
+    tokenizer = request.getfixturevalue(make)
+    texts = [f"{'we sat by the river ' * count}running fast" for count in (1, 3, 9)]
+    long = encode([Example(text, "the bank", tail=12) for text in texts], tokenizer, 1000)
+    assert [row["input_ids"] for row in long] == [
+        row["input_ids"] for row in encode([Example(text, "the bank") for text in texts], tokenizer, 1000)
+    ]
+    limit = long.lengths[1] - 1
+    rows = encode([Example(text, "the bank", tail=12) for text in texts], tokenizer, limit)
+    assert rows[0]["input_ids"] == long[0]["input_ids"], "what fits is as it was"
+    assert rows[1]["input_ids"] == rows[2]["input_ids"]
+    shown = tokenizer.decode(rows[2]["input_ids"])
+    assert re.search(r"by the run ?(##)?ning fast.*the bank", shown)
+    assert limit - len("river ") < len(rows[2]["input_ids"]) <= limit
+
+
+def test_a_tail_that_is_too_long_itself_is_cut(tokenizer: PreTrainedTokenizerFast) -> None:
+    rows = encode([Example("we sat by the river long running fast", "bank", tail=17)], tokenizer, 6)
+    assert words(rows, 0, tokenizer) == ["[CLS]", "long", "run", "[SEP]", "bank", "[SEP]"]
 
 
 def words(rows: Rows, row: int, tokenizer: PreTrainedTokenizerFast) -> list[str]:

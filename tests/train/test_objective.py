@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 
+from ffc.errors import CannotApplyError
 from ffc.train.anatomy import anatomy
 from ffc.train.capture import Capture
 from ffc.train.losses import Losses, relation_log_probabilities
 from ffc.train.models import takes
 from ffc.train.objective import LiveTeacher, Objective, Pairing
-from tests.encoders import Kind
+from tests.encoders import VOCABULARY, Kind
 from tests.train.lessons import (
     EVERYTHING,
     LENGTHS,
@@ -62,6 +64,25 @@ def test_attention_maps_are_those_that_eager_attention_returns(kind: Kind) -> No
     states = [caught.embeddings, caught.values[0, "hidden"], caught.values[1, "hidden"]]
     for state, expected in zip(states, output.hidden_states, strict=True):
         torch.testing.assert_close(state, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["RoFormer", "Esm"])
+def test_attention_with_positions_of_its_own_is_refused(kind: str) -> None:
+    """Both turn queries and keys by their place, after the Linears that are looked at."""
+    model = rotary(kind)
+    with pytest.raises(CannotApplyError, match=r"is not softmax\(q·k\) alone"):
+        Pairing.of(model, model, Losses(attention=1.0))
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def rotary(kind: str) -> Any:
+    """Return a small random classifier with rotary positions."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    sizes |= {"vocab_size": VOCABULARY, "max_position_embeddings": 66, "pad_token_id": 1}
+    turned = {"position_embedding_type": "rotary", "mask_token_id": 4} if kind == "Esm" else {}
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{kind}Config")(**sizes, **turned)
+    return getattr(transformers, f"{kind}ForSequenceClassification")(config)
 
 
 def test_a_student_that_equals_its_teacher_has_nothing_to_learn_inside() -> None:

@@ -119,6 +119,18 @@ def test_multirc_has_a_row_per_answer_and_a_group_per_question(tmp_path: Path) -
     assert task.metric == "multirc"
 
 
+def test_the_question_of_multirc_stays_where_the_passage_is_cut(tmp_path: Path) -> None:
+    for row in load("multirc", folder(tmp_path, MULTIRC)).train:
+        assert row.first[-row.tail :] in [question["question"] for question in MULTIRC["passage"]["questions"]]
+
+
+def test_a_query_without_answers_has_no_labels(tmp_path: Path) -> None:
+    asked = RECORD | {"qas": [RECORD["qas"][0] | {"answers": []}]}
+    folder(tmp_path, RECORD)
+    lines(tmp_path / "val.jsonl", asked)
+    assert {(row.label, row.truths) for row in load("record", tmp_path).validation} == {(None, ())}
+
+
 def test_record_has_a_row_per_entity_filled_in(tmp_path: Path) -> None:
     rows = only("record", tmp_path, RECORD)
     assert [row.answer for row in rows] == ["Ada", "Bo", "Rome", "the Rome"]  # Bo once
@@ -229,6 +241,19 @@ def test_a_split_never_parts_the_questions_on_a_passage(tmp_path: Path) -> None:
     assert not sides[0] & sides[1]
 
 
+def test_no_sentence_of_wic_stands_on_both_sides_of_a_split(tmp_path: Path) -> None:
+    """Each sentence is compared with the next, first in one row and second in the other, in groups of four."""
+    rows = [
+        WIC | {"sentence1": f"Light {group} {place}.", "sentence2": f"Light {group} {place + 1}."}
+        | {"start1": 0, "end1": 5, "start2": 0, "end2": 5}
+        for place in range(4) for group in range(10)
+    ]  # fmt: skip
+    task = load("wic", train=lines(tmp_path / "train.jsonl", *rows), validation_share=0.3)
+    sides = [{text for row in rows for text in (row.first, row.second)} for rows in (task.train, task.validation)]
+    assert (len(task.train), len(task.validation)) == (28, 12)
+    assert not sides[0] & sides[1]
+
+
 def test_the_smallest_text_is_set_apart_where_none_is_within_the_share(tmp_path: Path) -> None:
     rows = many(9)[:8]  # passages with 3, 3 and 2 questions; a tenth of eight rows is one
     assert len(load("boolq", train=lines(tmp_path / "train.jsonl", *rows)).validation) == 2
@@ -264,6 +289,22 @@ def test_a_sample_takes_whole_questions(tmp_path: Path) -> None:
         assert count <= len(sample) <= count + 1  # a question has two answers at most
         groups = {row.group for row in sample}
         assert [row for row in whole.validation if row.group in groups] == list(sample)
+
+
+@pytest.mark.parametrize(("task", "record"), [("multirc", MULTIRC), ("record", RECORD)])
+def test_a_sample_does_not_depend_on_where_the_files_are(
+    task: str, record: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    texts = [record | {"passage": record["passage"] | {"text": f"{record['passage']['text']} {i}."}} for i in range(20)]
+    for name in ("one", "other"):
+        Path(name).mkdir()
+        folder(Path(name), *texts)
+    one, other, absolute = (
+        load(task, path, validation_rows=6) for path in (Path("one"), Path("other"), tmp_path / "one")
+    )
+    assert one.validation == other.validation == absolute.validation
+    assert one.train == other.train == absolute.train
 
 
 def test_a_sample_of_no_rows_is_refused(tmp_path: Path) -> None:

@@ -131,14 +131,14 @@ def test_without_the_package_the_advice_is_to_install_it(monkeypatch: pytest.Mon
         (SINGLE, {"label": "labels"}, InputError, "has no column 'labels'; did you mean 'label'"),
         (SINGLE, {"folder": "x"}, UsageError, "takes no folder"),
         (SINGLE, {"train": "x.tsv"}, UsageError, "takes no train"),
-        (SINGLE, {"text": ["idx"]}, InputError, r"hub:weather, train, row 0: 'idx' is 0, expected a text"),
+        (SINGLE, {"text": ["idx"]}, InputError, r"hub:weather, train:row 0: 'idx' is 0, expected a text"),
         (datasets.DatasetDict(test=SINGLE["test"]), {}, InputError, "has no split 'train' but test"),
         (datasets.DatasetDict(train=SINGLE["test"]), {}, InputError, "all rows are on the same text"),
         (
             datasets.DatasetDict(train=SINGLE["test"], validation=SINGLE["test"]),
             {},
             InputError,
-            "hub:weather, train, row 0: has no label, or -1",
+            "hub:weather, train:row 0: has no label, or -1",
         ),
         (
             datasets.DatasetDict(train=rows(a=["x"], b=["y"], c=["z"], label=[0])),

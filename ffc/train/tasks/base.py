@@ -15,6 +15,7 @@ class Example:
     Attributes:
         first: The first text.
         second: The second text; None in tasks on single texts.
+        tail: How many characters at the end of the first text stay when it is cut (MultiRC: the question).
         label: Index into the labels of the task; None where it is unknown.
         group: What the rows of one question share (MultiRC, ReCoRD); empty where each row is its own question.
         answer: What the row proposes (ReCoRD: the entity filled in).
@@ -29,6 +30,7 @@ class Example:
     answer: str = ""
     truths: tuple[str, ...] = ()
     spans: tuple[tuple[int, int, int], ...] = ()
+    tail: int = 0
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,12 @@ class Unit:
 
     Attributes:
         where: File and line, for errors.
-        text: What must not stand on both sides of a split, such as the passage.
+        texts: What must not stand on both sides of a split: the passage, or each of two sentences.
         examples: At least one.
     """
 
     where: str
-    text: str
+    texts: tuple[str, ...]
     examples: tuple[Example, ...]
 
 

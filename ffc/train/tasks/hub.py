@@ -110,5 +110,5 @@ def _records(name: str, split: str, rows: Any, names: Sequence[str], label: str)
         value = row.get(label)
         if names and isinstance(value, int) and 0 <= value < len(names):
             row = row | {label: names[value]}
-        made.append(Record(f"{name}, {split}, row {number}", row))
+        made.append(Record(f"{name}, {split}", f"row {number}", row))
     return made

@@ -20,12 +20,19 @@ class Record:
     """An object of a JSON lines file or a row of a table.
 
     Attributes:
-        where: File and line, and the place within it where the record is a part of another.
+        source: The file, or the data set.
+        place: The line or row, and where in it where the record is a part of another.
         values: What it holds, by key or column.
     """
 
-    where: str
+    source: str
+    place: str
     values: Mapping[str, Any]
+
+    @property
+    def where(self) -> str:
+        """Source and place, for errors."""
+        return f"{self.source}:{self.place}"
 
     def error(self, what: str) -> InputError:
         """Return an error that says where."""
@@ -76,7 +83,7 @@ class Record:
         value = self.value(key)
         if not isinstance(value, dict):
             raise self._mistyped(key, value, "an object")
-        return Record(f"{self.where}, {key}", value)
+        return Record(self.source, f"{self.place}, {key}", value)
 
     def parts(self, key: str) -> list[Record]:
         """Return a list of objects within this one.
@@ -87,7 +94,7 @@ class Record:
         values = self.value(key)
         if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
             raise self._mistyped(key, values, "a list of objects")
-        return [Record(f"{self.where}, {key}[{number}]", value) for number, value in enumerate(values)]
+        return [Record(self.source, f"{self.place}, {key}[{number}]", value) for number, value in enumerate(values)]
 
     def _mistyped(self, key: str, value: object, expected: str) -> InputError:
         return self.error(f"'{key}' is {json.dumps(value, default=str)[:60]}, expected {expected}")
@@ -147,7 +154,7 @@ def _json_lines(path: Path, text: str) -> Iterator[Record]:
             raise InputError(f"{where}: is not JSON ({error}); give one object per line") from error
         if not isinstance(value, dict):
             raise InputError(f"{where}: is JSON but not an object; give one object per line")
-        yield Record(where, value)
+        yield Record(str(path), str(number), value)
 
 
 def _tsv(path: Path, text: str) -> Iterator[Record]:
@@ -170,7 +177,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
             raise InputError(
                 f"{path}:{number}: is not CSV ({error}); mend its quotation marks, or use a .tsv file, which has none"
             ) from error
-        if row:
+        if len(row) > 1 or any(cell.strip() for cell in row):
             yield number, row
 
 
@@ -184,7 +191,7 @@ def _table(path: Path, rows: Iterator[tuple[int, list[str]]]) -> Iterator[Record
                 f"{path}:{number}: has {len(row)} columns and the header has {len(header)} ({', '.join(header)}); "
                 "mend the line"
             )
-        yield Record(f"{path}:{number}", dict(zip(header, row, strict=True)))
+        yield Record(str(path), str(number), dict(zip(header, row, strict=True)))
 
 
 def _check_header(where: str, header: Sequence[str]) -> None:

@@ -15,8 +15,9 @@ __all__ = ["split", "take"]
 def split(units: Sequence[Unit], share: float, seed: int) -> tuple[tuple[Unit, ...], tuple[Unit, ...]]:
     """Split the records of a training file in two.
 
-    Records with the same text (a passage asked about twice, a sentence given twice) stay on one side. Texts are taken
-    in the order of a hash of seed and text, so the split depends neither on the order of the file nor on the machine.
+    Records that share one of their `Unit.texts` (a passage asked about twice, a sentence compared with two others) stay
+    on one side. They are taken in the order of a hash of seed and text, so the split depends neither on the order of
+    the file nor on the machine.
 
     Args:
         units: The records.
@@ -24,8 +25,8 @@ def split(units: Sequence[Unit], share: float, seed: int) -> tuple[tuple[Unit, .
         seed: Another seed gives another split.
 
     Returns:
-        The records to train on and those to validate on, each in the order of the file. Validation has as many examples
-        as can be had without going over the share; at least one text.
+        The records to train on and those to validate on, each in the order of the file. What would bring validation
+        over the share is passed over; at least one text is in it.
 
     Raises:
         UsageError: If the share is not in (0, 1).
@@ -33,23 +34,47 @@ def split(units: Sequence[Unit], share: float, seed: int) -> tuple[tuple[Unit, .
     """
     if not 0 < share < 1:
         raise UsageError(f"validation_share={share} is not in (0, 1); give a share such as 0.1")
-    sizes: dict[str, int] = defaultdict(int)
-    for unit in units:
-        sizes[unit.text] += len(unit.examples)
-    if len(sizes) < 2:
+    together = _together(units)
+    if len(together) < 2:
         raise InputError(
             f"{units[0].where}: all rows are on the same text, so that no validation rows can be set apart from them; "
             "give a validation file"
         )
+    sizes = {first: sum(len(units[place].examples) for place in places) for first, places in together.items()}
+    order = {
+        first: min(_hash(seed, text) for place in places for text in units[place].texts)
+        for first, places in together.items()
+    }
     room = min(round(share * sum(sizes.values())), sum(sizes.values()) - 1)
     chosen = set()
-    for text in sorted(sizes, key=lambda text: _hash(seed, text)):
-        if sizes[text] <= room:
-            chosen.add(text)
-            room -= sizes[text]
-    chosen = chosen or {min(sizes, key=lambda text: (sizes[text], _hash(seed, text)))}
-    train = tuple(unit for unit in units if unit.text not in chosen)
-    return train, tuple(unit for unit in units if unit.text in chosen)
+    for first in sorted(together, key=order.__getitem__):
+        if sizes[first] <= room:
+            chosen.add(first)
+            room -= sizes[first]
+    chosen = chosen or {min(together, key=lambda first: (sizes[first], order[first]))}
+    apart = {place for first in chosen for place in together[first]}
+    train = tuple(unit for place, unit in enumerate(units) if place not in apart)
+    return train, tuple(units[place] for place in sorted(apart))
+
+
+def _together(units: Sequence[Unit]) -> dict[int, list[int]]:
+    """Return the numbers of records that share texts, directly or by way of others, by the first of them."""
+    leads = list(range(len(units)))
+
+    def lead(place: int) -> int:
+        while leads[place] != place:
+            leads[place] = place = leads[leads[place]]
+        return place
+
+    seen: dict[str, int] = {}
+    for place, unit in enumerate(units):
+        for text in unit.texts:
+            one, other = lead(seen.setdefault(text, place)), lead(place)
+            leads[max(one, other)] = min(one, other)
+    together: dict[int, list[int]] = defaultdict(list)
+    for place in range(len(units)):
+        together[lead(place)].append(place)
+    return together
 
 
 def take(examples: Sequence[Example], rows: int | None, seed: int) -> tuple[Example, ...]:

@@ -66,22 +66,28 @@ def _copa(record: Record, labels: Sequence[str]) -> Unit:
     premise = record.text("premise")
     start = f"{premise.strip().removesuffix('.')} {_LINK[question]} "
     first, second = (start + _uncapitalised(record.text(choice)) for choice in ("choice1", "choice2"))
-    return Unit(record.where, premise, (Example(first, second, _label(record, labels)),))
+    return Unit(record.where, (premise,), (Example(first, second, _label(record, labels)),))
 
 
 def _multirc(record: Record, labels: Sequence[str]) -> Unit:
-    """MultiRC: "passage question", answer; an example per answer, a group per question."""
+    """MultiRC: "passage question", answer; an example per answer, a group per question.
+
+    The question stands where long texts are cut, and stays: the passage is cut before it.
+    """
     passage = record.part("passage")
     text = passage.text("text")
     examples = []
-    for number, question in enumerate(passage.parts("questions")):
-        asked = f"{text.strip()} {question.text('question').strip()}"
+    for question in passage.parts("questions"):
+        query = question.text("question").strip()
+        asked = f"{text.strip()} {query}"
         for answer in question.parts("answers"):
-            group, proposed = f"{record.where}, question {number}", answer.text("text")
-            examples.append(Example(asked, proposed, _label(answer, labels), group=group, answer=proposed))
+            proposed, label = answer.text("text"), _label(answer, labels)
+            examples.append(
+                Example(asked, proposed, label, group=question.place, answer=proposed, tail=len(query))
+            )
     if not examples:
         raise record.error("the passage has no question with answers; leave it out")
-    return Unit(record.where, text, tuple(examples))
+    return Unit(record.where, (text,), tuple(examples))
 
 
 def _record(record: Record, labels: Sequence[str]) -> Unit:
@@ -99,20 +105,20 @@ def _record(record: Record, labels: Sequence[str]) -> Unit:
         asked = query.text("query")
         if _PLACEHOLDER not in asked:
             raise query.error(f"'query' has no {_PLACEHOLDER}; leave it out")
-        labelled = "answers" in query.values
+        labelled = bool(query.values.get("answers"))
         truths = tuple(dict.fromkeys(each.text("text") for each in query.parts("answers"))) if labelled else ()
         right = {normalise(truth) for truth in truths}
         for entity in dict.fromkeys(entities):
             label = int(normalise(entity) in right) if labelled else None
             filled = asked.replace(_PLACEHOLDER, entity)
-            examples.append(Example(shown, filled, label, group=query.where, answer=entity, truths=truths))
+            examples.append(Example(shown, filled, label, group=query.place, answer=entity, truths=truths))
     if not examples:
         raise record.error("the passage has no query or no entity; leave it out")
-    return Unit(record.where, text, tuple(examples))
+    return Unit(record.where, (text,), tuple(examples))
 
 
 def _wic(record: Record, labels: Sequence[str]) -> Unit:
-    """WiC: sentence 1, sentence 2, and a span of characters in each."""
+    """WiC: sentence 1, sentence 2, and a span of characters in each; a sentence stands first here and second there."""
     texts = record.text("sentence1"), record.text("sentence2")
     spans = []
     for part, text in enumerate(texts):
@@ -122,7 +128,7 @@ def _wic(record: Record, labels: Sequence[str]) -> Unit:
                 f"the span {start}:{end} is not within sentence{part + 1}, which has {len(text)} characters"
             )
         spans.append((part, start, end))
-    return _single(record, Example(*texts, _label(record, labels), spans=tuple(spans)))
+    return Unit(record.where, texts, (Example(*texts, _label(record, labels), spans=tuple(spans)),))
 
 
 _TRUTH = ("false", "true")
@@ -140,7 +146,7 @@ TASKS: Mapping[str, Form] = {
 
 
 def _single(record: Record, example: Example) -> Unit:
-    return Unit(record.where, example.first, (example,))
+    return Unit(record.where, (example.first,), (example,))
 
 
 def _label(record: Record, labels: Sequence[str]) -> int | None:

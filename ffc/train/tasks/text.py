@@ -84,7 +84,7 @@ def units(records: Sequence[Record], text: Sequence[str], label: str, labels: Se
     for record in records:
         first, *rest = (record.text(column) for column in text)
         example = Example(first, rest[0] if rest else None, _index(record, label, places))
-        made.append(Unit(record.where, first, (example,)))
+        made.append(Unit(record.where, (first,), (example,)))
     return made
 
 
