@@ -211,10 +211,9 @@ def longest(model: nn.Module) -> int | None:
     Where padding has a position, as in RoBERTa, tokens have those after it.
     """
     for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+        if name.endswith(("position_embeddings", "embed_positions")) and isinstance(module, nn.Embedding):
             return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-    config: Any = model.config
-    return getattr(config, "max_position_embeddings", None)
+    return None
 
 
 def check_length(tokens: int, *models: nn.Module) -> None:

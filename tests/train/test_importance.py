@@ -272,7 +272,7 @@ def test_no_rows_are_refused(bert: nn.Module) -> None:
 
 
 def test_a_model_without_a_classifier_is_refused() -> None:
-    with pytest.raises(CannotApplyError, match=r"needs logits \[batch, labels\].*BertModel gives none"):
+    with pytest.raises(CannotApplyError, match=r"BertModel gives no logits, and logits \[batch, labels\] are needed"):
         importance.gradients(random_model("bert", LAYERS, 0, head=False), encoded(), collator())
 
 

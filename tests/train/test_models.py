@@ -208,6 +208,9 @@ def test_a_model_knows_its_inputs_and_how_many_tokens_it_takes() -> None:
     assert models.takes(found["bert"]) == (*two, "token_type_ids")
     assert models.takes(found["distilbert"]) == models.takes(found["mpnet"]) == two
     assert [models.longest(found[kind]) for kind in found] == [66, 66, 64, 64]
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 40}
+    config = transformers.RoFormerConfig(max_position_embeddings=48, vocab_size=20, **sizes)
+    assert models.longest(transformers.RoFormerModel(config)) == 48
     assert models.longest(nn.Linear(2, 2)) is None
 
 
