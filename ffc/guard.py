@@ -17,7 +17,7 @@ from pathlib import Path
 __all__ = ["limit_memory", "run"]
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
-_PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
+_PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _BROKEN = 3
 _SHARE = 0.9
 _UNLIMITED = 1 << 60
@@ -37,15 +37,13 @@ def run(work: Callable[[], int], report: Callable[[str, int], int]) -> int:
     child = os.fork()
     if not child:
         _work(work)
-    # The terminal sends an interrupt to both; the child answers it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     for each in _PASSED_ON:
         signal.signal(each, lambda received, _: os.kill(child, received))
     _, status = os.waitpid(child, 0)
     if not os.WIFSIGNALED(status):
         return os.waitstatus_to_exitcode(status)
     number = os.WTERMSIG(status)
-    if number in (signal.SIGINT, *_PASSED_ON):
+    if number in _PASSED_ON:
         return 128 + number
     return report(_obituary(number), _BROKEN)
 
@@ -56,6 +54,7 @@ def _work(work: Callable[[], int]) -> None:
     try:
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+        signal.signal(signal.SIGINT, _interrupt)
         limit_memory(0)
         code = work()
         sys.stdout.flush()
@@ -64,6 +63,12 @@ def _work(work: Callable[[], int]) -> None:
         pass
     finally:
         os._exit(code)
+
+
+def _interrupt(received: int, _: object) -> None:
+    """Interrupt once: a terminal interrupts the parent as well, which passes it on."""
+    signal.signal(received, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _obituary(number: int) -> str:

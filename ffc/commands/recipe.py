@@ -12,7 +12,7 @@ import click
 
 from ffc.commands import shared
 from ffc.commands.task_options import need_libraries
-from ffc.errors import UsageError
+from ffc.errors import GateError, UsageError
 
 if TYPE_CHECKING:
     from ffc.recipe.steps import State, Step
@@ -52,7 +52,8 @@ def recipe() -> None:
 def run(file: Path, out: Path | None, data_folder: Path | None, as_json: bool) -> None:
     """Do all that FILE states: teacher, students, pruning, compile, choice and report.
 
-    What a former run in the same folder has finished is kept, as long as nothing that it was made from has changed.
+    What a former run in the same folder has finished is kept, as long as nothing that it was made from has changed. The
+    exit code is 1 where the chosen system could not be compiled, and is there as it was exported.
     """
     from ffc.commands.progress import progress
 
@@ -71,10 +72,13 @@ def run(file: Path, out: Path | None, data_folder: Path | None, as_json: bool) -
         found = running.run(study, place, told)
     if as_json:
         click.echo(summary.to_json(found), nl=False)
-        return
-    click.echo(table.method_table(found).to_text())
-    click.echo(f"chosen: {found.chosen}, {found.reason}")
-    click.echo(f"{place / running.MODEL}, {place / page.PAGE}")
+    else:
+        click.echo(table.method_table(found).to_text())
+        click.echo(f"chosen: {found.chosen}, {found.reason}")
+        click.echo(f"{place / running.MODEL}, {place / page.PAGE}")
+    chosen = found.system(found.chosen)
+    if chosen.refused:
+        raise GateError(f"{chosen.name}, which was chosen, could not be compiled: {chosen.refused}")
 
 
 @recipe.command()

@@ -31,4 +31,5 @@ def choose(systems: Sequence[System], budget: float) -> tuple[System, str]:
         best = max(systems, key=lambda each: each.compiled.accuracy)
         what = f"no system is within {budget:g} points of the teacher, and this is the most accurate"
     lost = teacher - best.compiled.accuracy
-    return best, f"{what}: {best.compiled.accuracy:.2f}, {abs(lost):.2f} {'below' if lost >= 0 else 'above'} it"
+    reason = f"{what}: {best.compiled.accuracy:.2f}, {abs(lost):.2f} {'below' if lost >= 0 else 'above'} it"
+    return best, f"{reason}; its compile was refused, so it is as exported" if best.refused else reason

@@ -150,7 +150,7 @@ def inputs(recipe: Recipe) -> dict[str, Path]:
     if recipe.data is not None:
         found["data"] = recipe.data
     for number, item in enumerate(spec.parse(recipe.passes, Library.default(recipe.plugins), {}), 1):
-        found |= {f"{number} {item.name}.{name}": path for name, path in _paths(item).items()}
+        found |= {f"pass {number}, {item.name}.{name}": path for name, path in _paths(item).items()}
     return found
 
 

@@ -18,6 +18,8 @@ __all__ = ["DATA", "Course", "Plot", "course"]
 
 DATA = "data"
 _VERSION = 1
+_OF_MODELS = (".json", ".safetensors", ".bin", ".txt", ".model")
+"""Suffixes of the files of a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -203,11 +205,12 @@ class _Maker:
         return {"max_length": self.study.keys.max_length}
 
     def _sources(self, model: str) -> dict[str, Path]:
-        """Return the folder of a model, where it has one."""
+        """Return the files of a model that lies in a folder; what lies below it, such as this run, is none of them."""
         from ffc.train import models
 
         place = Path(models.locate(self.study.source(model)))
-        return {"model": place} if place.is_dir() else {}
+        files = sorted(place.iterdir()) if place.is_dir() else []
+        return {f"model {file.name}": file for file in files if file.suffix in _OF_MODELS and file.is_file()}
 
 
 def _step(system: str, what: str) -> str:

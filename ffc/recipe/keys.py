@@ -177,6 +177,12 @@ class PlanKeys(TrainingKeys):
             raise ValueError('by = "search" keeps to a share of the work; add it, such as macs = 0.7')
         if self.by in ("norm", "random") and self.allocation == "macs":
             raise ValueError(f'by = "{self.by}" compares within a layer only; give heads and ffn, or score otherwise')
+        given = self.model_fields_set
+        idle = given & (TrainingKeys.model_fields.keys() - {"seed"} | {"losses", "teacher"})
+        if not self.epochs and idle:
+            raise ValueError(f"{min(idle)} is for distilling again; add epochs, such as epochs = 1, or leave it out")
+        if self.by in ("norm", "random") and (unread := given & {"rows", "on"}):
+            raise ValueError(f'{min(unread)} is for scores from rows, and by = "{self.by}" reads none; leave it out')
         if self.steps > 1 and self.by not in ("taylor", "fisher"):
             raise ValueError(f'steps are for by = "taylor" and "fisher", which are scored again; by is "{self.by}"')
         return self

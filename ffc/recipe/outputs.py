@@ -89,6 +89,7 @@ def compile(material: Material, exported: str, rows: str) -> Work:
         except GateError as error:
             for file in model.parent.glob(f"{ONNX}*"):  # the model, and where it is large the file of its weights
                 shutil.copyfile(file, job.folder / file.name)
+            job.tell(f"refused, so it stays as exported: {error}")
             return {"pipeline": "", "refused": str(error)}
         return {"pipeline": result.report.pipeline, "refused": ""}
 

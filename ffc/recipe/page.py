@@ -62,11 +62,12 @@ def _facts(run: Run) -> str:
 def _told(run: Run) -> Iterator[tuple[str, str]]:
     """Yield what a reader needs to judge the numbers or to take them again."""
     task, chosen, teacher = run.task, run.system(run.chosen), run.systems[0]
+    form = "as exported" if chosen.refused else "compiled"
     yield "chosen", f"{run.chosen}: {run.reason}"
     yield (
         "accuracy",
         (
-            f"{chosen.compiled.accuracy:.2f}, compiled; {teacher.fp32.accuracy:.2f} of the teacher, fp32; "
+            f"{chosen.compiled.accuracy:.2f}, {form}; {teacher.fp32.accuracy:.2f} of the teacher, fp32; "
             f"{run.budget:g} points may be lost"
         ),
     )

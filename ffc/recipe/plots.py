@@ -143,7 +143,7 @@ def _empty(run: Run, title: str, across: str) -> tuple[Figure, Axes]:
     axes = figure.add_subplot()
     axes.set_title(title, loc="left", fontsize=11)
     axes.set_xlabel(across)
-    axes.set_ylabel(f"{run.task.metric} on {run.task.name}, percent")
+    axes.set_ylabel(f"{run.task.metric} on {run.task.name}, percent", parse_math=False)
     axes.grid(color="#d0d7de", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

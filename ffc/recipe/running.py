@@ -45,6 +45,7 @@ def run(study: Study, folder: Path, progress: Progress) -> Run:
         What was found.
 
     Raises:
+        UsageError: If the folder holds something that is no run of a recipe.
         FfcError: If a step fails; its title stands before the message.
     """
     study.check_data()
@@ -165,12 +166,17 @@ def _publish(run: Run, folder: Path) -> None:
     """Put copies of the chosen model and what belongs to it at the top of the folder."""
     chosen = run.system(run.chosen)
     compiled = (folder / chosen.compiled.file).parent
-    for file in compiled.iterdir():
-        if file.name.startswith(MODEL):  # the model, and where it is large the file of its weights
-            _copy(file, folder / file.name)
-    for name in () if chosen.refused else outputs.REPORTS:
-        _copy(compiled / name, folder / f"compile{Path(name).suffix}")
+    # The model, and where it is large the file of its weights.
+    wanted = {file.name: file for file in compiled.iterdir() if file.name.startswith(MODEL)}
+    if not chosen.refused:
+        wanted |= {f"compile{Path(name).suffix}": compiled / name for name in outputs.REPORTS}
+    for name, file in wanted.items():
+        _copy(file, folder / name)
     _copy(folder / chosen.weights / _TOKENIZER, folder / _TOKENIZER)
+    # What a former run has put there would be taken for this model's.
+    for former in (*folder.glob(f"{MODEL}*"), *folder.glob("compile.*")):
+        if former.name not in wanted:
+            former.unlink()
 
 
 def _copy(source: Path, place: Path) -> None:

@@ -113,7 +113,7 @@ def run(steps: Sequence[Step], folder: Path, progress: Progress) -> dict[str, Do
         All steps by name.
 
     Raises:
-        UsageError: If the folder cannot be written, or another process works in it.
+        UsageError: If the folder cannot be written, holds something else, or another process works in it.
         FfcError: As the work of a step does, its title put before the message.
     """
     done: dict[str, Done] = {}
@@ -150,6 +150,8 @@ def digest_of(path: Path) -> str:
         if path.is_file():
             status = path.stat()
             return _digest_of_file(path, status.st_size, status.st_mtime_ns)
+        if not path.is_dir():
+            raise InputError(f"cannot read {path}: there is no such file")
         parts = {str(file.relative_to(path)): digest_of(file) for file in _files(path)}
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
@@ -254,6 +256,8 @@ def _alone(folder: Path) -> Iterator[None]:
     """Keep other processes out of a run's folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / _LOCK).exists() and any(folder.iterdir()):  # a checkpoint, say, whose files would be replaced
+            raise UsageError(f"the folder {folder} holds files and no run of a recipe; choose another with -o")
         file = (folder / _LOCK).open("wb")
     except OSError as error:
         raise UsageError(f"cannot write to the folder {folder}: {error.strerror}; choose another with -o") from error

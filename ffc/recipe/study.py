@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ffc.errors import InputError, UsageError, nearest
-from ffc.recipe.compiling import Recipe, of_keys
+from ffc.recipe.compiling import Recipe, inputs, of_keys
 from ffc.recipe.file import File, parse, read_text
 from ffc.recipe.keys import PlanKeys, StudyKeys
 
@@ -22,7 +22,7 @@ TEACHER = "teacher"
 _FILES = ("folder", "train", "validation")
 """Keys of ``[task]`` that name files."""
 
-_NAME = re.compile("[A-Za-z0-9_-]+")
+_NAME = re.compile("[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Study:
         }
 
     def check_data(self) -> None:
-        """Check that the files that the task names are there, and the rows that compiles are proved on.
+        """Check that the files that the task and the passes name are there, and the rows that compiles are proved on.
 
         Raises:
             InputError: If one is not; the message names its key.
@@ -105,6 +105,11 @@ class Study:
                 f"{self.file.place(('data',))}: there is no file {self.compiling.data}, which 'data' names; correct "
                 "it, or leave it out to prove on rows of the task"
             )
+        for word, path in inputs(self.compiling).items():
+            if not path.exists():
+                raise InputError(
+                    f"{self.file.place(('passes',))}: there is no file {path} ({word}); correct it"
+                )
 
     def _data(self, path: str) -> Path:
         return self.data_folder / path
@@ -142,7 +147,8 @@ def _check_names(study: Study) -> None:
     for table, names in (("students", study.keys.students), ("plans", study.keys.plans)):
         for name in names:
             if not _NAME.fullmatch(name):  # it becomes the name of a folder
-                study.file.fail((table, name), f"the name {name!r:.60} is not made of letters, digits, '-' and '_'")
+                what = f"the name {name!r:.60} is not made of 64 letters, digits, '-' and '_' at most"
+                study.file.fail((table, name), what)
     if TEACHER in study.keys.students:
         study.file.fail(("students", TEACHER), "a student named 'teacher' hides the teacher; give it another name")
     known = [*study.keys.students, TEACHER]

@@ -154,7 +154,8 @@ def method_rows(run: Run) -> tuple[Row, ...]:
     rows += [whole, Row(f"+ {_NOT_MEASURED}")]
     pruned = [each for each in run.systems if each.kind == "pruned" and each.student == student.name]
     for each in pruned:
-        rows.append(_row(run, f"+ pruned to {_shares(run, each)}", each, COMPILED, whole))
+        refused = ", not compiled" if each.refused else ""
+        rows.append(_row(run, f"+ pruned to {_shares(run, each)}{refused}", each, COMPILED, whole))
     return tuple(rows)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -194,8 +195,8 @@ def train(
         check_validation(model, validation)
     batch = collator([rows[0]])
     of_tokens = batch.get("labels", torch.empty(1)).dim() > 1
-    if losses.labels or losses.logits:
-        _check_head(model, batch, tokens=of_tokens)
+    check_head = functools.partial(_check_head, model, batch, tokens=of_tokens) if losses.on_logits else bool
+    check_head()
     if losses.labels and not of_tokens:
         check_known(model, rows)
     if teacher is not None and losses.logits and not of_tokens:
@@ -234,6 +235,7 @@ def train(
         trainer.remove_callback(PrinterCallback)
         trainer.train()
         check_finite(model)
+        check_head()
     return History(
         loss=tuple(reporter.losses),
         scores=tuple(best.scores),
@@ -248,11 +250,16 @@ def _check_head(model: nn.Module, batch: Mapping[str, Tensor], *, tokens: bool) 
 
     Raises:
         CannotApplyError: If not.
+        UsageError: If they are not finite.
     """
     device = next(model.parameters()).device
     with evaluating(model), torch.no_grad():
         output = run(model, takes(model), {name: value.to(device) for name, value in batch.items()})
-    read_logits(model, output, tokens=tokens)
+    if not bool(read_logits(model, output, tokens=tokens).isfinite().all()):
+        raise UsageError(
+            f"{type(model).__name__} gives logits that are not finite; if this training has made it so, give a lower "
+            "learning_rate"
+        )
 
 
 def _arguments(training: Training, folder: Path) -> TrainingArguments:

@@ -83,6 +83,11 @@ class Losses:
         """Whether a loss needs a teacher."""
         return bool(self.logits or self.inside)
 
+    @property
+    def on_logits(self) -> bool:
+        """Whether a loss is of what the head puts out."""
+        return bool(self.labels or self.logits)
+
     def __str__(self) -> str:
         changed = (field.name for field in fields(self) if getattr(self, field.name) != field.default)
         return " ".join(f"{name}={getattr(self, name)}" for name in changed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from ffc.recipe.choose import choose
 from ffc.recipe.summary import Form, System
 
@@ -20,6 +22,13 @@ def test_the_smallest_within_the_budget_is_chosen() -> None:
     chosen, reason = choose(systems, 2.5)
     assert chosen.name == "small"
     assert reason == "the smallest of 3 of 4 systems within 2.5 points of the teacher: 97.50, 2.50 below it"
+
+
+def test_a_choice_that_was_not_compiled_says_so() -> None:
+    refused = dataclasses.replace(system("small", 97.5, 4), refused="int8: cosine 0.8")
+    chosen, reason = choose([system("teacher", 100.0, 9), refused], 2.5)
+    assert chosen == refused
+    assert reason.endswith("97.50, 2.50 below it; its compile was refused, so it is as exported")
 
 
 def test_of_equal_sizes_the_one_with_less_work_is_chosen() -> None:

@@ -128,6 +128,15 @@ def test_uneven_layers_show_as_a_range() -> None:
     assert shown.bold == {3}
 
 
+def test_what_was_not_compiled_is_marked(tmp_path: Path) -> None:
+    chosen = RUN.system(RUN.chosen)
+    systems = tuple(dataclasses.replace(each, refused="int8: no") if each == chosen else each for each in RUN.systems)
+    run = dataclasses.replace(RUN, systems=systems)
+    (row,) = [row for row in table.method_rows(run) if row.system == chosen.name]
+    assert row.method.endswith(", not compiled")
+    assert ", as exported;" in dict(page._told(run))["accuracy"]
+
+
 @pytest.fixture(scope="module")
 def pictures() -> tuple[bytes, bytes]:
     return plots.sizes(RUN), plots.throughput(RUN)
@@ -137,6 +146,10 @@ def test_plots_are_pictures_of_a_fixed_size(pictures: tuple[bytes, bytes]) -> No
     for png in pictures:
         assert png.startswith(b"\x89PNG\r\n")
         assert (int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")) == (1080, 690)
+
+
+def test_a_name_is_no_formula() -> None:
+    plots.sizes(dataclasses.replace(RUN, task=dataclasses.replace(RUN.task, name="a|b <i>$x_{$")))
 
 
 def test_labels_hide_neither_each_other_nor_points(monkeypatch: pytest.MonkeyPatch) -> None:

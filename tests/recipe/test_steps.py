@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ffc.errors import GateError, UsageError
+from ffc.errors import GateError, InputError, UsageError
 from ffc.recipe import steps
 from ffc.recipe.steps import Job, Step
 
@@ -189,6 +189,20 @@ def test_two_runs_in_one_folder_are_one_too_many(chain: Chain) -> None:
 def test_a_folder_that_cannot_be_written(chain: Chain) -> None:
     with pytest.raises(UsageError, match=r"cannot write to the folder .*input.txt: .*; choose another with -o"):
         steps.run(chain.steps(), chain.file, Told())
+
+
+def test_a_folder_with_other_files_is_left_alone(chain: Chain) -> None:
+    checkpoint = chain.folder / "checkpoint"
+    checkpoint.mkdir()
+    (checkpoint / "tokenizer.json").touch()
+    with pytest.raises(UsageError, match=r"checkpoint holds files and no run of a recipe; choose another with -o"):
+        steps.run(chain.steps(), checkpoint, Told())
+    assert [file.name for file in checkpoint.iterdir()] == ["tokenizer.json"]
+
+
+def test_a_path_that_is_not_there_has_no_digest(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot read .*gone\.json: there is no such file"):
+        steps.digest_of(tmp_path / "gone.json")
 
 
 def test_a_folder_is_told_by_names_and_contents(tmp_path: Path) -> None:

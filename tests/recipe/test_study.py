@@ -138,6 +138,14 @@ def test_rows_to_prove_on_that_are_not_there_are_named_with_their_key() -> None:
     assert str(caught.value).startswith("deep/r.toml:4: there is no file deep/rows.npz, which 'data' names; correct it")
 
 
+def test_a_plan_in_the_pipeline_that_is_not_there_is_named() -> None:
+    for name in ("train.tsv", "dev.tsv", "rows.npz", "mine.py"):
+        Path(f"deep/{name}").touch()
+    text = WHOLE.replace('passes = "fuse,int8"', 'passes = "prune{plan=gone.json},fuse,int8"')
+    with pytest.raises(InputError, match=r"r\.toml:1: there is no file deep/gone\.json \(pass 1, prune\.plan\); correct it"):
+        study.load(write(text)).check_data()
+
+
 @pytest.mark.parametrize(
     ("change", "line"),
     [
@@ -160,7 +168,7 @@ def test_rows_to_prove_on_that_are_not_there_are_named_with_their_key() -> None:
         ("heads = 0.67/macs = 0.67", "27: [plans.third]: wants heads or ffn, what to keep of them, or else macs, the share of all work to keep"),
         ('student = "small"/student = "smal"', "33: plan 'cheap' names an unknown student 'smal'; did you mean 'small'?"),
         ("[students.tiny]/[students.teacher]", "24: a student named 'teacher' hides the teacher; give it another name"),
-        ('[students.tiny]/[students."a b"]', "24: the name 'a b' is not made of letters, digits, '-' and '_'"),
+        ('[students.tiny]/[students."a b"]', "24: the name 'a b' is not made of 64 letters, digits, '-' and '_' at most"),
         ('train = "train.tsv"/', '9: [task]: has no data; add the training file, such as train = "train.tsv", or a folder'),
         ('name = "text"/', "9: [task] has no 'name'; give the name of a task, such as rte or text"),
         ("accuracy = 1.5/accuracy = -1", "43: 'choose.accuracy' is -1, wanted a number of points, from 0"),
@@ -191,6 +199,9 @@ def test_what_is_wrong_is_one_line(change: str, line: str) -> None:
         ("[plans.p]\nheads = 0.5\nfloor = 0.5", "floor is for allocate"),
         ("[students.s]\nlayers = 1\nepochs = 0\nactivation = 'relu'\nanneal = 0.5", "anneal wants epochs"),
         ("[students.s]\nlayers = 1\nmodel = 'm'", "wants one of layers"),
+        ("[plans.p]\nheads = 0.5\nbatch_size = 4", "batch_size is for distilling again; add epochs"),
+        ("[plans.p]\nheads = 0.5\nteacher = 'teacher'", "teacher is for distilling again"),
+        ("[plans.p]\nheads = 0.5\nby = 'norm'\nrows = 9", "rows is for scores from rows"),
     ],
 )
 def test_what_contradicts_itself_is_refused(text: str, line: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -43,6 +45,28 @@ def test_exit_codes_and_output_pass_through() -> None:
 
 def test_an_interrupt_ends_as_shells_expect() -> None:
     assert guarded("os.kill(os.getpid(), signal.SIGTERM)").returncode == 128 + 15
+
+
+@pytest.mark.parametrize("whole_group", [False, True])
+def test_an_interrupt_reaches_the_work_be_it_for_one_process_or_for_both(whole_group: bool, tmp_path: Path) -> None:
+    code = f"""
+import sys, time
+from ffc import guard
+def work():
+    open({str(tmp_path / "began")!r}, "w").close()
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        time.sleep(0.5)  # puts away what it holds
+        open({str(tmp_path / "ended")!r}, "w").close()
+        return 130
+sys.exit(guard.run(work, print))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, start_new_session=True)
+    _wait_for((tmp_path / "began").exists)
+    (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
+    assert process.wait(timeout=30) == 130
+    assert (tmp_path / "ended").exists()
 
 
 def test_memory_beyond_the_limit_is_an_error_that_can_be_caught() -> None:

@@ -325,7 +325,7 @@ def test_plans_of_every_kind(folder: Path, stated: dict[str, Any], heads: list[i
     base = folder / "base" / weights.MODEL
     if not base.exists():
         checkpoint.save_pruned(models.classifier("bert", material.task, seed=0), base, material.tokenizer)
-    wanted = keys.PlanKeys(rows=16, **stated)
+    wanted = keys.PlanKeys(**({} if stated.get("by") in ("norm", "random") else {"rows": 16}), **stated)
     done = {"base": steps.Done(folder / "base", "", 0.0, {})}
     scores = None
     if wanted.by in ("taylor", "fisher") and wanted.steps == 1:
@@ -349,6 +349,43 @@ def test_a_system_that_fails_a_contract_stays_as_it_was_exported(
     kept = work(outputs.compile(Material(strict), "export", "data"), folder / "refused", done)
     assert kept.result["pipeline"] == "" and "int8" in kept.result["refused"]
     assert (kept.folder / weights.ONNX).read_bytes() == (exported / weights.ONNX).read_bytes()
+
+
+def test_a_choice_that_was_not_compiled_ends_in_an_error_and_leaves_no_report_of_another(
+    folder: Path, made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(page, "write", lambda run, folder: folder)
+    shutil.copytree(made, "strict")
+    Path("strict.toml").write_text(f'passes = "fuse,int8{{cosine=0.99999999}}"\n{STUDY}', encoding="utf-8")
+    assert (Path("strict") / "compile.html").exists()
+    assert cli.main(["recipe", "run", "strict.toml", "-o", "strict"]) == 1
+    told = capsys.readouterr()
+    run = summary.load(Path("strict"))
+    chosen = run.system(run.chosen)
+    assert "so it is as exported" in run.reason and run.reason in told.out
+    assert told.err.splitlines()[-1].startswith(f"ffc: error: {chosen.name}, which was chosen, could not be compiled: ")
+    assert told.err.count("refused, so it stays as exported: ") == len(run.systems)
+    assert not list(Path("strict").glob("compile.*"))
+    assert Path("strict/model.onnx").read_bytes() == (Path("strict") / chosen.fp32.file).read_bytes()
+
+
+def test_files_below_a_model_are_none_of_it(folder: Path, changed: Callable[[str, str], study.Study]) -> None:
+    shutil.copytree("bert", "nest")
+    planned = changed('model = "bert"', 'model = "nest"')
+    before = running.states(planned, Path("nest/run"))[1][0].inputs
+    Path("nest/run").mkdir()
+    Path("nest/run/config.json").touch()
+    Path("nest/teacher.onnx").touch()
+    assert running.states(planned, Path("nest/run"))[1][0].inputs == before
+    assert before.keys() > {"model config.json", "model model.safetensors", "model tokenizer.json"}
+
+
+def test_training_that_ends_beyond_all_numbers_is_no_finished_step(
+    folder: Path, changed: Callable[[str, str], study.Study]
+) -> None:
+    wild = changed("epochs = 6\nlearning_rate = 5e-3", "epochs = 6\nlearning_rate = 1e9")
+    with pytest.raises(UsageError, match=r"teacher: train: .*give a lower learning_rate"):
+        running.run(wild, Path("wild"), Quiet())
 
 
 def work(does: weights.Work, folder: Path, done: dict[str, steps.Done]) -> steps.Done:

@@ -127,6 +127,12 @@ def test_rows_without_a_label_can_be_predicted_and_not_trained_on(tmp_path: Path
         read(mixed)
 
 
+def test_half_a_character_is_no_label(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", '{"s": "a", "label": "x"}\n{"s": "b", "label": "\\ud83d"}\n')
+    with pytest.raises(InputError, match=r"a\.jsonl:2: 'label' holds a lone surrogate"):
+        read(path)
+
+
 def test_a_split_keeps_equal_sentences_together(tmp_path: Path) -> None:
     body = "".join(f"sentence {number // 2}\t{number % 2}\n" for number in range(100))
     task = load("text", train=write(tmp_path / "a.tsv", f"s\tlabel\n{body}"), validation_share=0.25)
@@ -172,6 +178,9 @@ def test_an_unknown_column_is_refused_with_the_nearest(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tsv", "sentence\tlabel\na\t0\nb\t1\n")
     with pytest.raises(InputError, match="there is no column 'sentense'; did you mean 'sentence'"):
         read(path, text=["sentense"])
+    other = write(tmp_path / "c.tsv", "sentence\tLabel\na\t0\n")
+    with pytest.raises(InputError, match=r"c\.tsv:2: there is no column 'label'; did you mean 'Label'"):
+        load("text", train=path, validation=other)
     with pytest.raises(InputError, match=r"b\.tsv:2: there is no column 'sentence'; did you mean 'sentences'"):
         load("text", train=path, validation=write(tmp_path / "b.tsv", "sentences\tlabel\na\t0\n"))
 

@@ -76,9 +76,12 @@ def units(records: Sequence[Record], text: Sequence[str], label: str, labels: Se
         labels: Names of the labels.
 
     Raises:
-        InputError: If a text is missing or the label is none of the labels; the message names file and line.
+        InputError: If a text is missing, the label is none of the labels, or its column is misspelt; the message names
+            file and line.
     """
     check_columns(records[0], text)
+    if label not in records[0].values and "did you mean" in nearest(label, records[0].values):
+        check_columns(records[0], [label])
     places = {name: place for place, name in enumerate(labels)}
     made = []
     for record in records:
@@ -93,7 +96,7 @@ def _name(record: Record, column: str) -> str | None:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | str):
-        return str(value).strip() or None
+        return (record.text(column) if isinstance(value, str) else str(value)).strip() or None
     if value is None:
         return None
     raise record.error(f"the label is {str(value)[:60]}, expected a name or an integer")
