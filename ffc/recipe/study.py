@@ -147,7 +147,7 @@ def _check_names(study: Study) -> None:
     for table, names in (("students", study.keys.students), ("plans", study.keys.plans)):
         for name in names:
             if not _NAME.fullmatch(name):  # it becomes the name of a folder
-                what = f"the name {name!r:.60} is not made of 64 letters, digits, '-' and '_' at most"
+                what = f"the name {name!r:.60} is not made of at most 64 letters, digits, '-' and '_'"
                 study.file.fail((table, name), what)
     if TEACHER in study.keys.students:
         study.file.fail(("students", TEACHER), "a student named 'teacher' hides the teacher; give it another name")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -195,8 +194,7 @@ def train(
         check_validation(model, validation)
     batch = collator([rows[0]])
     of_tokens = batch.get("labels", torch.empty(1)).dim() > 1
-    check_head = functools.partial(_check_head, model, batch, tokens=of_tokens) if losses.on_logits else bool
-    check_head()
+    _check_head(model, batch, losses, tokens=of_tokens)
     if losses.labels and not of_tokens:
         check_known(model, rows)
     if teacher is not None and losses.logits and not of_tokens:
@@ -235,7 +233,7 @@ def train(
         trainer.remove_callback(PrinterCallback)
         trainer.train()
         check_finite(model)
-        check_head()
+        _check_head(model, batch, losses, tokens=of_tokens)
     return History(
         loss=tuple(reporter.losses),
         scores=tuple(best.scores),
@@ -245,13 +243,15 @@ def train(
     )
 
 
-def _check_head(model: nn.Module, batch: Mapping[str, Tensor], *, tokens: bool) -> None:
-    """Check that a model gives logits, by running it on a row.
+def _check_head(model: nn.Module, batch: Mapping[str, Tensor], losses: Losses, *, tokens: bool) -> None:
+    """Check that a model gives logits if losses are of them, by running it on a row.
 
     Raises:
         CannotApplyError: If not.
         UsageError: If they are not finite.
     """
+    if not losses.on_logits:
+        return
     device = next(model.parameters()).device
     with evaluating(model), torch.no_grad():
         output = run(model, takes(model), {name: value.to(device) for name, value in batch.items()})

@@ -168,7 +168,7 @@ def test_a_plan_in_the_pipeline_that_is_not_there_is_named() -> None:
         ("heads = 0.67/macs = 0.67", "27: [plans.third]: wants heads or ffn, what to keep of them, or else macs, the share of all work to keep"),
         ('student = "small"/student = "smal"', "33: plan 'cheap' names an unknown student 'smal'; did you mean 'small'?"),
         ("[students.tiny]/[students.teacher]", "24: a student named 'teacher' hides the teacher; give it another name"),
-        ('[students.tiny]/[students."a b"]', "24: the name 'a b' is not made of 64 letters, digits, '-' and '_' at most"),
+        ('[students.tiny]/[students."a b"]', "24: the name 'a b' is not made of at most 64 letters, digits, '-' and '_'"),
         ('train = "train.tsv"/', '9: [task]: has no data; add the training file, such as train = "train.tsv", or a folder'),
         ('name = "text"/', "9: [task] has no 'name'; give the name of a task, such as rte or text"),
         ("accuracy = 1.5/accuracy = -1", "43: 'choose.accuracy' is -1, wanted a number of points, from 0"),

@@ -116,7 +116,7 @@ def test_minus_one_is_no_label_unless_it_is_named(tmp_path: Path) -> None:
 def test_rows_without_a_label_can_be_predicted_and_not_trained_on(tmp_path: Path) -> None:
     train = write(tmp_path / "a.tsv", "s\tlabel\na\t0\nb\t1\n")
     unlabelled = write(tmp_path / "b.tsv", "s\tlabel\na\t-1\nb\t\n")
-    without = write(tmp_path / "c.tsv", "other\ts\n1\ta\n2\tb\n")
+    without = write(tmp_path / "c.tsv", "table\ts\n1\ta\n2\tb\n")
     for path in (unlabelled, without):
         task = load("text", train=train, validation=path, text=["s"])
         assert [row.label for row in task.validation] == [None, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 
@@ -34,6 +35,10 @@ def text_columns(records: Sequence[Record], text: Sequence[str], label: str) -> 
             f"{records[0].where}: which columns hold the text? name one or two of {', '.join(others) or 'none'} as text"
         )
     return (others[0],)
+
+
+_MISSPELT = 0.75
+"""How like the column of labels, by difflib's ratio, a name is that stands for it: "Label" and "lable" are."""
 
 
 def check_columns(record: Record, columns: Sequence[str]) -> None:
@@ -80,7 +85,7 @@ def units(records: Sequence[Record], text: Sequence[str], label: str, labels: Se
             file and line.
     """
     check_columns(records[0], text)
-    if label not in records[0].values and "did you mean" in nearest(label, records[0].values):
+    if difflib.get_close_matches(label, records[0].values, cutoff=_MISSPELT):  # a file without labels has none
         check_columns(records[0], [label])
     places = {name: place for place, name in enumerate(labels)}
     made = []
