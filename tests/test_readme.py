@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import runpy
@@ -61,19 +60,11 @@ def workplace(tmp_path: Path, exported: Callable[..., Path], monkeypatch: pytest
 
 
 def save_data(folder: Path) -> None:
-    """Write rows of the tasks that the documents name, made of the words of the tiny model that stands for MiniLM."""
+    """Write rows of the task that the documents name, made of the words of the tiny model that stands for MiniLM."""
     for name, rows in (("train", 24), ("dev", 8)):
         (folder / "sst2").mkdir(parents=True, exist_ok=True)
         table = tiny.save_rows(folder / "sst2" / f"{name}.tsv", rows, seed=rows)
         table.write_text(table.read_text(encoding="utf-8").replace("text\t", "sentence\t", 1), encoding="utf-8")
-    (folder / "RTE").mkdir()
-    for name in ("train", "val"):
-        pairs = [
-            {"premise": f"the film was {word}", "hypothesis": "it was great", "label": label}
-            for word, label in (("good", "entailment"), ("awful", "not_entailment")) * 4
-        ]
-        text = "".join(json.dumps(pair) + "\n" for pair in pairs)
-        (folder / "RTE" / f"{name}.jsonl").write_text(text, encoding="utf-8")
 
 
 def run_python(block: Block, number: int) -> dict[str, Any]:
