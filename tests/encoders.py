@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
+
+from tests import scripts
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +47,6 @@ _PREFIX: dict[Kind, str] = {
     "mpnet": "MPNet",
 }
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "minilm" / "export.py"
 
 
 def small(
@@ -95,16 +94,8 @@ def minilm(folder: Path) -> Path:
 
 
 def minilm_example() -> ModuleType:
-    """Load the example `examples/minilm/export.py` by its path, since it is no part of a package."""
-    name = "ffc_example_minilm_export"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, EXAMPLE)
-    assert spec and spec.loader, EXAMPLE
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+    """Return the example `examples/minilm/export.py`."""
+    return scripts.load("minilm/export")
 
 
 def random_model(kind: Kind, layers: int, seed: int, head: bool, attention: str = "sdpa") -> torch.nn.Module:

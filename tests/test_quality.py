@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -14,9 +13,10 @@ import pytest
 
 from ffc.recipe import course, study, summary
 from ffc.recipe.summary import COMPILED, EAGER, FP32, PADDED, Measurements, System
+from tests import scripts
 from tests.recipe import made_up
 
-FOLDER = Path(__file__).parents[1] / "examples" / "quality"
+FOLDER = scripts.EXAMPLES / "quality"
 RIGHT = {
     "teacher": 180, "distilled-0": 178, "distilled-1": 177, "distilled-2": 179, "labels-0": 176, "labels-1": 178,
     "labels-2": 177, "relu": 176, "distilled-0+quarter": 178, "distilled-0+third": 177, "distilled-0+half": 170,
@@ -28,12 +28,7 @@ RIGHT = {
 
 @pytest.fixture(scope="module")
 def checks() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("ffc_example_quality_checks", FOLDER / "checks.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return scripts.load("quality/checks")
 
 
 @pytest.fixture
@@ -121,7 +116,7 @@ def test_the_study_makes_all_that_is_judged() -> None:
     assert {each.name for each in made.systems} == set(RIGHT)
 
 
-@pytest.mark.parametrize("recipe", sorted((FOLDER.parent / "recipes").glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("recipe", sorted((scripts.EXAMPLES / "recipes").glob("*.toml")), ids=lambda path: path.stem)
 def test_the_recipes_are_sound(recipe: Path, tmp_path: Path) -> None:
     copied = tmp_path / "examples" / "recipes" / recipe.name
     copied.parent.mkdir(parents=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -15,19 +14,15 @@ import torch
 
 from ffc.train import models, tasks
 from ffc.train.tasks.base import Example
+from tests import scripts
 from tests.train import tiny
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "recipes" / "rte_start.py"
 ROWS = 12
 
 
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("ffc_example_rte_start", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    module = scripts.load("recipes/rte_start")
     monkeypatch.setattr(module, "SOURCE", str(tiny.save_model(tmp_path / "encoder", longest=module.MAX_LENGTH)))
     monkeypatch.setattr(module, "TRAINING", dataclasses.replace(module.TRAINING, epochs=1))
     return module
