@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ffc import recipe
     from ffc.compiler import rules
-    from ffc.compiler.base import Budget, Equal, EqualToMasked, Log, Pass, option
-    from ffc.compiler.explain import Explanation, explain
-    from ffc.compiler.lowerings import Lowering
+    from ffc.compiler.explain.explanation import Explanation, explain
+    from ffc.compiler.passes import Budget, Equal, EqualToMasked, Log, Pass, option
     from ffc.compiler.pipeline import Result, compile
-    from ffc.compiler.report import Report
+    from ffc.compiler.reports.report import Report
     from ffc.compiler.rules import Match, Rule, Sample
+    from ffc.compiler.targets.lowering import Lowering
     from ffc.errors import CannotApplyError, FfcError, GateError, InputError, MissingError, UsageError
-    from ffc.graph import ops
-    from ffc.graph.edit import Editor, constant
+    from ffc.graph.blocks.finder import find as find_blocks
+    from ffc.graph.dialect import ops
+    from ffc.graph.dialect.edit import Editor, constant
     from ffc.graph.files import load, save
-    from ffc.graph.finder import find as find_blocks
 
     __version__: str
 
@@ -59,24 +59,24 @@ _DISTRIBUTION = "fastformers-compiler"
 
 # Where each name lives. Importing ffc imports none of it, so that the command line answers at once.
 _HOMES = {
-    "ffc.compiler.base": ["Budget", "Equal", "EqualToMasked", "Log", "Pass", "option"],
-    "ffc.compiler.explain": ["Explanation", "explain"],
-    "ffc.compiler.lowerings": ["Lowering"],
+    "ffc.compiler.passes": ["Budget", "Equal", "EqualToMasked", "Log", "Pass", "option"],
+    "ffc.compiler.explain.explanation": ["Explanation", "explain"],
+    "ffc.compiler.targets.lowering": ["Lowering"],
     "ffc.compiler.pipeline": ["Result", "compile"],
-    "ffc.compiler.report": ["Report"],
+    "ffc.compiler.reports.report": ["Report"],
     "ffc.compiler.rules": ["Match", "Rule", "Sample"],
     "ffc.errors": ["CannotApplyError", "FfcError", "GateError", "InputError", "MissingError", "UsageError"],
-    "ffc.graph.edit": ["Editor", "constant"],
+    "ffc.graph.dialect.edit": ["Editor", "constant"],
     "ffc.graph.files": ["load", "save"],
 }
-_MODULES = {"ops": "ffc.graph.ops", "recipe": "ffc.recipe", "rules": "ffc.compiler.rules"}
+_MODULES = {"ops": "ffc.graph.dialect.ops", "recipe": "ffc.recipe", "rules": "ffc.compiler.rules"}
 
 
 def _find(name: str) -> Any:
     if name == "__version__":
         return _version()
     if name == "find_blocks":
-        return importlib.import_module("ffc.graph.finder").find
+        return importlib.import_module("ffc.graph.blocks.finder").find
     if name in _MODULES:
         return importlib.import_module(_MODULES[name])
     for module, names in _HOMES.items():

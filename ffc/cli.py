@@ -12,16 +12,16 @@ import click
 
 from ffc import guard
 from ffc.commands.compile import compile_
-from ffc.commands.distill import distill
 from ffc.commands.explain import explain
-from ffc.commands.export import export
 from ffc.commands.passes import passes
 from ffc.commands.plan import plan
 from ffc.commands.print import print_
 from ffc.commands.recipe import recipe
 from ffc.commands.score import score
-from ffc.commands.search import search
-from ffc.commands.train import train
+from ffc.commands.training.distill import distill
+from ffc.commands.training.export import export
+from ffc.commands.training.search import search
+from ffc.commands.training.train import train
 from ffc.errors import FfcError, MissingError, nearest, one_line
 
 __all__ = ["main"]
@@ -126,7 +126,7 @@ def ffc(context: click.Context, changes: tuple[str, ...]) -> None:
     70 a bug.
     """
     if changes:
-        from ffc.graph import limits
+        from ffc import limits
 
         wanted = limits.parse(changes)
         context.with_resource(limits.applied(wanted))

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 import ffc
-from ffc.graph.blocks import Blocks, Layer, Operand
-from ffc.graph.dim import Dim
-from ffc.graph.edit import Editor, constant
-from ffc.graph.ops import PLAIN, is_call
-from ffc.graph.shapes import Shapes
-from ffc.graph.tokens import ATTENTION, TOKEN_AXIS, Rows, Tokens, taken_tokens, token_rows
+from ffc.graph.blocks.structure import Blocks, Layer, Operand
+from ffc.graph.blocks.tokens import ATTENTION, TOKEN_AXIS, Rows, Tokens, taken_tokens, token_rows
+from ffc.graph.dialect.edit import Editor, constant
+from ffc.graph.dialect.ops import PLAIN, is_call
+from ffc.graph.shapes.dim import Dim
+from ffc.graph.shapes.inference import Shapes
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ import onnx_ir as ir
 import ffc
 from ffc import Editor, constant
 from ffc.errors import nearest
-from ffc.graph.blocks import ROLES, Product
+from ffc.graph.blocks.structure import ROLES, Product
+from ffc.graph.dialect.half import LARGEST
+from ffc.graph.dialect.trace import Program
 from ffc.graph.execute import cuda_at_hand
-from ffc.graph.half import LARGEST
-from ffc.graph.shapes import infer
-from ffc.graph.trace import Program
+from ffc.graph.shapes.inference import infer
 
 PARTS = (*ROLES, "attention", "embeddings")
 """What `skip` takes beside names."""

@@ -11,10 +11,10 @@ import onnx_ir as ir
 
 import ffc
 from ffc import Editor, Match, Rule, Sample, rules
-from ffc.compiler import kernels
-from ffc.graph.attention_call import AttentionCalls
-from ffc.graph.foreign import reason_to_leave
-from ffc.graph.trace import Program
+from ffc.compiler.reading import onnxruntime
+from ffc.graph.blocks.attention_call import AttentionCalls
+from ffc.graph.blocks.prequantised import reason_to_leave
+from ffc.graph.dialect.trace import Program
 
 
 def _normal(random: np.random.Generator, *shape: int) -> np.ndarray:
@@ -351,7 +351,7 @@ class Fuse(ffc.Pass):
 
     name = "fuse"
     needs = ("clean",)
-    rules = (*kernels.RULES, *RULES)
+    rules = (*onnxruntime.RULES, *RULES)
 
     def run(self, model: ir.Model, log: ffc.Log) -> None:
         """See `ffc.Pass.run`."""
@@ -359,7 +359,7 @@ class Fuse(ffc.Pass):
         if reason:
             log.missed("the model", reason)
             return
-        kernels.read_kernels(model, log)
+        onnxruntime.read_kernels(model, log)
         blocks = ffc.find_blocks(model)
         calls = AttentionCalls(Editor(model))
         for index, core in enumerate(blocks.cores):

@@ -12,14 +12,14 @@ import onnx_ir as ir
 
 import ffc
 from ffc import Editor, constant
-from ffc.compiler import processor
-from ffc.compiler.report import Verdict
-from ffc.compiler.trial import Trial
+from ffc.compiler.proof.trial import Trial
+from ffc.compiler.reports.report import Verdict
+from ffc.compiler.targets import processor
 from ffc.errors import nearest
-from ffc.graph import quantise
-from ffc.graph.blocks import ROLES, Blocks, Product
-from ffc.graph.foreign import reason_to_leave
-from ffc.graph.products import Products
+from ffc.graph.blocks.prequantised import reason_to_leave
+from ffc.graph.blocks.products import Products
+from ffc.graph.blocks.structure import ROLES, Blocks, Product
+from ffc.graph.dialect import quantise
 
 ACTIVATIONS = {"LinearRelu": "Relu", "LinearGelu": "Gelu"}
 

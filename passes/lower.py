@@ -11,10 +11,10 @@ from onnx_ir.passes import common
 
 import ffc
 from ffc import Editor, Lowering
-from ffc.compiler.lowerings import choose
+from ffc.compiler.targets.lowering import choose
+from ffc.graph.dialect.fold import fold
 from ffc.graph.execute import cuda_at_hand
-from ffc.graph.fold import fold
-from ffc.graph.shapes import infer
+from ffc.graph.shapes.inference import infer
 
 _HALF = ir.DataType.FLOAT16.value
 

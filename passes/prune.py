@@ -12,11 +12,11 @@ import onnx_ir as ir
 
 import ffc
 from ffc.errors import CannotApplyError, UsageError
-from ffc.graph.blocks import Attention, Blocks, FeedForward, Product
-from ffc.graph.edit import Editor, constant, only_consumer
-from ffc.graph.foreign import reason_to_leave
-from ffc.graph.ops import is_call
-from ffc.graph.shapes import Shapes, infer
+from ffc.graph.blocks.prequantised import reason_to_leave
+from ffc.graph.blocks.structure import Attention, Blocks, FeedForward, Product
+from ffc.graph.dialect.edit import Editor, constant, only_consumer
+from ffc.graph.dialect.ops import is_call
+from ffc.graph.shapes.inference import Shapes, infer
 from ffc.pruning import Importance, LayerPlan, Plan, by_norm, check, uniform
 
 _HOW = "make one with `ffc plan MODEL --by norm --heads 0.5 --ffn 0.5 -o plan.json` and give prune{plan=plan.json}"

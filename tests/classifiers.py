@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import NameFixPass
 
-from ffc.graph.trace import Op
+from ffc.graph.dialect.trace import Op
 from tests.graphs import WIDTH, encoder
 
 LABELS = 3

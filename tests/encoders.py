@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
-from tests import scripts
+from tests import checkout
 
 if TYPE_CHECKING:
     import torch
@@ -95,7 +95,7 @@ def minilm(folder: Path) -> Path:
 
 def minilm_example() -> ModuleType:
     """Return the example `examples/minilm/export.py`."""
-    return scripts.load("minilm/export")
+    return checkout.load("minilm/export")
 
 
 def random_model(kind: Kind, layers: int, seed: int, head: bool, attention: str = "sdpa") -> torch.nn.Module:

@@ -14,12 +14,12 @@ import onnx_ir as ir
 import onnxruntime as ort
 from onnx_ir.passes.common import NameFixPass
 
-from ffc.compiler.base import Log, Pass
 from ffc.compiler.library import Library
-from ffc.compiler.spec import parse
+from ffc.compiler.passes import Log, Pass
+from ffc.compiler.syntax import parse
 from ffc.compiler.tidy import tidy
-from ffc.graph import ops
-from ffc.graph.trace import OPSET, Op, Program, insert, trace
+from ffc.graph.dialect import ops
+from ffc.graph.dialect.trace import OPSET, Op, Program, insert, trace
 
 WIDTH, HEADS, UNITS, VOCABULARY, POSITIONS = 12, 3, 20, 30, 24
 LOWEST = float(np.finfo(np.float32).min)

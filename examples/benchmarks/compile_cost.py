@@ -21,7 +21,7 @@ from random_bert import export
 from rich.console import Console
 from rich.table import Table
 
-from ffc.recipe.machine import machine
+from ffc.runtime.machine import machine
 
 BASE = (12, 768)
 """Layers and width of BERT-base."""

@@ -21,7 +21,7 @@ from feeds import MASKS, Feed, feed, vocabulary
 from rich.console import Console
 from rich.table import Table
 
-from ffc.recipe.machine import Machine, machine
+from ffc.runtime.machine import Machine, machine
 
 ROUND_SECONDS = 0.05
 """A round repeats a short model until the export has taken about this long, so that the clock's grain is no matter."""

@@ -19,8 +19,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from ffc.compiler import render
-from ffc.compiler.report import Report, Step
+from ffc.compiler.reports import render
+from ffc.compiler.reports.report import Report, Step
 
 SOURCE, PLAN, REPORT = "minilm.onnx", "plan.json", "report.json"
 EXPORT, PRUNED, INT8, SMALL = "export, fp32", "prune,fuse,int8", "fuse,int8", "fuse,int8{embeddings=true}"

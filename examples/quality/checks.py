@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ffc.recipe import summary, table
+from ffc.study.report import summary, table
 
 SST2 = "sst2"
 """The study that most checks are of."""

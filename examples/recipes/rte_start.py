@@ -17,9 +17,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ffc.train import distill, models, tasks
-from ffc.train.checkpoint import save_pruned
+from ffc.train import tasks
 from ffc.train.encoding import Collator, encode
+from ffc.train.learning import trainer
+from ffc.train.models import pretrained
+from ffc.train.models.checkpoint import save_pruned
 from ffc.train.tasks.base import Example, Task
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ MAX_LENGTH = 128
 SEED = 0
 CLOSEST = 30
 """From how many of the premises that are most like a hypothesis its second partner is drawn."""
-TRAINING = distill.Training(seed=SEED, learning_rate=1e-4, batch_size=16, epochs=2)
+TRAINING = trainer.Training(seed=SEED, learning_rate=1e-4, batch_size=16, epochs=2)
 
 
 def main() -> None:
@@ -41,14 +43,14 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="the folder of the encoder")
     given = parser.parse_args()
     rows = tasks.load("rte", given.data_folder / "superglue" / "RTE").train
-    tokenizer = models.tokenizer(SOURCE)
+    tokenizer = pretrained.tokenizer(SOURCE)
     examples = comparisons(rows, tokenizer)
     task = Task("nearness", ("far", "near"), "accuracy", examples, ())
-    model = models.classifier(SOURCE, task, seed=SEED)
+    model = pretrained.classifier(SOURCE, task, seed=SEED)
     refresh_pooler(model)
     encoded = encode(examples, tokenizer, MAX_LENGTH)
     with tempfile.TemporaryDirectory() as work:
-        distill.train(model, encoded, Collator(tokenizer), TRAINING, folder=Path(work), progress=print)
+        trainer.train(model, encoded, Collator(tokenizer), TRAINING, folder=Path(work), progress=print)
     save_pruned(model, given.output, tokenizer)
 
 
@@ -75,7 +77,7 @@ def comparisons(rows: tuple[Example, ...], tokenizer: PreTrainedTokenizerFast) -
 
 def embed(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> npt.NDArray[np.float32]:
     """Return the mean of a text's tokens, scaled to length 1, float32 [texts, width]."""
-    encoder: Any = models.encoder(SOURCE)
+    encoder: Any = pretrained.encoder(SOURCE)
     order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
     found = np.zeros((len(texts), encoder.config.hidden_size), np.float32)
     with torch.inference_mode():
@@ -100,7 +102,7 @@ def refresh_pooler(model: nn.Module) -> None:
     Where embeddings are means of tokens it is never trained, and weight decay has shrunk it: for an epoch and more
     hardly any of the first token would come through.
     """
-    encoder: Any = models.base(model)
+    encoder: Any = pretrained.base(model)
     linear: nn.Linear = encoder.pooler.dense
     generator = torch.Generator().manual_seed(SEED)
     nn.init.normal_(linear.weight, std=linear.in_features**-0.5, generator=generator)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ffc.commands import shared
+from ffc.commands.options import shared
 from ffc.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def compile_(model: Path | None, recipe: Path | None, as_json: bool, **given: An
     if model is not None and model.suffix == ".toml":
         raise UsageError(f"'{model}' is no model; a recipe is given as --recipe {model}")
     from ffc import recipe as recipes
-    from ffc.compiler import render
+    from ffc.compiler.reports import render
 
     shared.hush()
     wanted = _merged(recipes.load(recipe) if recipe else _of_project(), model, given)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ffc.commands import shared
+from ffc.commands.options import shared
 from ffc.errors import CannotApplyError
 
 __all__ = ["explain"]
@@ -30,13 +30,14 @@ def explain(context: click.Context, model: Path, passes: str, plugins: tuple[str
 
     The pass runs, after those that it needs; nothing is proved and nothing is written.
     """
-    from ffc.compiler import explain, render
+    from ffc.compiler.explain import explanation
+    from ffc.compiler.reports import render
 
     shared.hush()
-    explanation = explain.explain(model, passes, plugins=plugins, progress=lambda line: click.echo(line, err=True))
+    found = explanation.explain(model, passes, plugins=plugins, progress=lambda line: click.echo(line, err=True))
     if as_json:
-        click.echo(explain.to_json(explanation), nl=False)
+        click.echo(explanation.to_json(found), nl=False)
     else:
-        shared.print_rich(render.explained(explanation))
-    if explanation.refused is not None:
+        shared.print_rich(render.explained(found))
+    if found.refused is not None:
         context.exit(CannotApplyError.exit_code)

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ffc.commands import shared
+from ffc.commands.options import shared
 from ffc.errors import UsageError, nearest
 
 if TYPE_CHECKING:
-    from ffc.compiler.base import Pass
     from ffc.compiler.library import Library
+    from ffc.compiler.passes import Pass
 
 __all__ = ["passes"]
 
@@ -43,8 +43,8 @@ def _describe(library: Library, name: str) -> dict[str, Any]:
     import dataclasses
     import inspect
 
-    from ffc.compiler.spec import kinds
-    from ffc.compiler.values import spell
+    from ffc.compiler.option_values import spell
+    from ffc.compiler.syntax import kinds
 
     kind = library[name]
     fields = {field.name: field for field in dataclasses.fields(kind)}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ffc.commands import shared
+from ffc.commands.options import shared
 from ffc.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ def plan(model: Path, importance: Path | None, by: str | None, out: Path, as_jso
 
 def _of_file(model: Path, out: Path, importance: Path | None, by: str | None, amount: dict[str, Any]) -> Plan:
     """Make the plan of an ONNX file."""
-    from ffc.graph import files, publish
+    from ffc.graph import files
+    from ffc.graph.files import publish
     from ffc.pruning import make_plan
 
     publish.check_apart([out], files.parts(model, [out]))  # the file of its weights, if it has one
@@ -73,11 +74,11 @@ def _of_file(model: Path, out: Path, importance: Path | None, by: str | None, am
 
 def _of_checkpoint(folder: Path, importance: Path | None, by: str | None, amount: dict[str, Any]) -> Plan:
     """Make the plan of a checkpoint, which needs torch."""
-    from ffc.commands.task_options import need_libraries
+    from ffc.commands.options.task import need_libraries
     from ffc.pruning import Amount
 
     wanted = Amount(**amount)
     need_libraries()
-    from ffc.train.plans import make_plan
+    from ffc.train.pruning.plans import make_plan
 
     return make_plan(folder, wanted, importance=importance, by=by)

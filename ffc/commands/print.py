@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ffc.commands import shared
+from ffc.commands.options import shared
 
 __all__ = ["print_"]
 

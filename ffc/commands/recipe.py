@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ffc.commands import shared
-from ffc.commands.task_options import need_libraries
+from ffc.commands.options import shared
+from ffc.commands.options.task import need_libraries
 from ffc.errors import GateError, UsageError
 
 if TYPE_CHECKING:
-    from ffc.recipe.steps import State, Step
-    from ffc.recipe.study import Study
+    from ffc.study.steps import State, Step
+    from ffc.study.study import Study
 
 __all__ = ["recipe"]
 
@@ -55,7 +55,7 @@ def run(file: Path, out: Path | None, data_folder: Path | None, as_json: bool) -
     What a former run in the same folder has finished is kept, as long as nothing that it was made from has changed. The
     exit code is 1 where the chosen system could not be compiled, and is there as it was exported.
     """
-    from ffc.commands.progress import progress
+    from ffc.commands.options.progress import progress
 
     need_libraries()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -64,7 +64,8 @@ def run(file: Path, out: Path | None, data_folder: Path | None, as_json: bool) -
             "`torchrun -m ffc distill`, and name the result as the teacher's model"
         )
     study = _load(file, data_folder)
-    from ffc.recipe import page, running, summary, table
+    from ffc.study import running
+    from ffc.study.report import page, summary, table
 
     shared.hush()
     place = out or study.out
@@ -87,7 +88,7 @@ def show(file: Path, out: Path | None, data_folder: Path | None, as_json: bool) 
     """List the steps of FILE: those that are done, those to do again since something changed, and those to do."""
     need_libraries()
     study = _load(file, data_folder)
-    from ffc.recipe import running
+    from ffc.study import running
 
     shared.hush()
     place = out or study.out
@@ -107,15 +108,15 @@ def table(runs: tuple[Path, ...], markdown: bool) -> None:
 
     RUN is the folder of a run.
     """
-    from ffc.recipe import summary
-    from ffc.recipe.table import task_table
+    from ffc.study.report import summary
+    from ffc.study.report.table import task_table
 
     found = task_table([summary.load(folder) for folder in runs])
     click.echo(found.to_markdown() if markdown else found.to_text(), nl=False)
 
 
 def _load(file: Path, data_folder: Path | None) -> Study:
-    from ffc.recipe import study
+    from ffc.study import study
 
     return study.load(file, data_folder=data_folder)
 

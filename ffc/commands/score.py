@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ffc.commands import shared
-from ffc.commands.drawing import choose, draw, gradient_options, tenths
-from ffc.commands.task_options import TASK_OPTIONS, task_files, task_options
+from ffc.commands.options import shared
+from ffc.commands.options.gradients import choose, draw, gradient_options, tenths
+from ffc.commands.options.task import TASK_OPTIONS, task_files, task_options
 from ffc.errors import UsageError
 
 if TYPE_CHECKING:
@@ -71,8 +71,9 @@ def _check_options(of_folder: bool, given: Mapping[str, Any]) -> None:
 
 def _of_file(path: Path, out: Path, given: Mapping[str, Any]) -> Importance:
     """Score an ONNX file by forward passes."""
-    from ffc.compiler import probes
-    from ffc.graph import files, publish
+    from ffc.compiler.proof import probes
+    from ffc.graph import files
+    from ffc.graph.files import publish
     from ffc.pruning.forward import by_forward
 
     data: Path = given["data"]
@@ -99,7 +100,7 @@ def _drawn(model: ir.Model, arrays: Mapping[str, Any], rows: int | None, seed: i
 def _of_checkpoint(folder: Path, given: Mapping[str, Any]) -> Importance:
     """Score a checkpoint by gradients on the training rows of a task."""
     drawn = draw(folder, given)
-    from ffc.train import importance
+    from ffc.train.pruning import importance
 
     return importance.score(
         drawn.model,

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from ffc.compiler import spec
-from ffc.compiler.base import Log, Pass
+from ffc.compiler import syntax
 from ffc.compiler.library import Library
+from ffc.compiler.passes import Log, Pass
 from ffc.compiler.tidy import tidy
 from ffc.errors import CannotApplyError, FfcError, GateError, UsageError, nearest
 from ffc.graph import files
@@ -58,7 +58,7 @@ def as_passes(
         UsageError: If the text is malformed, or an item is no pass.
     """
     if isinstance(passes, str):
-        return spec.parse(passes, library, sets)
+        return syntax.parse(passes, library, sets)
     for item in passes:
         if not isinstance(item, Pass):
             raise UsageError(f"{item!r} is no pass; give a pipeline as text, or instances of passes")
@@ -91,12 +91,12 @@ def with_lower(links: Sequence[Link], library: Library, target: str) -> list[Lin
     Raises:
         UsageError: If there is no such target.
     """
-    targets = typing.get_args(spec.kinds(library["lower"])["target"].type)
+    targets = typing.get_args(syntax.kinds(library["lower"])["target"].type)
     if target not in targets:
         raise UsageError(f"unknown target '{target}'{nearest(target, targets)}")
     if links and links[-1][0].name == "lower":
         return list(links)
-    return [*links, (spec.parse(f"lower{{target={target}}}", library)[0], "every compile")]
+    return [*links, (syntax.parse(f"lower{{target={target}}}", library)[0], "every compile")]
 
 
 def _add(item: Pass, needed_by: str | None, links: list[Link], library: Library, waiting: tuple[str, ...] = ()) -> None:

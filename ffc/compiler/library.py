@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import CodeType, ModuleType
 
-from ffc.compiler.base import Pass
+from ffc.compiler.passes import Pass
 from ffc.errors import FfcError, InputError, MissingError, UsageError, nearest
 
 __all__ = ["GROUP", "Library", "builtin_folder"]

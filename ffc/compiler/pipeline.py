@@ -12,20 +12,22 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from ffc.compiler import expected, overflow, probes, spec
-from ffc.compiler.base import Budget, Log, Pass
+from ffc.compiler import syntax
 from ffc.compiler.chain import as_passes, blame, chain, check_expected, clone, open_model, run, with_lower
-from ffc.compiler.doubt import blames_input
+from ffc.compiler.diagnosis import blames_input
 from ffc.compiler.library import Library
-from ffc.compiler.plain import dequantised, holds_int8
-from ffc.compiler.report import Report, Step, Verdict
+from ffc.compiler.passes import Budget, Log, Pass
+from ffc.compiler.proof import expected, overflow, probes
+from ffc.compiler.proof.full_precision import dequantised, holds_int8
+from ffc.compiler.proof.trial import Trial
+from ffc.compiler.proof.verify import Outputs, Prover, measure
+from ffc.compiler.reports.report import Report, Step, Verdict
 from ffc.compiler.tidy import tidy
-from ffc.compiler.trial import Trial
-from ffc.compiler.verify import Outputs, Prover, measure
 from ffc.errors import GateError
-from ffc.graph import files, publish
+from ffc.graph import files
 from ffc.graph.cost import cost
 from ffc.graph.execute import CUDA, cuda_at_hand
+from ffc.graph.files import publish
 
 __all__ = ["Result", "compile"]
 
@@ -133,7 +135,7 @@ def compile(
     report = Report(
         source=str(model) if isinstance(model, str | Path) else "a model in memory",
         output=None if out is None else str(out),
-        pipeline=spec.unparse(asked),
+        pipeline=syntax.unparse(asked),
         target=str(getattr(links[-1][0], "target", target)),
         before=before,
         batch=BATCH,
@@ -150,7 +152,7 @@ def compile(
 def _step(item: Pass, needed_by: str | None, stage: _Stage, steps: list[Step], prover: Prover) -> tuple[_Stage, Step]:
     """Run and prove one pass."""
     started = time.perf_counter()
-    text = spec.unparse([item])
+    text = syntax.unparse([item])
     log = Log(trial=Trial(prover, stage.outputs))
     verdict = None
     with blame(item):
@@ -238,7 +240,7 @@ def _stamp(model: ir.Model, asked: Sequence[Pass], steps: Sequence[Step]) -> Non
     model.graph.metadata_props.clear()
     if any(step.changes for step in steps):
         versions = _versions()
-        model.metadata_props["ffc.pipeline"] = spec.unparse(asked)
+        model.metadata_props["ffc.pipeline"] = syntax.unparse(asked)
         model.metadata_props["ffc.version"] = versions["ffc"]
         model.producer_name, model.producer_version = "ffc", versions["ffc"]
 

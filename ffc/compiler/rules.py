@@ -17,11 +17,11 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from ffc.compiler.base import Log
+from ffc.compiler.passes import Log
 from ffc.errors import CannotApplyError
-from ffc.graph import ops
-from ffc.graph.edit import Editor, constant, is_output
-from ffc.graph.trace import OPSET, Fragment, Program, trace
+from ffc.graph.dialect import ops
+from ffc.graph.dialect.edit import Editor, constant, is_output
+from ffc.graph.dialect.trace import OPSET, Fragment, Program, trace
 
 __all__ = ["Condition", "Match", "Rule", "Sample", "apply", "find_match", "is_constant", "is_scalar", "rank"]
 

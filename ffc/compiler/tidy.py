@@ -7,9 +7,9 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from ffc.errors import CannotApplyError
-from ffc.graph import ops
+from ffc.graph.dialect import ops
 from ffc.graph.execute import light_proto
-from ffc.graph.shapes import infer
+from ffc.graph.shapes.inference import infer
 
 __all__ = ["tidy"]
 

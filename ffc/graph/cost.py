@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ffc.graph.dim import Dim, Expr, evaluate, product
-from ffc.graph.shape_kernels import einsum_sizes
-from ffc.graph.shape_site import ODDITIES, Fact, Shape, Site, UnknownError
-from ffc.graph.shapes import infer
+from ffc.graph.shapes.dim import Dim, Expr, evaluate, product
+from ffc.graph.shapes.inference import infer
+from ffc.graph.shapes.kernels import einsum_sizes
+from ffc.graph.shapes.rule import ODDITIES, Fact, Shape, Site, UnknownError
 
 __all__ = ["Cost", "cost", "products"]
 

@@ -12,8 +12,8 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
+from ffc import limits
 from ffc.errors import CannotApplyError, InputError
-from ffc.graph import limits
 
 __all__ = ["CPU", "CUDA", "Runner", "cuda_at_hand", "light_proto"]
 

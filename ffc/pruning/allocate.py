@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from ffc.errors import CannotApplyError, UsageError
-from ffc.graph.blocks import Blocks
+from ffc.graph.blocks.structure import Blocks
 from ffc.pruning.importance import Importance, LayerImportance
 from ffc.pruning.plan import LayerPlan, Plan
 from ffc.pruning.sizes import LENGTH, LayerSizes, count_macs, total_macs

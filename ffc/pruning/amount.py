@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ffc.errors import CannotApplyError, UsageError, nearest
-from ffc.graph.blocks import Blocks
+from ffc.graph.blocks.finder import find
+from ffc.graph.blocks.structure import Blocks
 from ffc.graph.files import load
-from ffc.graph.finder import find
 from ffc.pruning.allocate import Count, Floor, by_macs, globally, uniform
 from ffc.pruning.importance import Importance
 from ffc.pruning.plan import Plan, stamp

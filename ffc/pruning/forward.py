@@ -9,19 +9,19 @@ import numpy as np
 import onnx_ir as ir
 
 from ffc.errors import CannotApplyError, InputError
-from ffc.graph.blocks import Attention, Blocks, FeedForward
-from ffc.graph.edit import Editor
+from ffc.graph.blocks.finder import find
+from ffc.graph.blocks.prequantised import reason_to_leave
+from ffc.graph.blocks.structure import Attention, Blocks, FeedForward
+from ffc.graph.dialect.edit import Editor
+from ffc.graph.dialect.ops import PLAIN, is_call
 from ffc.graph.execute import Runner
-from ffc.graph.finder import find
-from ffc.graph.foreign import reason_to_leave
-from ffc.graph.ops import PLAIN, is_call
 from ffc.pruning.importance import Importance, LayerImportance, blocks_hash, head_count, unit_count
 
 __all__ = ["Batch", "by_forward"]
 
 
 class Batch(Protocol):
-    """Rows to run at once; `ffc.compiler.probes.from_data` makes such batches."""
+    """Rows to run at once; `ffc.compiler.proof.probes.from_data` makes such batches."""
 
     @property
     def feeds(self) -> Mapping[str, np.ndarray]:

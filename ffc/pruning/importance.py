@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ffc.errors import InputError, UsageError
-from ffc.graph import publish
-from ffc.graph.blocks import Blocks, Layer
+from ffc.graph.blocks.structure import Blocks, Layer
+from ffc.graph.files import publish
 
 __all__ = [
     "FORMAT",

@@ -13,8 +13,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ffc.errors import CannotApplyError, InputError, UsageError
-from ffc.graph import publish
-from ffc.graph.blocks import Blocks
+from ffc.graph.blocks.structure import Blocks
+from ffc.graph.files import publish
 from ffc.pruning.importance import head_count, unit_count
 
 __all__ = ["FORMAT", "LayerPlan", "Macs", "Plan", "check", "check_sizes", "check_weight", "fingerprint", "stamp"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ffc.errors import CannotApplyError
-from ffc.graph.blocks import Attention, Blocks, FeedForward
+from ffc.graph.blocks.structure import Attention, Blocks, FeedForward
 from ffc.pruning.importance import Importance, LayerImportance
 
 __all__ = ["METHODS", "by_norm", "head_norms", "unit_norms"]

@@ -43,7 +43,7 @@ def search(
     trained model the loss rises by about ``1/2 (1 - m)ᵀ F (1 - m)`` when its masks become m, with the empirical Fisher
     information F of the masks. The first stage takes F as diagonal and finds the best choice for all layers, see
     `by_macs`; the second takes its blocks, one for the heads and one for the units of each layer, and exchanges what is
-    kept for what is not, as many as before. The third stage, scales, needs the model: `ffc.train.scales`.
+    kept for what is not, as many as before. The third stage, scales, needs the model: `ffc.train.pruning.scales`.
 
     Args:
         gradients: Mask gradients of single examples, by layer float32 [n, heads] and [n, units].

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ffc.graph.blocks import Attention, Blocks, FeedForward, Layer
+from ffc.graph.blocks.structure import Attention, Blocks, FeedForward, Layer
 from ffc.pruning.importance import head_count, unit_count
 from ffc.pruning.plan import LayerPlan, Macs, Plan, check_sizes
 

@@ -1,4 +1,4 @@
-"""Recipes: what to compile and how, or a whole study from data to a compiled model, as TOML."""
+"""Recipes: a compile kept in a TOML file, or as ``[tool.ffc]`` of a ``pyproject.toml``."""
 
 from __future__ import annotations
 

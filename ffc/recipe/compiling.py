@@ -11,12 +11,14 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from ffc.compiler import chain, pipeline, render, spec
-from ffc.compiler.base import Pass
+from ffc.compiler import chain, pipeline, syntax
 from ffc.compiler.library import Library
-from ffc.compiler.values import spell
+from ffc.compiler.option_values import spell
+from ffc.compiler.passes import Pass
+from ffc.compiler.reports import render
 from ffc.errors import UsageError
-from ffc.graph import files, publish
+from ffc.graph import files
+from ffc.graph.files import publish
 from ffc.recipe.file import File, Keys, parse, read_text
 
 __all__ = ["CompileKeys", "Recipe", "Text", "compile", "find", "for_model", "inputs", "load", "of_keys"]
@@ -24,7 +26,7 @@ __all__ = ["CompileKeys", "Recipe", "Text", "compile", "find", "for_model", "inp
 _PROJECT = "pyproject.toml"
 _TABLE = ("tool", "ffc")
 _OF_A_STUDY = {"task", "teacher", "students", "plans", "choose"}
-"""Tables that no recipe of a compile has, and a study (`ffc.recipe.study`) does."""
+"""Tables that no recipe of a compile has, and a study (`ffc.study.study`) does."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def inputs(recipe: Recipe) -> dict[str, Path]:
     found = {f"plugin {plugin}": _file_of(plugin) for plugin in recipe.plugins}
     if recipe.data is not None:
         found["data"] = recipe.data
-    for number, item in enumerate(spec.parse(recipe.passes, Library.default(recipe.plugins), {}), 1):
+    for number, item in enumerate(syntax.parse(recipe.passes, Library.default(recipe.plugins), {}), 1):
         found |= {f"pass {number}, {item.name}.{name}": path for name, path in _paths(item).items()}
     return found
 
@@ -235,13 +237,13 @@ def of_keys(file: File, keys: CompileKeys) -> Recipe:
     }
     try:
         library = _Beside(Library.default(plugins), folder)
-        asked = [_moved(item, folder) for item in spec.parse(passes, library, options)]
+        asked = [_moved(item, folder) for item in syntax.parse(passes, library, options)]
         chain.with_lower((), Library.default(), keys.target)  # which refuses an unknown target
     except UsageError as error:
         raise UsageError(f"{file.name}: {error}") from error
     return Recipe(
         source=file.name,
-        passes=spec.unparse(asked),
+        passes=syntax.unparse(asked),
         target=keys.target,
         data=folder / keys.data if keys.data else None,
         plugins=(*plugins, *library.files),

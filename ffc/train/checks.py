@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from ffc.errors import CannotApplyError, InputError, UsageError
-from ffc.train.models import check_length
+from ffc.train.models.pretrained import check_length
 
 if TYPE_CHECKING:
     from ffc.train.encoding import Rows
-    from ffc.train.losses import Losses
+    from ffc.train.learning.losses import Losses
 
 __all__ = [
     "check_finite",

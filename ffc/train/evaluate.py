@@ -14,7 +14,7 @@ from torch import nn
 
 from ffc.errors import InputError, one_line
 from ffc.train.checks import check_rows
-from ffc.train.models import read_logits, takes
+from ffc.train.models.pretrained import read_logits, takes
 
 if TYPE_CHECKING:
     from ffc.train.encoding import Collator, Rows

@@ -17,11 +17,11 @@ from torch import nn
 
 from ffc.errors import CannotApplyError, one_line
 from ffc.graph import files
-from ffc.train.agreement import check, example
 from ffc.train.checks import check_vocabulary
-from ffc.train.digest import digest
-from ffc.train.models import takes
-from ffc.train.quiet import quiet
+from ffc.train.models.digest import digest
+from ffc.train.models.pretrained import takes
+from ffc.train.models.silence import quiet
+from ffc.train.parity import check, example
 from ffc.train.tasks.base import Task
 
 __all__ = ["export", "inputs"]

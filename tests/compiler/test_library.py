@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 
 from ffc.compiler import library as library_module
-from ffc.compiler import spec
+from ffc.compiler import syntax
 from ffc.compiler.library import Library, builtin_folder
 from ffc.errors import FfcError, InputError, MissingError, UsageError
-
-ROOT = Path(__file__).parents[2]
+from tests.checkout import ROOT
 
 SHRINK = '''"""A pass of one's own."""
 
@@ -24,7 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ffc.compiler.base import Equal, Log, Pass, option
+from ffc.compiler.passes import Equal, Log, Pass, option
 
 
 @dataclass(frozen=True)
@@ -82,9 +81,9 @@ def test_a_plugin_names_one_pass_or_all(folder: Path) -> None:
 def test_a_pass_by_path_in_a_pipeline(folder: Path) -> None:
     (folder / "mine.py").write_text(SHRINK)
     library = Library.default()
-    first, second = spec.parse("./mine.py:Shrink{by=3},./mine.py:Shrink", library, ["shrink.where=a"])
-    assert spec.unparse([first, second]) == "shrink{by=3 where=a},shrink{where=a}"
-    assert spec.parse(spec.unparse([first]), library) == [first]
+    first, second = syntax.parse("./mine.py:Shrink{by=3},./mine.py:Shrink", library, ["shrink.where=a"])
+    assert syntax.unparse([first, second]) == "shrink{by=3 where=a},shrink{where=a}"
+    assert syntax.parse(syntax.unparse([first]), library) == [first]
 
 
 def test_an_edited_plugin_is_loaded_anew(folder: Path) -> None:
@@ -92,7 +91,7 @@ def test_an_edited_plugin_is_loaded_anew(folder: Path) -> None:
     first = Library.default(["mine.py"])["shrink"]
     assert Library.default(["mine.py"])["shrink"] is first
     (folder / "mine.py").write_text(SHRINK.replace("default=2", "default=5"))
-    assert spec.kinds(Library.default(["mine.py"])["shrink"])["by"].default == 5
+    assert syntax.kinds(Library.default(["mine.py"])["shrink"])["by"].default == 5
 
 
 def test_a_clash_names_both_origins(folder: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 import ffc
 from ffc.graph.text import text
+from tests.checkout import ROOT
 from tests.graphs import Draft, Stock, count, difference, encoder, feeds, masks, run_stock
 
 
@@ -247,7 +248,7 @@ def test_a_compile_imports_neither_torch_nor_transformers(tmp_path: Path) -> Non
         "heavy = {'torch', 'transformers', 'accelerate'} & {name.split('.')[0] for name in sys.modules}\n"
         "assert not heavy, heavy\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
     assert out.is_file()
 
 

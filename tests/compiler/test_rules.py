@@ -9,10 +9,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from ffc.compiler.base import Log
+from ffc.compiler.passes import Log
 from ffc.compiler.rules import Rule, apply, is_constant, is_scalar, rank
 from ffc.errors import CannotApplyError
-from ffc.graph.trace import Program
+from ffc.graph.dialect.trace import Program
 from tests.graphs import LIBRARY, Draft, count, run_pass, run_stock
 
 X = np.array([[1.0, -2.0, 3.0]], np.float32)

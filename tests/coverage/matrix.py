@@ -11,9 +11,9 @@ import numpy as np
 import onnx_ir as ir
 
 import ffc
-from ffc.compiler.report import Step
-from ffc.graph.blocks import Blocks, Product
-from ffc.graph.finder import find
+from ffc.compiler.reports.report import Step
+from ffc.graph.blocks.finder import find
+from ffc.graph.blocks.structure import Blocks, Product
 from ffc.pruning import Plan, make_plan
 from tests import encoders
 from tests.graphs import Stock, count, difference, feeds, masks

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from ffc.graph.fold import FOLD_LIMIT
+from ffc.graph.dialect.fold import FOLD_LIMIT
 from ffc.graph.text import text
 from tests.graphs import (
     LIBRARY,

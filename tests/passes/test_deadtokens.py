@@ -11,10 +11,10 @@ import onnx_ir as ir
 import pytest
 
 import ffc
-from ffc.compiler.base import Log
-from ffc.compiler.spec import parse
+from ffc.compiler.passes import Log
+from ffc.compiler.syntax import parse
+from ffc.graph.blocks.finder import find
 from ffc.graph.cost import cost
-from ffc.graph.finder import find
 from ffc.graph.text import text
 from tests import encoders
 from tests.classifiers import Head, classifier, first

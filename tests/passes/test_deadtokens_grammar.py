@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from ffc.compiler.spec import parse
+from ffc.compiler.syntax import parse
 from ffc.compiler.tidy import tidy
 from ffc.graph.text import text
 from tests.graphs import LIBRARY, Draft, Stock, run_pass

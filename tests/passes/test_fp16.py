@@ -11,10 +11,10 @@ import onnx_ir as ir
 import pytest
 
 import ffc
-from ffc.compiler import pipeline, spec
-from ffc.compiler.verify import Prover
+from ffc.compiler import pipeline, syntax
+from ffc.compiler.proof.verify import Prover
 from ffc.graph.execute import CPU, CUDA, cuda_at_hand
-from ffc.graph.shapes import infer
+from ffc.graph.shapes.inference import infer
 from ffc.graph.text import text
 from tests import encoders
 from tests.graphs import LIBRARY, WIDTH, Draft, Stock, count, difference, encoder, feeds, masks, run_pass, run_passes
@@ -29,7 +29,7 @@ TOLERANCE = 8 * 2.0**-10
 
 def converted(options: str = "", *, model: ir.Model | None = None) -> tuple[ir.Model, ffc.Log]:
     fused = run_passes(encoder() if model is None else model, *STAGES)
-    (item,) = spec.parse(f"fp16{{{options}}}", LIBRARY)
+    (item,) = syntax.parse(f"fp16{{{options}}}", LIBRARY)
     return fused, run_pass(item, fused)
 
 

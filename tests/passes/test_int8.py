@@ -11,8 +11,9 @@ import onnx_ir as ir
 import pytest
 
 import ffc
-from ffc.compiler import processor, spec
-from ffc.graph.edit import constant
+from ffc.compiler import syntax
+from ffc.compiler.targets import processor
+from ffc.graph.dialect.edit import constant
 from ffc.graph.text import text
 from tests import encoders
 from tests.graphs import LIBRARY, WIDTH, Draft, Stock, count, encoder, feeds, masks, run_pass, run_passes
@@ -33,7 +34,7 @@ def sparse(*shape: int) -> np.ndarray:
 
 def quantised(options: str = "", *, layers: int = 1, stages: tuple[str, ...] = STAGES) -> tuple[ir.Model, ffc.Log]:
     model = run_passes(encoder(layers=layers), *stages)
-    (item,) = spec.parse(f"int8{{{options}}}", LIBRARY)
+    (item,) = syntax.parse(f"int8{{{options}}}", LIBRARY)
     return model, run_pass(item, model)
 
 
@@ -185,7 +186,7 @@ def test_a_narrow_product_is_right_on_every_processor_and_a_full_one_where_nothi
     error = {}
     for asked in ("narrow", "full"):
         changed = model.clone()
-        run_pass(spec.parse(f"int8{{range={asked}}}", LIBRARY)[0], changed)
+        run_pass(syntax.parse(f"int8{{range={asked}}}", LIBRARY)[0], changed)
         error[asked] = np.linalg.norm(Stock(changed)(inputs)["y"] - expected) / np.linalg.norm(expected)
     assert error["narrow"] < 0.01
     assert error["full"] > 0.05 if processor.overflows() else error["full"] < 0.01

@@ -11,7 +11,7 @@ import pytest
 
 import ffc
 from ffc.cli import main
-from ffc.compiler.report import Step
+from ffc.compiler.reports.report import Step
 from tests.graphs import Draft, encoder, feeds, masks
 
 INNER, OUTER = 8, 5

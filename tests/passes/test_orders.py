@@ -13,8 +13,8 @@ import pytest
 import ffc
 from ffc.compiler import pipeline
 from ffc.compiler.library import builtin_folder
-from ffc.compiler.spec import parse, unparse
-from ffc.compiler.verify import Prover
+from ffc.compiler.proof.verify import Prover
+from ffc.compiler.syntax import parse, unparse
 from ffc.graph.text import text
 from tests.classifiers import classifier
 from tests.graphs import LIBRARY, Stock, difference, feeds, masks

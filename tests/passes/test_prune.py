@@ -12,12 +12,12 @@ import onnx_ir as ir
 import pytest
 
 import ffc
-from ffc.compiler import spec
+from ffc.compiler import syntax
 from ffc.compiler.library import Library
 from ffc.compiler.tidy import tidy
+from ffc.graph.blocks.finder import find
+from ffc.graph.dialect.trace import OPSET, Op
 from ffc.graph.execute import Runner
-from ffc.graph.finder import find
-from ffc.graph.trace import OPSET, Op
 from ffc.pruning import Importance, LayerImportance, LayerPlan, Plan, stamp
 
 WIDTH, HEADS, UNITS = 12, 4, 10
@@ -297,9 +297,9 @@ def test_options_that_contradict_are_refused(options: dict[str, Any], message: s
 
 def test_options_round_trip_as_text() -> None:
     text = "prune{importance=i.safetensors heads=2 ffn=0.25}"
-    (made,) = spec.parse(text, LIBRARY)
+    (made,) = syntax.parse(text, LIBRARY)
     assert (made.heads, made.ffn, made.importance) == (2, 0.25, Path("i.safetensors"))  # type: ignore[attr-defined]
-    assert spec.unparse([made]) == text
+    assert syntax.unparse([made]) == text
 
 
 def ranked(*best: int) -> Importance:

@@ -14,13 +14,13 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 import ffc
 from ffc.compiler.tidy import tidy
+from ffc.graph.blocks.finder import find
+from ffc.graph.dialect.trace import OPSET, Op
 from ffc.graph.execute import Runner
-from ffc.graph.finder import find
-from ffc.graph.trace import OPSET, Op
 from ffc.pruning import LayerPlan, Plan, make_plan, stamp
 from tests import encoders
-from tests.graph.test_feed_forward import gated_model
-from tests.graph.test_finder import Form, attention_model
+from tests.graph.blocks.test_feed_forward import gated_model
+from tests.graph.blocks.test_finder import Form, attention_model
 from tests.passes.test_prune import HEADS, UNEVEN, UNITS, WIDTH, masked_by_hand, zero_rows
 
 EXPORTS: dict[str, tuple[encoders.Kind, dict[str, Any]]] = {

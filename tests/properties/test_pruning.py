@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ffc
-from ffc.compiler.base import Log
-from ffc.compiler.spec import parse
+from ffc.compiler.passes import Log
+from ffc.compiler.syntax import parse
 from ffc.compiler.tidy import tidy
-from ffc.graph.finder import find
+from ffc.graph.blocks.finder import find
 from ffc.pruning import LayerPlan, Plan, stamp
 from tests.graphs import LIBRARY, Draft
 from tests.properties.attention_forms import WIDTH, AttentionForm, AttentionWriter, attention_forms

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from ffc import cli
 from ffc.errors import CannotApplyError, InputError, UsageError
+from ffc.graph.blocks.finder import find
 from ffc.graph.cost import cost
 from ffc.graph.files import load, save
-from ffc.graph.finder import find
 from ffc.pruning import (
     Amount,
     Importance,

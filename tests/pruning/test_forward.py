@@ -9,11 +9,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from ffc.compiler.probes import Probe, from_data, token_axes
+from ffc.compiler.proof.probes import Probe, from_data, token_axes
 from ffc.errors import CannotApplyError, InputError
-from ffc.graph.edit import Editor
+from ffc.graph.blocks.finder import find
+from ffc.graph.dialect.edit import Editor
 from ffc.graph.execute import Runner
-from ffc.graph.finder import find
 from ffc.pruning import Importance, LayerPlan, Plan, uniform
 from ffc.pruning.forward import by_forward
 from tests.graphs import HEADS, UNITS, VOCABULARY, Draft, encoder, feeds, masks, run_passes

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from ffc.errors import InputError, UsageError
-from ffc.graph.blocks import Blocks, Layer
+from ffc.graph.blocks.structure import Blocks, Layer
 from ffc.pruning import Importance, LayerImportance
 from ffc.pruning.importance import blocks_hash
 

@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from ffc.errors import CannotApplyError, InputError, UsageError
-from ffc.graph.blocks import Attention, Blocks, FeedForward, Layer, Operand, Product
+from ffc.graph.blocks.structure import Attention, Blocks, FeedForward, Layer, Operand, Product
 from ffc.pruning import (
     Importance,
     LayerImportance,

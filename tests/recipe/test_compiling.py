@@ -10,7 +10,8 @@ import pytest
 
 import ffc
 from ffc import cli, recipe
-from ffc.compiler import pipeline, render
+from ffc.compiler import pipeline
+from ffc.compiler.reports import render
 from ffc.errors import InputError, UsageError
 from tests.graphs import encoder, feeds, masks
 

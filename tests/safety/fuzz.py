@@ -250,7 +250,7 @@ def _warm(models: list[Seed]) -> None:
     import onnxscript.version_converter
 
     import ffc.compiler.pipeline
-    import ffc.compiler.render
+    import ffc.compiler.reports.render
     from ffc.compiler.library import Library
 
     Library.default()

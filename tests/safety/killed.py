@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ffc.graph import files, publish
+from ffc.graph import files
+from ffc.graph.files import publish
 
 STEPS = {False: 3, True: 6}
 """How many calls of fsync and replace a save makes, inline and with external data: each file, its place, its folder."""

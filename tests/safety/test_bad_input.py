@@ -19,13 +19,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.checkout import ROOT
 from tests.safety import broken_models, broken_requests
 from tests.safety.broken import TABLE as ROWS
 from tests.safety.broken import Row
 
 SECONDS = 120
 MEMORY = 6 << 30
-ROOT = Path(__file__).parents[2]
 assert broken_models and broken_requests, "which fill the table"
 TABLE = ROWS.rows
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.checkout import ROOT
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the command runs in one process")
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import onnx
 
+from tests.checkout import ROOT
 from tests.safety.broken import encoder
 from tests.safety.mutate import mutated
 
-ROOT = Path(__file__).parents[2]
 RECORD = Path(__file__).parent / "results" / "mutations.json"
 
 

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from ffc.graph import files
+from tests.checkout import ROOT
 from tests.safety.killed import LARGE, STEPS, model, weight
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_the_steps_are_all_there_are() -> None:

@@ -13,8 +13,8 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from ffc.pruning import LayerPlan, Plan
 from ffc.train.encoding import Collator, Rows
-from ffc.train.losses import Losses
-from ffc.train.surgery import apply
+from ffc.train.learning.losses import Losses
+from ffc.train.models.slicing import apply
 from ffc.train.tasks.base import Example
 from tests.encoders import FFN, HEADS, LABELS, VOCABULARY, Kind, perturb, random_model
 

@@ -13,16 +13,17 @@ from torch import nn
 
 from ffc.errors import CannotApplyError, FfcError, InputError, UsageError
 from ffc.pruning import LayerPlan, Plan
-from ffc.train import importance, models, scales
-from ffc.train.activation import Anneal
-from ffc.train.checkpoint import load_pruned, save_pruned
 from ffc.train.checks import check_vocabulary
-from ffc.train.distill import Training, train
 from ffc.train.encoding import Collator, Rows, encode
 from ffc.train.evaluate import predict
-from ffc.train.losses import Losses
+from ffc.train.learning.activation import Anneal
+from ffc.train.learning.losses import Losses
+from ffc.train.learning.teacher import cached_logits
+from ffc.train.learning.trainer import Training, train
+from ffc.train.models import pretrained
+from ffc.train.models.checkpoint import load_pruned, save_pruned
+from ffc.train.pruning import importance, scales
 from ffc.train.tasks.base import Example, Scores, Task
-from ffc.train.teacher import cached_logits
 from tests.train.tiny import WORDS, save_model
 
 TASK = Task("moods", ("bad", "good"), "accuracy", (), ())
@@ -37,12 +38,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def model(source: Path) -> nn.Module:
-    return models.classifier(source, TASK)
+    return pretrained.classifier(source, TASK)
 
 
 @pytest.fixture(scope="module")
 def collator(source: Path) -> Collator:
-    return Collator(models.tokenizer(source))
+    return Collator(pretrained.tokenizer(source))
 
 
 def made(*rows: Sequence[int], label: int | None = 0) -> Rows:
@@ -124,8 +125,8 @@ def test_a_seed_that_numpy_does_not_take_is_refused(seed: int) -> None:
 
 
 def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(model: nn.Module, source: Path, tmp_path: Path) -> None:
-    check_vocabulary(model, models.tokenizer(source))
-    more = models.tokenizer(save_model(tmp_path, words=[*WORDS, "night"]))
+    check_vocabulary(model, pretrained.tokenizer(source))
+    more = pretrained.tokenizer(save_model(tmp_path, words=[*WORDS, "night"]))
     with pytest.raises(InputError, match="the tokenizer makes 22 ids and the model has embeddings for 21"):
         check_vocabulary(model, more)
 

@@ -17,14 +17,14 @@ from torch import nn
 import ffc
 from ffc.errors import CannotApplyError, GateError, InputError
 from ffc.pruning.plan import LayerPlan, Plan
-from ffc.train import models
-from ffc.train.agreement import check, example
-from ffc.train.digest import digest
 from ffc.train.encoding import Collator, Row, Rows
 from ffc.train.evaluate import predict, predict_onnx, session
 from ffc.train.export import export, inputs
-from ffc.train.heads import SpanClassifier
-from ffc.train.surgery import apply
+from ffc.train.models import pretrained
+from ffc.train.models.digest import digest
+from ffc.train.models.slicing import apply
+from ffc.train.models.span_classifier import SpanClassifier
+from ffc.train.parity import check, example
 from ffc.train.tasks.base import Example, Task
 from tests.encoders import FFN, Kind, perturb, random_model
 from tests.train.tiny import save_model
@@ -95,7 +95,7 @@ def rows_for(model: Any, names: Sequence[str], count: int = 11) -> Rows:
 
 def test_inputs_are_only_those_that_the_model_and_its_task_need(tmp_path: Path) -> None:
     bert, distilbert = random("bert"), random("distilbert")
-    tokenizer = models.tokenizer(save_model(tmp_path))
+    tokenizer = pretrained.tokenizer(save_model(tmp_path))
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
     two = ("input_ids", "attention_mask")
     assert inputs(distilbert) == inputs(bert, SINGLE) == inputs(bert, PAIRS, tokenizer) == two
@@ -158,7 +158,7 @@ def test_the_model_is_left_as_it_was(cut: Exported) -> None:
 def test_onnxruntime_gives_what_torch_gives_in_row_order(
     cut: Exported, spanned: Exported, size: int, tmp_path: Path
 ) -> None:
-    collator = Collator(models.tokenizer(save_model(tmp_path)))
+    collator = Collator(pretrained.tokenizer(save_model(tmp_path)))
     for each in (cut, spanned):
         rows = rows_for(each.model, [value.name for value in each.graph.graph.inputs])
         wanted = predict(each.model, rows, collator)
@@ -197,7 +197,7 @@ def test_what_torch_cannot_export_is_refused_in_one_line(tmp_path: Path, monkeyp
 
 
 def test_a_tokenizer_with_more_words_than_the_model_is_refused(tmp_path: Path) -> None:
-    tokenizer = models.tokenizer(save_model(tmp_path, words=[f"w{index}" for index in range(200)]))
+    tokenizer = pretrained.tokenizer(save_model(tmp_path, words=[f"w{index}" for index in range(200)]))
     with pytest.raises(InputError, match="the tokenizer makes 205 ids and the model has embeddings for 120"):
         export(random("bert"), tmp_path / "model.onnx", tokenizer=tokenizer)
 
@@ -234,7 +234,7 @@ def test_what_is_no_model_and_rows_that_lack_an_input_are_refused(spanned: Expor
             session(path)
     rows = rows_for(spanned.model, ["input_ids", "attention_mask"], 2)
     with pytest.raises(InputError, match="takes an input 'spans', the rows have"):
-        predict_onnx(session(spanned.path), rows, Collator(models.tokenizer(save_model(tmp_path / "t"))))
+        predict_onnx(session(spanned.path), rows, Collator(pretrained.tokenizer(save_model(tmp_path / "t"))))
 
 
 def test_rows_on_which_a_model_fails_are_refused(spanned: Exported, tmp_path: Path) -> None:
@@ -242,11 +242,11 @@ def test_rows_on_which_a_model_fails_are_refused(spanned: Exported, tmp_path: Pa
     row = {"input_ids": ids, "attention_mask": [1] * 80, "token_type_ids": [0] * 80, "spans": [[1, 2], [3, 4]]}
     rows = Rows([row], [Example("text")], 80)
     with pytest.raises(InputError, match="the model does not run on rows 1x80: "):
-        predict_onnx(session(spanned.path), rows, Collator(models.tokenizer(save_model(tmp_path))))
+        predict_onnx(session(spanned.path), rows, Collator(pretrained.tokenizer(save_model(tmp_path))))
 
 
 def test_rows_without_token_types_are_of_type_0(spanned: Exported, tmp_path: Path) -> None:
-    collator = Collator(models.tokenizer(save_model(tmp_path)))
+    collator = Collator(pretrained.tokenizer(save_model(tmp_path)))
     rows = rows_for(spanned.model, ["input_ids", "attention_mask", "spans"], 4)
     assert "token_type_ids" not in rows[0]
     found = predict_onnx(spanned.path, rows, collator)

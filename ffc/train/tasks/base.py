@@ -55,7 +55,7 @@ class Task:
     Attributes:
         name: As `ffc.train.tasks.load` takes it.
         labels: Names of the labels, in the order of the logits.
-        metric: A name in `ffc.train.metrics.METRICS`.
+        metric: A name in `ffc.train.tasks.metrics.METRICS`.
         train: Rows to train on, each with a label.
         validation: Rows to judge by, never trained on.
         spans: How many spans each row has; zero where the head reads the first token alone.

@@ -26,7 +26,7 @@ class Form:
     Attributes:
         labels: Names of the labels, in the order of the logits.
         read: Makes the examples of one record; see the functions below for the inputs.
-        metric: As in `ffc.train.metrics.METRICS`.
+        metric: As in `ffc.train.tasks.metrics.METRICS`.
         spans: How many spans each example has.
     """
 

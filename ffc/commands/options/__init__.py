@@ -1,0 +1,1 @@
+"""What several commands share: options, arguments, and how progress is shown."""

@@ -1,0 +1,106 @@
+"""What ``ffc score`` and ``ffc search`` share: a checkpoint, and training rows drawn by a seed to take gradients on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ffc.commands.options.task import read_task
+from ffc.commands.options.training import learned
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+    from ffc.train.encoding import Collator, Rows
+    from ffc.train.tasks import Task
+
+__all__ = ["Drawn", "choose", "draw", "gradient_options", "tenths"]
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_OPTIONS = (
+    click.option(
+        "--on",
+        type=click.Choice(["labels", "model"]),
+        default="labels",
+        show_default=True,
+        help="Whose labels the gradients are taken on: of the rows, or the model's own.",
+    ),
+    click.option(
+        "--seed", type=click.IntRange(0), default=0, show_default=True, help="Which of the rows --rows chooses."
+    ),
+)
+
+
+def gradient_options(command: _Command) -> _Command:
+    """Add ``--on`` and ``--seed`` to a command."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A classifier and the rows to take its gradients on.
+
+    Attributes:
+        task: The task that the rows are of.
+        model: The classifier, on a GPU where there is one.
+        rows: The rows, in the order of the task.
+        collator: Makes a batch of some rows.
+    """
+
+    task: Task
+    model: nn.Module
+    rows: Rows
+    collator: Collator
+
+
+def draw(folder: Path, given: Mapping[str, Any]) -> Drawn:
+    """Load a checkpoint, and draw training rows of its task.
+
+    Args:
+        folder: The checkpoint.
+        given: The options of `task_options` and `gradient_options`; `--rows` of the rows are drawn by the seed.
+
+    Raises:
+        MissingError: If what training needs is not installed.
+        UsageError: If the options do not fit a task, or the model was not trained on it.
+        InputError: If a file is missing or broken.
+    """
+    task = read_task(**{**given, "rows": None})  # rows are drawn here, by the seed that the result names
+    import torch
+
+    from ffc.train.encoding import Collator, encode
+    from ffc.train.models import pretrained
+
+    tokenizer, model = pretrained.tokenizer(folder), learned(str(folder), task)
+    number = len(task.train)
+    chosen = choose(number, min(given["rows"] or number, number), given["seed"])
+    rows = encode([task.train[index] for index in chosen], tokenizer, given["max_length"])
+    return Drawn(task, model.to("cuda" if torch.cuda.is_available() else "cpu"), rows, Collator(tokenizer))
+
+
+def choose(number: int, rows: int, seed: int) -> list[int]:
+    """Return the numbers of `rows` of `number` rows, ascending, the same for the same seed."""
+    import numpy as np
+
+    drawn: np.ndarray = np.random.default_rng(seed).choice(number, rows, replace=False)
+    return sorted(drawn.tolist())
+
+
+def tenths(what: str) -> Callable[[int, int], None]:
+    """Return what says on stderr, at every tenth of the way, how many are done."""
+
+    def tell(done: int, of: int) -> None:
+        step = max(1, of // 10)
+        if done == of or done // step > before[0] // step:
+            click.echo(f"{done} of {of} {what}", err=True)
+        before[0] = done
+
+    before = [0]
+    return tell

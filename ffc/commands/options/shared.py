@@ -1,0 +1,179 @@
+"""What several commands share: arguments, options and printing."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import logging
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from ffc.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = [
+    "as_json", "but_plans", "check_file", "check_folder", "find_model", "given_option", "hush", "length", "model",
+    "model_or_folder", "output", "parts", "plugins", "print_rich", "read_amount", "read_share",
+]  # fmt: skip
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_PARTS = ("model*.safetensors", "*.bin", "*.json", "*.jsonl", "*.txt")
+"""Files of a checkpoint or of a task, which no output must go over."""
+
+_UNBROKEN = 10_000
+"""Width of tables that do not go to a terminal, so that their lines are not broken."""
+
+
+def find_model(context: click.Context, _: click.Parameter, path: Path | None, *, folders: bool = False) -> Path | None:
+    """Offer the nearest name where there is no such file; what is wrong with one that exists, loading it tells."""
+    if path is None or path.exists() or context.resilient_parsing:
+        return path
+    known = [file.name for file in path.parent.glob("*.onnx")]
+    if folders:
+        known += [file.parent.name for file in path.parent.glob("*/config.json")]
+    near = difflib.get_close_matches(path.name, known, n=1, cutoff=0.5)
+    advice = f"did you mean '{path.with_name(near[0])}'?" if near else "check the path"
+    raise InputError(f"cannot load {path}: no such file; {advice}")
+
+
+def read_amount(context: click.Context, parameter: click.Parameter, text: str | None) -> int | float | None:
+    """Read a count such as 6 or a share such as 0.5; the spelling tells one head from a share of 1.0."""
+    if text is None:
+        return None
+    try:
+        amount = int(text) if text.isdecimal() else float(text)
+    except ValueError:
+        amount = -1
+    if (isinstance(amount, int) and amount >= 1) or (isinstance(amount, float) and 0 < amount <= 1):
+        return amount
+    raise click.BadParameter(f"{text!r} is neither a count such as 6 nor a share such as 0.5", context, parameter)
+
+
+def read_share(context: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
+    """Read a share such as 0.7; 1 is all."""
+    if text is None:
+        return None
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if 0 < share <= 1:
+        return share
+    raise click.BadParameter(f"{text!r} is no share such as 0.7", context, parameter)
+
+
+model = click.argument("model", type=click.Path(path_type=Path), callback=find_model)
+model_or_folder = click.argument(
+    "model", type=click.Path(path_type=Path), callback=functools.partial(find_model, folders=True)
+)
+plugins = click.option(
+    "--plugin", "plugins", multiple=True, metavar="FILE.py[:Name]", help="Passes of your own, by file.  [repeatable]"
+)
+length = click.option(
+    "--length",
+    type=click.IntRange(min=1),
+    default=128,
+    show_default=True,
+    metavar="TOKENS",
+    help="Count multiply-accumulates for rows of this length.",
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def output(default: str) -> Callable[[_Command], _Command]:
+    """Add the option that says where the file goes that a command writes."""
+    path = click.Path(path_type=Path)
+    return click.option(
+        "-o", "--output", "out", type=path, default=Path(default), show_default=True, metavar="OUT"
+    )  # fmt: skip
+
+
+def check_file(out: Path, inputs: Iterable[Path | None], *, option: str = "-o") -> None:
+    """Refuse, before any work, a file that cannot be written or would go over an input.
+
+    Args:
+        out: The file to write.
+        inputs: Files, and folders with the files of a checkpoint or of a task; None and what is not there are left out.
+        option: The option that names the file.
+
+    Raises:
+        UsageError: If there is such a reason.
+    """
+    from ffc.graph.files import publish
+
+    if out.is_dir():
+        raise UsageError(f"the output '{out}' is a folder; name a file with {option}")
+    check_folder(out.absolute().parent, shown=out.parent, option=option)
+    publish.check_apart([out], [file for path in inputs if path is not None for file in parts(path)])
+
+
+def check_folder(folder: Path, *, shown: Path, option: str) -> None:
+    """Refuse, before any work, a folder in which nothing can be written.
+
+    Args:
+        folder: The folder.
+        shown: What messages call it.
+        option: The option that names what goes there.
+
+    Raises:
+        UsageError: If it is not there, or nothing can be written in it.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"the folder '{shown}' of the output does not exist; create it first")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(f"cannot write in the folder '{shown}'; name another place with {option}") from error
+
+
+def parts(path: Path) -> list[Path]:
+    """Return a file itself, and of a folder the files of a checkpoint or of a task."""
+    return [file for pattern in _PARTS for file in path.glob(pattern)] if path.is_dir() else [path]
+
+
+def but_plans(path: Path) -> list[Path]:
+    """Return the `parts` of a model, without plans that were made before, over which another may go."""
+    return [file for file in parts(path) if not _is_plan(file)]
+
+
+def _is_plan(file: Path) -> bool:
+    if file.suffix != ".json":
+        return False
+    from ffc.pruning import Plan
+
+    try:
+        Plan.load(file)
+    except InputError:
+        return False
+    return True
+
+
+def given_option(names: Iterable[str]) -> str | None:
+    """Return the first of some options of the command at hand that was given, as ``--max-length``, or None."""
+    context = click.get_current_context()
+    defaults = (None, ParameterSource.DEFAULT)
+    given = (name for name in names if context.get_parameter_source(name) not in defaults)
+    return next((f"--{name.replace('_', '-')}" for name in given), None)
+
+
+def print_rich(renderable: RenderableType) -> None:
+    """Print a table to stdout."""
+    from rich.console import Console
+
+    width: dict[str, Any] = {} if sys.stdout.isatty() else {"width": _UNBROKEN}
+    Console(highlight=False, **width).print(renderable, crop=False)
+
+
+def hush() -> None:
+    """Keep libraries from remarking on what users cannot act upon."""
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)

@@ -1,0 +1,1 @@
+"""The commands that make weights, one to a file; they need the extra ``train``."""

@@ -1,0 +1,228 @@
+"""``ffc distill``: a smaller model that learns from a larger one, on a task or on plain text."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ffc.commands.options import shared
+from ffc.commands.options.task import TASK_OPTIONS, need_libraries, read_task, task_files, task_options
+from ffc.commands.options.training import (
+    Fit,
+    check_outputs,
+    check_tokenizers,
+    first,
+    fit,
+    learned,
+    output_options,
+    part,
+    read_training,
+    several,
+    tell,
+    training_options,
+)
+from ffc.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ffc.train.learning.activation import Anneal
+    from ffc.train.learning.losses import Losses
+    from ffc.train.tasks import Task
+
+__all__ = ["ON_A_TASK", "ON_TEXTS", "distill", "read_losses"]
+
+_PATH = click.Path(path_type=Path)
+ON_A_TASK = ("logits=1.0", "hidden=0.1")
+ON_TEXTS = ("relations=1.0",)
+"""Needs neither a head of the teacher nor the same width or number of heads."""
+
+
+@click.command(epilog=several("distill --teacher FOLDER --layers 3"))
+@click.option(
+    "--teacher", required=True, metavar="FOLDER", help="The model to learn from, as ffc train has written it."
+)
+@click.option("--layers", metavar="N|I,J,...", help="The student is the teacher with N of its layers, or with these.")
+@click.option("--student", metavar="SOURCE", help="The student is another model, with the same tokenizer.")
+@click.option("--plan", type=_PATH, metavar="plan.json", help="The student is the teacher, pruned by a plan.")
+@click.option(
+    "--loss",
+    "losses",
+    multiple=True,
+    metavar="NAME=NUMBER",
+    help="Weight of a loss: labels, logits, hidden, attention or relations; also temperature and relation_heads.  "
+    "[default: logits=1.0 hidden=0.1, on --texts relations=1.0; repeatable]",
+)
+@click.option(
+    "--layer-map",
+    metavar="S:T,...",
+    help="From which of the teacher's layers each of the student's learns.  [default: spread evenly]",
+)
+@click.option("--activation", type=click.Choice(["relu"]), help="Put ReLU in the place of GELU.")
+@click.option("--anneal", type=float, metavar="SHARE", help="Go over to it gradually, in this share of the steps.")
+@click.option(
+    "--texts",
+    type=_PATH,
+    metavar="FILE",
+    help="Distil for no task, by masked language modelling on these lines of text.",
+)
+@task_options
+@training_options
+@output_options
+def distill(teacher: str, out: Path, onnx: Path | None, as_json: bool, **given: Any) -> None:
+    """Distil a student from a teacher, keep its best epoch, and write it with its scores.
+
+    The student is some layers of the teacher (--layers), another checkpoint (--student) or the teacher pruned (--plan).
+    A GPU is used if there is one.
+    """
+    _check_student(given)
+    check_outputs(out, onnx, [teacher, given["student"]], [*task_files(given), given["plan"], given["texts"]])
+    need_libraries()
+    shared.hush()
+    if given["texts"] is None:
+        _for_task(teacher, out, onnx, as_json, given)
+    else:
+        _for_none(teacher, out, onnx, as_json, given)
+
+
+def _check_student(given: dict[str, Any]) -> None:
+    """Check what is said of the student, before anything is loaded."""
+    named = [f"--{name}" for name in ("layers", "student", "plan") if given[name] is not None]
+    if len(named) != 1:
+        found = f"{' and '.join(named)} name several" if named else "none is named"
+        raise UsageError(f"ffc distill needs one student, by --layers, --student or --plan; {found}")
+    if given["anneal"] is not None and given["activation"] is None:
+        raise UsageError("--anneal is for a change of activation; add --activation relu")
+    if given["texts"] is None:
+        return
+    if misplaced := shared.given_option(name for name in TASK_OPTIONS if name != "max_length"):
+        raise UsageError(f"--texts distils for no task; leave out --texts or {misplaced}")
+    if given["anneal"] is not None:
+        raise UsageError("--anneal is for a task; on --texts, give --activation relu alone")
+
+
+def _for_task(teacher: str, out: Path, onnx: Path | None, as_json: bool, given: dict[str, Any]) -> None:
+    task = read_task(**given)
+    losses = read_losses(given["losses"] or ON_A_TASK, given["layer_map"])
+    from ffc.train.models import pretrained
+
+    master = learned(teacher, task)
+    wanted = Fit(
+        model=(student := _student(teacher, master, task, given)),
+        tokenizer=pretrained.tokenizer(teacher),
+        task=task,
+        losses=losses,
+        teacher=master,
+        activation=_activation(student, given),
+        provenance={"teacher": teacher, "student": _described(given)},
+    )
+    fit(wanted, out, onnx, as_json, given)
+
+
+def _for_none(teacher: str, out: Path, onnx: Path | None, as_json: bool, given: dict[str, Any]) -> None:
+    losses, training = read_losses(given["losses"] or ON_TEXTS, given["layer_map"]), read_training(**given)
+    from ffc.train.export import export
+    from ffc.train.learning import mlm
+    from ffc.train.models import pretrained
+    from ffc.train.models.checkpoint import load_pruned
+
+    texts, tokenizer = mlm.read_texts([given["texts"]]), pretrained.tokenizer(teacher)
+    master = pretrained.language_model(teacher)
+    student = _made_of(master, given)
+    if student is None:
+        check_tokenizers(given["student"], teacher)
+        student = pretrained.language_model(given["student"])
+    _activation(student, given)
+    tell(f"{len(texts)} texts")
+    history = mlm.distill_general(
+        master, student, texts, tokenizer, training, losses, out, max_length=given["max_length"], progress=tell
+    )
+    part()
+    if not first():
+        return
+    if onnx:
+        tell(f"exporting {onnx}")
+        made = {"teacher": teacher, "student": _described(given)}
+        export(load_pruned(out), onnx, tokenizer=tokenizer, provenance=made)
+    found = {"loss": [list(each) for each in history.loss], "steps": history.steps, "seconds": history.seconds}
+    losses_told = f"loss {history.loss[0][1]:.4g}, then {history.loss[-1][1]:.4g}"
+    click.echo(
+        json.dumps(found, indent=1) if as_json else f"{losses_told}; wrote {f'{out} and {onnx}' if onnx else out}"
+    )
+
+
+def _student(teacher: str, master: nn.Module, task: Task, given: dict[str, Any]) -> nn.Module:
+    """Return the student that the options ask for, which has learned nothing of the task yet."""
+    student = _made_of(master, given)
+    if student is not None:
+        return student
+    from ffc.train.models import pretrained
+
+    check_tokenizers(given["student"], teacher)
+    return pretrained.classifier(given["student"], task, seed=given["seed"])
+
+
+def _made_of(master: nn.Module, given: dict[str, Any]) -> nn.Module | None:
+    """Return the student that is made from its teacher, or None if the options name another model."""
+    from ffc.pruning import Plan
+    from ffc.train.learning import students
+    from ffc.train.models import slicing
+
+    if given["layers"] is not None:
+        return students.keep_layers(master, _read_layers(given["layers"]))
+    return slicing.apply(master, Plan.load(given["plan"])) if given["plan"] is not None else None
+
+
+def _activation(student: nn.Module, given: dict[str, Any]) -> Anneal | None:
+    """Put ReLU into the student, or return how it gets there."""
+    from ffc.train.learning import activation
+
+    if given["anneal"] is not None:
+        return activation.Anneal(given["anneal"])
+    if given["activation"] is not None:
+        activation.relu_for_gelu(student)
+    return None
+
+
+def _described(given: dict[str, Any]) -> str:
+    """Say how the student was made."""
+    kind = next(name for name in ("layers", "student", "plan") if given[name] is not None)
+    return f"{kind} {given[kind]}"
+
+
+def _read_layers(text: str) -> int | list[int]:
+    """Read a number of layers such as 3, or layers such as 0,2,4."""
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise UsageError(f"--layers is '{text}'; give a number of layers such as 3, or layers such as 0,2,4")
+    numbers = [int(part) for part in parts]
+    return numbers if len(numbers) > 1 else numbers[0]
+
+
+def read_losses(texts: tuple[str, ...], layer_map: str | None) -> Losses:
+    """Read the losses; those that are not named have no weight."""
+    from ffc.train.learning.losses import Losses
+
+    known = {field.name: field.type for field in fields(Losses) if field.name != "layers"}
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        if name not in known:
+            raise UsageError(f"unknown loss '{name}'{nearest(name, known)}")
+        try:
+            found[name] = int(number) if known[name] == "int" else float(number)
+        except ValueError:
+            raise UsageError(f"--loss is '{text}'; give a number, such as {name}=1") from None
+    return Losses(**found, layers=_read_map(layer_map) if layer_map else None)
+
+
+def _read_map(text: str) -> tuple[tuple[int, int], ...]:
+    """Read pairs of layers such as 0:1,1:3."""
+    pairs = [part.split(":") for part in text.split(",")]
+    if not all(len(pair) == 2 and all(end.strip().isdecimal() for end in pair) for pair in pairs):
+        raise UsageError(f"--layer-map is '{text}'; give pairs of a student's and a teacher's layer such as 0:1,1:3")
+    return tuple((int(student), int(teacher)) for student, teacher in pairs)

@@ -1,0 +1,54 @@
+"""Holding a model to outputs that are known: rows that a pass brings, with what shall come of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+
+from ffc.compiler.passes import Contract
+from ffc.compiler.proof import probes
+from ffc.compiler.proof.verify import Outputs, hold, measure
+from ffc.compiler.reports.report import Verdict
+from ffc.errors import InputError
+from ffc.graph.execute import Runner
+
+__all__ = ["judge"]
+
+
+def judge(contract: Contract, model: ir.Model, rows: Mapping[str, np.ndarray]) -> Verdict:
+    """Hold `model` to `contract` on `rows`.
+
+    Args:
+        contract: The promise.
+        model: The result of a pass.
+        rows: An array for every input of the model and for one output at least, rows first. Outputs that are not there
+            are not looked at.
+
+    Raises:
+        InputError: If the arrays do not fit the model.
+        GateError: If the contract does not hold.
+    """
+    axes = probes.token_axes(model)
+    batches = [replace(probe, axes=axes) for probe in probes.from_data(model, rows)]
+    runner = Runner(model)
+    wanted = [str(value.name) for value in model.graph.outputs if value.name in rows]
+    found: Outputs = []
+    for batch in batches:
+        outputs = runner.run(batch.feeds)
+        found.append({name: outputs[name] for name in wanted})
+    known = {name: _split(name, rows[name], [outputs[name] for outputs in found]) for name in wanted}
+    before = [{name: known[name][place] for name in wanted} for place in range(len(found))]
+    return hold(contract, measure(batches, before, found, str(contract)))
+
+
+def _split(name: str, array: np.ndarray, found: list[np.ndarray]) -> list[np.ndarray]:
+    """Cut the rows expected of an output into the batches that were run, in its type."""
+    given, shape = np.asarray(array), [sum(len(part) for part in found), *found[0].shape[1:]]
+    if list(given.shape) != shape:
+        raise InputError(f"the array '{name}' is {list(given.shape)}, the model gives {shape} on these rows")
+    if given.dtype.kind not in "biuf" or not np.isfinite(given).all():
+        raise InputError(f"the array '{name}' must hold finite numbers")
+    return np.split(given.astype(found[0].dtype), np.cumsum([len(part) for part in found])[:-1])

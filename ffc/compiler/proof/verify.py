@@ -1,0 +1,280 @@
+"""Proving a step: running the model before and after on the same inputs, and holding the difference to the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+
+from ffc.compiler.passes import Budget, Contract
+from ffc.compiler.proof.full_precision import dequantised, exact, holds_int8
+from ffc.compiler.proof.probes import Probe, token_axes
+from ffc.compiler.reports.report import Verdict
+from ffc.errors import CannotApplyError, GateError, InputError
+from ffc.graph.dialect.half import holds_half, rounded
+from ffc.graph.execute import CPU, Runner
+
+__all__ = ["Outputs", "Prover", "hold", "measure"]
+
+Outputs = list[dict[str, np.ndarray]]
+"""What a model gives: for each probe, every output by name."""
+
+
+@dataclass(frozen=True)
+class _Distance:
+    """How far one output moved on one probe.
+
+    Attributes:
+        difference: Largest difference relative to the scale of the output; infinite where the two cannot be compared.
+        cosine: Mean cosine of its rows.
+        agreement: Share of rows whose largest entry stays the largest; None where rows are not scores.
+        rows: How many rows those two are means of.
+    """
+
+    difference: float
+    cosine: float
+    agreement: float | None
+    rows: int
+
+
+_APART = _Distance(float("inf"), -1.0, None, 1)
+_NOTHING = _Distance(0.0, 1.0, None, 0)
+
+
+class Prover:
+    """Runs models on a fixed set of probes.
+
+    Half precision that a pass brought in is rounded on the CPU as a processor with half products would, which
+    onnxruntime's CPU provider does not. A model that came in half is run as that provider runs it.
+    """
+
+    def __init__(self, model: ir.Model, probes: Sequence[Probe]) -> None:
+        """Run `model` on `probes`, leaving out those that it cannot take (too long for its positions, say).
+
+        Spare ones take their place. The first and the last are run twice, which shows a model that differs from itself.
+
+        Raises:
+            InputError: If it takes none of them or not all that are required, differs from itself, gives no finite
+                numbers, or takes or gives anything but tensors.
+        """
+        self._came_in_half = holds_half(model)
+        try:
+            runner = Runner(model)
+        except CannotApplyError as error:  # nothing was done to it yet
+            raise InputError(f"{error}; it is broken, or made for another runtime") from error
+        axes = token_axes(model)
+        taken, refusals = _takes(runner, [probe for probe in probes if not probe.spare])
+        if refusals or not taken:
+            short, more = _takes(runner, [probe for probe in probes if probe.spare])
+            taken, refusals = [*taken, *short], [*refusals, *more]
+        if not taken:
+            raise InputError(f"the model runs on none of the inputs made for it: {'; '.join(refusals[-1:])}")
+        self.probes = [replace(probe, axes={**axes, **probe.axes}) for probe, _ in taken]
+        self.source = [outputs for _, outputs in taken]
+        for place in {0, len(taken) - 1}:
+            _check_same(self.probes[place], self.source[place], runner.run(self.probes[place].feeds))
+        for probe, outputs in zip(self.probes, self.source, strict=True):
+            _check_finite(probe, outputs)
+
+    def run(self, model: ir.Model, provider: str = CPU, probes: Sequence[Probe] | None = None) -> Outputs:
+        """Run `model` on `probes`, by default on all."""
+        shown = provider == CPU and self.holds_half(model)
+        runner = Runner(rounded(model) if shown else model, provider=provider)
+        return [runner.run(probe.feeds) for probe in (self.probes if probes is None else probes)]
+
+    def holds_half(self, model: ir.Model) -> bool:
+        """Whether passes have brought `model` to half precision."""
+        return not self._came_in_half and holds_half(model)
+
+    def rounds(self, model: ir.Model) -> bool:
+        """Whether passes have made `model` round its numbers, to int8 or to half."""
+        return holds_int8(model) or self.holds_half(model)
+
+    def exact(self, model: ir.Model) -> ir.Model:
+        """Return a clone of `model` in which nothing is rounded but weights, as far as passes have brought that in."""
+        return dequantised(model) if self._came_in_half else exact(model)
+
+    def judge(self, contract: Contract, before: Outputs, after: Outputs, what: str = "") -> Verdict:
+        """Hold `after` to `contract`.
+
+        Args:
+            contract: The promise.
+            before: Outputs of the reference.
+            after: Outputs of the result.
+            what: What is held to it, for the message, where that is not plain.
+
+        Raises:
+            GateError: If the contract does not hold.
+        """
+        return hold(contract, measure(self.probes, before, after, str(contract)), what)
+
+
+def hold(contract: Contract, verdict: Verdict, what: str = "") -> Verdict:
+    """Return `verdict` if what it says keeps `contract`; `what` was measured, where that is not plain.
+
+    Raises:
+        GateError: If it does not.
+    """
+    fault = _fault(contract, verdict)
+    if fault:
+        raise GateError(f"{what}{': ' if what else ''}{fault} on {verdict.worst}; nothing was written")
+    return verdict
+
+
+def measure(probes: Sequence[Probe], before: Outputs, after: Outputs, contract: str) -> Verdict:
+    """Measure how far outputs moved, over all probes; differences count at real tokens only.
+
+    Args:
+        probes: What the outputs were computed on.
+        before: Outputs of the reference.
+        after: Outputs of the result; an output that is new, missing or in another place differs infinitely.
+        contract: What the verdict calls the contract.
+    """
+    worst, difference = "-", -1.0
+    by_output: dict[str, list[_Distance]] = {}
+    for probe, reference, result in zip(probes, before, after, strict=True):
+        for name, one, other in _pairs(reference, result):
+            distance = _distance(one, other, _Counted.of(probe, name))
+            by_output.setdefault(name, []).append(distance)
+            if not distance.difference <= difference:
+                worst, difference = f"output '{name}' of probe '{probe.name}'", distance.difference
+    cosines = [_mean([(d.cosine, d.rows) for d in found]) for found in by_output.values()]
+    scored = [[(d.agreement, d.rows) for d in found if d.agreement is not None] for found in by_output.values()]
+    agreement = min((_mean(found) for found in scored if found), default=None)
+    return Verdict(contract, difference, min(cosines, default=1.0), agreement, len(probes), worst)
+
+
+def _pairs(
+    reference: Mapping[str, np.ndarray], result: Mapping[str, np.ndarray]
+) -> Iterator[tuple[str, np.ndarray | None, np.ndarray | None]]:
+    """Yield each output of either by name, with None where one lacks it or has it in another place."""
+    places = {name: place for place, name in enumerate(result)}
+    for place, name in enumerate(dict.fromkeys([*reference, *result])):
+        yield name, reference.get(name), result[name] if places.get(name) == place else None
+
+
+def _mean(weighted: Sequence[tuple[float, int]]) -> float:
+    total = sum(weight for _, weight in weighted)
+    return sum(number * weight for number, weight in weighted) / total if total else 1.0
+
+
+def _fault(contract: Contract, verdict: Verdict) -> str | None:
+    if isinstance(contract, Budget):
+        against = f" against {contract.against}" if contract.against else ""
+        if verdict.difference == float("inf"):  # however many other rows are close
+            return f"outputs differ in number, order, shape or type, or are no longer finite,{against}"
+        if not verdict.cosine >= contract.cosine:
+            return f"mean cosine {verdict.cosine:.4f} is below the budget of {contract.cosine:g}{against}"
+        if verdict.agreement is not None and not verdict.agreement >= contract.agreement:
+            return f"agreement {verdict.agreement:.4f} is below the budget of {contract.agreement:g}{against}"
+        return None
+    if not verdict.difference <= contract.tolerance:
+        return f"outputs differ by {verdict.difference:.3g} of their scale, more than {contract.tolerance:g},"
+    return None
+
+
+def _takes(runner: Runner, probes: Sequence[Probe]) -> tuple[list[tuple[Probe, dict[str, np.ndarray]]], list[str]]:
+    """Return the probes that a model runs on, each with its outputs, and why it did not run on the others."""
+    taken, refusals = [], []
+    for probe in probes:
+        try:
+            taken.append((probe, runner.run(probe.feeds)))
+        except CannotApplyError as error:
+            if probe.required:
+                raise InputError(f"the model does not run on {probe.name} and those after it: {error}") from error
+            refusals.append(str(error))
+    return taken, refusals
+
+
+def _check_same(probe: Probe, first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> None:
+    for name, array in first.items():
+        if not np.array_equal(array, second[name], equal_nan=array.dtype.kind == "f"):
+            raise InputError(
+                f"the model differs from itself: output '{name}' changes between two runs on probe '{probe.name}'; "
+                "export it in evaluation mode, without live Dropout or random operators"
+            )
+
+
+def _check_finite(probe: Probe, outputs: Mapping[str, np.ndarray]) -> None:
+    for name, array in outputs.items():
+        real = _Counted.of(probe, name).pick(array)
+        if real.dtype.kind == "f" and not np.isfinite(real).all():
+            raise InputError(f"output '{name}' of the model is not finite on probe '{probe.name}'; check its weights")
+
+
+@dataclass(frozen=True, eq=False)
+class _Counted:
+    """What counts of one output on one probe.
+
+    Attributes:
+        mask: Which tokens are real, bool [B, S], None where all of the output counts.
+        axis: Where the tokens lie, as `token_axes` tells; -1 where that goes by sizes.
+    """
+
+    mask: np.ndarray | None
+    axis: int
+
+    @classmethod
+    def of(cls, probe: Probe, name: str) -> _Counted:
+        axis = probe.axes.get(name, -1)
+        return cls(None, 0) if axis is None else cls(probe.mask, axis)
+
+    def token_axis(self, shape: tuple[int, ...]) -> int | None:
+        """Return the axis of the tokens of an output of `shape`, 0 if it counts by row, None if all of it counts."""
+        if self.mask is None or not shape or shape[0] != self.mask.shape[0]:
+            return None
+        if self.axis < 0:
+            return 1 if len(shape) > 2 and shape[1] == self.mask.shape[1] else 0
+        return self.axis if self.axis < len(shape) and shape[self.axis] == self.mask.shape[1] else 0
+
+    def pick(self, array: np.ndarray) -> np.ndarray:
+        """Return real tokens of [B, S, ...], rows with any of [B, ...], else everything."""
+        axis = self.token_axis(array.shape)
+        if self.mask is None or axis is None:
+            return array
+        if axis:
+            return np.asarray(np.moveaxis(array, axis, 1)[self.mask])
+        return np.asarray(array[self.mask.any(axis=1)])
+
+    def scores(self, array: np.ndarray, padding: float) -> np.ndarray:
+        """Return what counts as rows of numbers; scores of tokens, [B, S], keep their rows, `padding` where padded."""
+        if array.ndim == 2 and self.mask is not None and self.token_axis(array.shape) == 1:
+            return np.asarray(np.where(self.mask, array, padding)[self.mask.any(axis=1)])
+        real = self.pick(array)
+        return real.reshape(-1, array.shape[-1] if array.ndim else 1)
+
+
+def _distance(before: np.ndarray | None, after: np.ndarray | None, counted: _Counted) -> _Distance:
+    if before is None or after is None or after.shape != before.shape or after.dtype != before.dtype:
+        return _APART
+    one, other = counted.pick(before), counted.pick(after)
+    if before.dtype.kind != "f":
+        return _NOTHING if one.size == 0 else _exact_distance(one, other)
+    # Padding may give any number, but what was one must stay one; a row masked throughout may never have been.
+    if (np.isfinite(before) & ~np.isfinite(after)).any() or not np.isfinite(one).all():
+        return _APART
+    if one.size == 0:
+        return _NOTHING
+    one, other = one.astype(np.float64), other.astype(np.float64)
+    scale = float(np.abs(one).max()) or 1.0
+    cosines = _cosines(*(counted.scores(array, 0.0).astype(np.float64) for array in (before, after)))
+    agreement = None
+    if before.ndim == 2 and before.shape[1] > 1:
+        largest, now = (counted.scores(array, -np.inf).argmax(axis=1) for array in (before, after))
+        agreement = float((largest == now).mean())
+    return _Distance(float(np.abs(one - other).max()) / scale, float(cosines.mean()), agreement, len(cosines))
+
+
+def _exact_distance(one: np.ndarray, other: np.ndarray) -> _Distance:
+    """Compare what is no float: an entry is right or wrong, and one that is wrong is off by the whole scale."""
+    share = float((one == other).mean())
+    return _Distance(0.0 if share == 1.0 else 1.0, share, share, one.size)
+
+
+def _cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return the cosine of each row of `one` with that of `other`; two rows of zeros are alike."""
+    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    safe = np.where(norms > 0, norms, 1.0)
+    return np.asarray(np.where(norms > 0, (one * other).sum(axis=1) / safe, np.all(one == other, axis=1)))

@@ -1,0 +1,381 @@
+"""Reading the fused float operators of onnxruntime, found in graphs that were optimised before, as blocks.
+
+What they compute is kept to the letter, whatever one thinks of it: lengths in place of a mask mean padding on the
+right, and what is masked gets ``mask_filter_value`` added, not minus infinity. Forms that are not read, and operators
+of half precision or int8, stay as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ffc.compiler import rules
+from ffc.compiler.passes import Log
+from ffc.compiler.rules import Match, Rule, Sample
+from ffc.graph.dialect.edit import Editor, constant, is_output
+
+__all__ = ["RULES", "read_kernels"]
+
+DOMAIN = "com.microsoft"
+
+# What the operators take where an attribute is left out.
+EPSILON = 1e-12
+FILTER = -10_000.0
+
+
+def read_kernels(model: ir.Model, log: Log) -> None:
+    """Replace onnxruntime's fused float operators by ``ffc`` calls and standard operators, in place.
+
+    Args:
+        model: Any model; one without such operators stays as it is.
+        log: Counts each operator that was read, and names each that was not.
+    """
+    editor = Editor(model)
+    for node in reversed(list(model.graph)):  # what a node reads is then still what shapes are known of
+        reader = _READERS.get(node.op_type) if node.domain == DOMAIN else None
+        if reader is None:
+            continue
+        why = reader(node, editor)
+        if why:
+            log.missed(f"{node.op_type} {node.name}", why)
+        else:
+            log.did(f"{node.op_type} of onnxruntime")
+    rules.apply(RULES, model, log)
+
+
+# Norms
+
+
+def _skip_norm(node: ir.Node, editor: Editor) -> str | None:
+    """Norm of the sum of input, skip and bias; the fourth output is that sum."""
+    x, skip, gamma, beta, bias = _inputs(node, 5)
+    if _is_read(node, 1) or _is_read(node, 2):
+        return "its mean or deviation is read"
+    if not _are_float32(gamma, *([] if beta is None else [beta])):
+        return "its parameters are not float32 constants"
+    epsilon = {"epsilon": _given(node, "epsilon", EPSILON)}
+    if bias is not None:
+        x = editor.add("", "Add", [x, bias], before=node, hint=f"{node.name}.biased")
+    parameters = [gamma, np.zeros(_array(gamma).shape, np.float32) if beta is None else beta]
+    if not _is_read(node, 3):
+        total = [x, skip] if _have_same_shape(editor, node) else [_sum(editor, node, x, skip)]
+        call = "AddNorm" if len(total) == 2 else "Norm"
+        editor.call(call, [*total, *parameters], epsilon, replaces=node.outputs[0], rule="skip-norm")
+        return None
+    total = [_sum(editor, node, x, skip)]
+    outputs = list(node.outputs)
+    editor.replace(outputs[3], total[0], fresh=True)
+    editor.call("Norm", [*total, *parameters], epsilon, replaces=node.outputs[0], rule="skip-norm")
+    return None
+
+
+def _have_same_shape(editor: Editor, node: ir.Node) -> bool:
+    one, other = (editor.shapes.of(value) for value in node.inputs[:2] if value is not None)
+    return one is not None and one == other
+
+
+def _embed_norm(node: ir.Node, editor: Editor) -> str | None:
+    """Norm of the sum of embeddings; the second output counts the ones of the mask, the third is that sum."""
+    ids, types, word, position, kinds, gamma, beta, mask, places = _inputs(node, 9)
+    if not _are_float32(word, position, gamma, beta, *([] if kinds is None else [kinds])):
+        return "its tables are not float32 constants"
+    if _is_read(node, 1) and _given(node, "mask_index_type", 1) != 1:
+        return "its mask index is not a number of tokens"
+    if _is_read(node, 1):
+        editor.replace(node.outputs[1], _length_of(editor, node, ids, mask), fresh=True)
+    if places is None:
+        tokens = editor.add("", "Shape", [ids], {"start": 1, "end": 2}, before=node, hint=f"{node.name}.tokens")
+        count = editor.add("", "Squeeze", [tokens, [0]], before=node, hint=f"{node.name}.count")
+        counted = editor.add("", "Range", [np.int64(0), count, np.int64(1)], before=node, hint=f"{node.name}.range")
+        places = editor.add("", "Unsqueeze", [counted, [0]], before=node, hint=f"{node.name}.places")
+    epsilon = {"epsilon": _given(node, "epsilon", EPSILON)}
+    if types is not None and not _is_read(node, 2):
+        tables = [word, kinds, position]
+        editor.call(
+            "Embed", [ids, types, places, *tables, gamma, beta], epsilon, replaces=node.outputs[0], rule="embed-norm"
+        )
+        return None
+    looked_up = [(word, ids), (position, places), *([] if types is None else [(kinds, types)])]
+    rows = [editor.add("", "Gather", pair, before=node, hint=f"{node.name}.rows") for pair in looked_up]
+    total = rows[0]
+    for row in rows[1:]:
+        total = _sum(editor, node, total, row)
+    if _is_read(node, 2):
+        editor.replace(node.outputs[2], total, fresh=True)
+    editor.call("Norm", [total, gamma, beta], epsilon, replaces=node.outputs[0], rule="embed-norm")
+    return None
+
+
+def _length_of(editor: Editor, node: ir.Node, ids: ir.Value | None, mask: ir.Value | None) -> ir.Value:
+    """Return how many ones each row of `mask` has, or zeros where there is no mask, int32 [B]."""
+    if mask is None:
+        batch = editor.add("", "Shape", [ids], {"start": 0, "end": 1}, before=node, hint=f"{node.name}.batch")
+        return editor.add("", "Expand", [np.zeros(1, np.int32), batch], before=node, hint=f"{node.name}.none")
+    ones = editor.add("", "Equal", [mask, np.int32(1)], before=node, hint=f"{node.name}.ones")
+    to = {"to": ir.DataType.INT32.value}
+    numbers = editor.add("", "Cast", [ones], to, before=node, hint=f"{node.name}.numbers")
+    return editor.add("", "ReduceSum", [numbers, [1]], {"keepdims": 0}, before=node, hint=f"{node.name}.length")
+
+
+# Attention
+
+
+def _attention(node: ir.Node, editor: Editor) -> str | None:
+    """Attention over one packed product."""
+    x, weight, bias, mask, past, added, counted = _inputs(node, 7)
+    if past is not None or counted is not None or _is_read(node, 1):
+        return "it keeps a cache"
+    odd = next((name for name in ("unidirectional", "do_rotary") if _given(node, name, 0)), None)
+    if odd:
+        return f"its attribute {odd} is set"
+    if not _are_float32(weight, *([] if bias is None else [bias])):
+        return "its weight is not a float32 constant"
+    assert x is not None
+    matrix = _array(weight)
+    vector = np.zeros(matrix.shape[1], np.float32) if bias is None else _array(bias)
+    sizes = _given(node, "qkv_hidden_sizes", (matrix.shape[1] // 3,) * 3)
+    masks = _masks(editor, node, x, mask, added)
+    if isinstance(masks, str):
+        return masks
+    ends = np.cumsum(sizes)
+    inputs = [
+        editor.add(
+            "ffc", "Linear", [x, np.ascontiguousarray(matrix[:, end - size : end]), vector[end - size : end].copy()],
+            before=node, hint=f"{node.name}.{role}",
+        )
+        for role, size, end in zip("qkv", sizes, ends, strict=True)
+    ]  # fmt: skip
+    _call(editor, node, inputs, masks, int(sizes[0]))
+    return None
+
+
+def _multi_head(node: ir.Node, editor: Editor) -> str | None:
+    """Attention over queries, keys and values [B, S, W]; the packed forms have no CPU kernel to be proved against."""
+    query, _, _, bias, mask, added, *cache = _inputs(node, 10)
+    assert query is not None
+    if any(cache) or any(_is_read(node, index) for index in range(1, len(node.outputs))):
+        return "it keeps a cache or shows its scores"
+    if _given(node, "unidirectional", 0):
+        return "its attribute unidirectional is set"
+    if editor.shapes.dtype(query) != ir.DataType.FLOAT or (bias is not None and not _are_float32(bias)):
+        return "it is not computed in float32, or its bias is no constant"
+    width = _width(node, editor)
+    if isinstance(width, str):
+        return width
+    masks = _masks(editor, node, query, mask, added)
+    if isinstance(masks, str):
+        return masks
+    inputs = list(node.inputs[:3])
+    if bias is not None:
+        parts = np.split(_array(bias), [width, 2 * width])
+        pairs = zip(inputs, parts, "qkv", strict=True)
+        inputs = [editor.add("", "Add", [x, b], before=node, hint=f"{node.name}.{role}") for x, b, role in pairs]
+    _call(editor, node, inputs, masks, width)
+    return None
+
+
+def _width(node: ir.Node, editor: Editor) -> int | str:
+    """Return the width of queries and keys, or why they are of a form that is not read."""
+    shapes = [None if value is None else editor.shapes.of(value) for value in _inputs(node, 3)]
+    query, key, value = shapes
+    if query is None or key is None or value is None or {len(query), len(key), len(value)} != {3}:
+        return "its queries, keys and values are not three of [batch, tokens, width]"
+    if not query[:2] == key[:2] == value[:2]:
+        return "its keys are not of the tokens of its queries"
+    width = query[2]
+    return width if isinstance(width, int) else "its width is not known"
+
+
+def _call(
+    editor: Editor, node: ir.Node, inputs: Sequence[ir.Value | None], masks: Sequence[ir.Value], width: int
+) -> None:
+    heads = int(node.attributes["num_heads"].as_int())
+    scale = _given(node, "scale", 0.0) or 1 / math.sqrt(width // heads)
+    attributes = {"heads": heads, "scale": float(scale)}
+    if not masks:
+        editor.call("Attention", inputs, attributes, replaces=node.outputs[0], rule="attention-kernel")
+        return
+    total, *others = masks
+    for mask in others:
+        total = _sum(editor, node, total, mask)
+    editor.call("AttentionMasked", [*inputs, total], attributes, replaces=node.outputs[0], rule="attention-kernel")
+
+
+def _masks(
+    editor: Editor, node: ir.Node, x: ir.Value, mask: ir.Value | None, added: ir.Value | None
+) -> list[ir.Value] | str:
+    """Return what is added to the scores, [B or 1, H or 1, S, S] each, or why that cannot be told."""
+    found = [] if added is None else [added]
+    if mask is None:
+        return found
+    shape, tokens = editor.shapes.of(mask), editor.shapes.of(x)
+    if shape is None or tokens is None:
+        return "the shape of its mask is not known"
+    if len(shape) not in (1, 2, 3) or (len(shape) == 1 and shape[0] != tokens[0]):
+        return f"its mask of {len(shape)} axes is of a form that is not read"
+    low = np.float32(_given(node, "mask_filter_value", FILTER))
+    axes = [1, 2] if len(shape) == 2 else [1]
+    keep = _before_length(editor, node, mask, x) if len(shape) == 1 else _marked(editor, node, mask, axes)
+    float_mask = editor.add("", "Where", [keep, np.float32(0), low], before=node, hint=f"{node.name}.mask")
+    count = editor.add("", "Shape", [x], {"start": 1, "end": 2}, before=node, hint=f"{node.name}.tokens")
+    target = editor.add("", "Concat", [[1, 1], count, count], {"axis": 0}, before=node, hint=f"{node.name}.target")
+    return [editor.add("", "Expand", [float_mask, target], before=node, hint=f"{node.name}.spelled"), *found]
+
+
+def _marked(editor: Editor, node: ir.Node, mask: ir.Value, axes: list[int]) -> ir.Value:
+    positive = editor.add("", "Greater", [mask, np.int32(0)], before=node, hint=f"{node.name}.keep")
+    return editor.add("", "Unsqueeze", [positive, axes], before=node, hint=f"{node.name}.kept")
+
+
+def _before_length(editor: Editor, node: ir.Node, mask: ir.Value, x: ir.Value) -> ir.Value:
+    count = editor.add("", "Shape", [x], {"start": 1, "end": 2}, before=node, hint=f"{node.name}.tokens")
+    end = editor.add("", "Squeeze", [count, [0]], before=node, hint=f"{node.name}.end")
+    places = editor.add("", "Range", [np.int64(0), end, np.int64(1)], before=node, hint=f"{node.name}.places")
+    to = {"to": ir.DataType.INT64.value}
+    lengths = editor.add("", "Cast", [mask], to, before=node, hint=f"{node.name}.lengths")
+    column = editor.add("", "Unsqueeze", [lengths, [1, 2, 3]], before=node, hint=f"{node.name}.column")
+    return editor.add("", "Less", [places, column], before=node, hint=f"{node.name}.kept")
+
+
+_READERS: Mapping[str, Callable[[ir.Node, Editor], str | None]] = {
+    "Attention": _attention,
+    "EmbedLayerNormalization": _embed_norm,
+    "MultiHeadAttention": _multi_head,
+    "SkipLayerNormalization": _skip_norm,
+}
+
+
+# What the readers share
+
+
+def _inputs(node: ir.Node, count: int) -> list[ir.Value | None]:
+    return [*node.inputs, *[None] * count][:count]
+
+
+def _given(node: ir.Node, name: str, default: Any) -> Any:
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.value
+
+
+def _is_read(node: ir.Node, index: int) -> bool:
+    if index >= len(node.outputs):
+        return False
+    value = node.outputs[index]
+    return bool(value.uses()) or is_output(value)
+
+
+def _array(value: ir.Value | None) -> np.ndarray:
+    array = constant(value)
+    assert array is not None
+    return array
+
+
+def _are_float32(*values: ir.Value | None) -> bool:
+    arrays = [constant(value) for value in values]
+    return all(array is not None and array.dtype == np.float32 for array in arrays)
+
+
+def _sum(editor: Editor, node: ir.Node, one: ir.Value | None, other: ir.Value | None) -> ir.Value:
+    return editor.add("", "Add", [one, other], before=node, hint=f"{node.name}.sum")
+
+
+# Rules
+
+
+def _normal(random: np.random.Generator, *shape: int) -> np.ndarray:
+    return random.standard_normal(shape).astype(np.float32)
+
+
+def _ms_gelu(op: Any, x: Any) -> Any:
+    return op.ms.Gelu(x)
+
+
+def _gelu(op: Any, x: Any) -> Any:
+    return op.Gelu(x)
+
+
+def _bias_gelu(op: Any, x: Any, b: Any) -> Any:
+    return op.ms.BiasGelu(x, b)
+
+
+def _gelu_of_sum(op: Any, x: Any, b: Any) -> Any:
+    return op.Gelu(op.Add(x, b))
+
+
+def _fast_gelu(op: Any, x: Any) -> Any:
+    return op.ms.FastGelu(x)
+
+
+def _gelu_tanh(op: Any, x: Any) -> Any:
+    return op.Gelu(x, approximate="tanh")
+
+
+def _fast_gelu_bias(op: Any, x: Any, b: Any) -> Any:
+    return op.ms.FastGelu(x, b)
+
+
+def _gelu_tanh_of_sum(op: Any, x: Any, b: Any) -> Any:
+    return op.Gelu(op.Add(x, b), approximate="tanh")
+
+
+def _fused_matmul(op: Any, x: Any, other: Any, *, alpha: float) -> Any:
+    return op.ms.FusedMatMul(x, other, alpha=alpha)
+
+
+def _scaled_matmul(op: Any, x: Any, other: Any, factor: Any) -> Any:
+    return op.Mul(op.MatMul(x, other), factor)
+
+
+def _fused_matmul_transposed(op: Any, x: Any, other: Any, *, alpha: float) -> Any:
+    return op.ms.FusedMatMul(x, other, alpha=alpha, transB=1)
+
+
+def _scaled_matmul_transposed(op: Any, x: Any, other: Any, factor: Any) -> Any:
+    return op.Mul(op.MatMul(x, op.Transpose(other, perm=[0, 1, 3, 2])), factor)
+
+
+def _factor(match: Match) -> Mapping[str, Any]:
+    return {"factor": match.attributes["alpha"].as_float()}
+
+
+def _four_axes(match: Match) -> str | None:
+    shape = match.editor.shapes.of(match.values["other"])
+    return None if shape is not None and len(shape) == 4 else "its second operand is not known to have 4 axes"
+
+
+def _activation_samples(random: np.random.Generator) -> Iterator[Sample]:
+    yield Sample({"x": 3 * _normal(random, 2, 3, 5)})
+
+
+def _biased_samples(random: np.random.Generator) -> Iterator[Sample]:
+    yield Sample({"x": 3 * _normal(random, 2, 3, 5)}, {"b": _normal(random, 5)})
+
+
+def _matmul_samples(random: np.random.Generator) -> Iterator[Sample]:
+    yield Sample({"x": _normal(random, 2, 3, 4, 5), "other": _normal(random, 2, 3, 5, 6)}, attributes={"alpha": 0.25})
+
+
+def _matmul_transposed_samples(random: np.random.Generator) -> Iterator[Sample]:
+    yield Sample({"x": _normal(random, 2, 3, 4, 5), "other": _normal(random, 2, 3, 6, 5)}, attributes={"alpha": 0.25})
+    yield Sample(
+        {"x": _normal(random, 4, 5), "other": _normal(random, 6, 5)}, attributes={"alpha": 0.25}, matches=False
+    )
+
+
+RULES = (
+    Rule("ms-gelu", _ms_gelu, _gelu, _activation_samples),
+    Rule("bias-gelu", _bias_gelu, _gelu_of_sum, _biased_samples),
+    Rule("fast-gelu", _fast_gelu, _gelu_tanh, _activation_samples),
+    Rule("fast-gelu-bias", _fast_gelu_bias, _gelu_tanh_of_sum, _biased_samples),
+    # alpha * (x @ other)
+    Rule("fused-matmul", _fused_matmul, _scaled_matmul, _matmul_samples, bind=_factor),
+    Rule(
+        "fused-matmul-transposed", _fused_matmul_transposed, _scaled_matmul_transposed, _matmul_transposed_samples,
+        bind=_factor, where=(_four_axes,),
+    ),
+)  # fmt: skip

@@ -1,0 +1,227 @@
+"""Finding attention from its Softmax, its node or its call.
+
+What a rewrite needs is a core: queries, keys and values, with heads that can be told apart, what hides tokens, and the
+context. Whatever else computes queries and keys, such as rotary positions, does not matter to it. Attention whose
+heads can be scored and cut is a core between constant products.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+
+from ffc.graph.blocks.operands import Arrangement, Found, OperandWalk, plane_of_keys, plane_of_tokens, side_by_side
+from ffc.graph.blocks.products import Products
+from ffc.graph.blocks.scores import NotABlockError, ScoreWalk
+from ffc.graph.blocks.structure import Attention, AttentionCore, Mask, Operand, Product
+from ffc.graph.dialect import ops
+from ffc.graph.shapes.inference import Shapes
+from ffc.graph.shapes.positions import concrete, move, moves
+
+__all__ = ["AttentionFinder", "NotABlockError", "is_core"]
+
+_CALLS = ("Attention", "AttentionMasked", "AttentionHalf", "AttentionMaskedHalf")
+_ROLES = ("q", "k", "v")
+
+
+@dataclass(frozen=True, eq=False)
+class _Context:
+    """Where the weighted values go.
+
+    Attributes:
+        value: [B, S, H*E], or [B, H, S, E] where `merged` is false.
+        merged: Whether the heads lie side by side.
+        why: Why they do not.
+    """
+
+    value: ir.Value
+    merged: bool = True
+    why: str = ""
+
+
+class AttentionFinder:
+    """Finds attention in one graph."""
+
+    def __init__(self, products: Products, shapes: Shapes, sizes: Mapping[str, int]) -> None:
+        """Prepare the walks.
+
+        Args:
+            products: The graph's products.
+            shapes: Its shapes.
+            sizes: A number for each symbol in them, small, to send positions through.
+        """
+        self.products = products
+        self.shapes = shapes
+        self.sizes = dict(sizes)
+        self._operands = OperandWalk(products, shapes, self.sizes)
+        self._scores = ScoreWalk(shapes, self.sizes)
+
+    def find(self, core: ir.Node) -> AttentionCore:
+        """Return the attention around `core`, a node for which `is_core` holds.
+
+        Raises:
+            NotABlockError: If the walk meets something that attention does not have there.
+        """
+        if ops.is_call(core):
+            return self._from_call(core)
+        if core.op_type == "Attention":
+            return self._from_operator(core)
+        return self._from_softmax(core)
+
+    def _from_call(self, core: ir.Node) -> AttentionCore:
+        arrange = side_by_side(int(ops.attribute(core, "heads")))
+        found = [self._operands.find(value, arrange) for value in core.inputs[:3]]
+        masks = tuple(Mask(value) for value in core.inputs[3:] if value is not None)
+        return self._assemble(core, found, ops.attribute(core, "scale"), masks, _Context(core.outputs[0]))
+
+    def _from_operator(self, core: ir.Node) -> AttentionCore:
+        if any(value is not None for value in core.inputs[4:]) or len(core.outputs) > 1:
+            raise NotABlockError("it keeps a key and value cache or a second output")
+        plain = {"q_num_heads", "kv_num_heads", "scale"}
+        odd = [a.name for a in core.attributes.values() if a.name not in plain and a.value]
+        if odd:
+            raise NotABlockError(f"its attribute {odd[0]} is set")
+        counts = [core.attributes.get(f"{side}_num_heads") for side in ("q", "kv", "kv")]
+        arranged = [side_by_side(1 if count is None else count.as_int()) for count in counts]
+        found = [self._operands.find(value, side) for value, side in zip(core.inputs[:3], arranged, strict=True)]
+        given = core.attributes.get("scale")
+        scale = 1 / math.sqrt(found[0].shape[3]) if given is None else given.as_float()
+        masks = tuple(Mask(value) for value in core.inputs[3:4] if value is not None)
+        context = core.outputs[0]
+        beside = len(self.shapes.of(context) or ()) == 3
+        going = _Context(context) if beside else self._merged(context, self._laid_out(found))
+        return self._assemble(core, found, scale, masks, going)
+
+    def _from_softmax(self, core: ir.Node) -> AttentionCore:
+        rank = len(self.shapes.of(core.outputs[0]) or ())
+        axis = core.attributes["axis"].as_int() if "axis" in core.attributes else -1
+        if axis not in (-1, rank - 1):
+            raise NotABlockError(f"it is taken over axis {axis}, not the last")
+        scores = self._scores.back(core.inputs[0])
+        weighted, guarded = self._scores.forward(core.outputs[0])
+        sides: list[tuple[ir.Value | None, Arrangement]] = [
+            (scores.product.inputs[0], plane_of_tokens),
+            (scores.product.inputs[1], plane_of_keys),
+            (weighted.inputs[1], plane_of_tokens),
+        ]
+        self._check_ranks(scores.product.inputs)
+        self._check_ranks(weighted.inputs)
+        found = [self._operands.find(value, arrange) for value, arrange in sides]
+        laid_out = self._laid_out(found)
+        planes = concrete(self.shapes, core.outputs[0], self.sizes)
+        if planes is None or (rank == 4 and planes[:2] != laid_out[:2]):
+            raise NotABlockError("its scores are not [batch, heads, tokens, tokens]")
+        context = self._merged(weighted.outputs[0], laid_out)
+        return self._assemble(core, found, scores.scale, scores.masks, context, guarded)
+
+    def _check_ranks(self, values: Sequence[ir.Value | None]) -> None:
+        """Check that a product of activations fills in no axes, which would pair heads otherwise than laid out."""
+        ranks = [0 if value is None else len(self.shapes.of(value) or ()) for value in values]
+        if ranks not in ([3, 3], [4, 4]):
+            raise NotABlockError(f"the operands of a product have {ranks[0]} and {ranks[-1]} axes, not 4 each")
+
+    def _laid_out(self, found: Sequence[Found]) -> tuple[int, int, int, int]:
+        """Return the shape [B, H, S, E] of the context, with numbers put in for symbols.
+
+        Raises:
+            NotABlockError: If operands do not fit each other.
+        """
+        (batch, heads, tokens, size), keys, values = (side.shape for side in found)
+        if {keys[0], values[0]} != {batch} or keys[2] != values[2] or keys[3] != size:
+            shapes = ", ".join(str(list(side.shape)) for side in found)
+            raise NotABlockError(f"queries, keys and values do not fit each other: {shapes}")
+        if keys[1] != values[1] or not keys[1] or heads % keys[1]:
+            raise NotABlockError(f"queries have {heads} heads, keys {keys[1]}, values {values[1]}")
+        return batch, heads, tokens, values[3]
+
+    def _assemble(
+        self,
+        core: ir.Node,
+        found: Sequence[Found],
+        scale: float,
+        masks: tuple[Mask, ...],
+        context: _Context,
+        guarded: bool = False,
+    ) -> AttentionCore:
+        _, heads, _, _ = self._laid_out(found)
+        if found[2].scale != 1:
+            raise NotABlockError("its values are scaled")
+        q, k, v = (_in_role(side.operand, role) for side, role in zip(found, _ROLES, strict=True))
+        out = self.products.only_reader(context.value) if context.merged else None
+        bare = AttentionCore(
+            core=core,
+            operands=(q, k, v),
+            heads=heads,
+            scale=float(scale) * found[0].scale * found[1].scale,
+            masks=masks,
+            context=context.value,
+            merged=context.merged,
+            guarded=guarded,
+            why=_obstacle(found, context, out),
+        )
+        if bare.why or q.product is None or k.product is None or v.product is None or out is None:
+            return bare
+        shared = {name: getattr(bare, name) for name in AttentionCore.__dataclass_fields__}
+        return Attention(**shared, q=q.product, k=k.product, v=v.product, attn_out=out.playing("attn_out"))
+
+    def _merged(self, value: ir.Value, laid_out: tuple[int, int, int, int]) -> _Context:
+        """Walk forward from the context [B, H, S, E] to where its heads lie side by side, the furthest such value."""
+        start = concrete(self.shapes, value, self.sizes)
+        batch, heads, tokens, size = laid_out
+        if start not in (laid_out, (batch * heads, tokens, size)):
+            found = "an unknown shape" if start is None else f"shape {list(start)}"
+            raise NotABlockError(f"its context has {found}, not [batch, {heads}, tokens, {size}]")
+        first = np.arange(math.prod(laid_out)).reshape(laid_out)
+        want = first.transpose(0, 2, 1, 3).reshape(batch, tokens, -1)
+        context = _Context(value, False, "its context does not lead to an output projection")
+        positions: np.ndarray | None = first.reshape(start)
+        while positions is not None:
+            users = [use.node for use in value.uses() if use.node.op_type != "Shape"]
+            if len(users) != 1 or not moves(users[0]) or value.is_graph_output():
+                break
+            value, node = users[0].outputs[0], users[0]
+            positions = self._moved(node, positions, value)
+            if positions is not None and np.array_equal(positions, want):
+                context = _Context(value)
+        if not context.merged and positions is None:
+            context = _Context(context.value, False, f"what {node.op_type} {node.name} does is not known")
+        if not context.merged and len(start) == 3:
+            raise NotABlockError(context.why)
+        return context
+
+    def _moved(self, node: ir.Node, positions: np.ndarray, out: ir.Value) -> np.ndarray | None:
+        try:
+            return move(node, positions, out, self.shapes, self.sizes)
+        except (IndexError, ValueError):  # the sizes put in do not fit a graph that has others
+            return None
+
+
+def is_core(node: ir.Node) -> bool:
+    """Whether attention may be found around `node`."""
+    if ops.is_call(node, *_CALLS):
+        return True
+    return not node.domain and node.op_type in ("Softmax", "Attention")
+
+
+def _in_role(operand: Operand, role: str) -> Operand:
+    product = operand.product
+    if product is None:
+        return operand
+    return replace(operand, product=product.playing(role, product.columns))
+
+
+def _obstacle(found: Sequence[Found], context: _Context, out: Product | None) -> str:
+    """Say why heads could not be cut, or give the empty string."""
+    why = next((side.why for side in found if side.why), "")
+    if why:
+        return why
+    counts = [side.operand.heads for side in found]
+    if len(set(counts)) > 1:
+        return f"queries have {counts[0]} heads, keys {counts[1]}, values {counts[2]}"
+    if not context.merged:
+        return context.why
+    return "" if out is not None else "its context is read by something other than one output projection"

@@ -1,0 +1,177 @@
+"""Finding the blocks of an encoder by walking its structure, not by names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+from ffc.graph.blocks.attention import AttentionFinder, NotABlockError, is_core
+from ffc.graph.blocks.feed_forward import FeedForwardFinder
+from ffc.graph.blocks.products import Products
+from ffc.graph.blocks.structure import (
+    Attention,
+    AttentionCore,
+    Blocks,
+    Embedding,
+    FeedForward,
+    Layer,
+    NormBlock,
+    Product,
+    Unmatched,
+)
+from ffc.graph.dialect import ops
+from ffc.graph.dialect.edit import constant
+from ffc.graph.shapes.inference import infer
+from ffc.graph.shapes.positions import BATCH, LENGTH
+
+__all__ = ["find"]
+
+
+def find(model: ir.Model) -> Blocks:
+    """Find the blocks of `model`.
+
+    Attention is found from each Softmax, ``Attention`` node or call; feed-forward networks from the product that leads
+    back to the residual connection around them.
+
+    Args:
+        model: Any model, raw from an exporter or between passes; it is not changed.
+
+    Returns:
+        The blocks; what looked like one and is none is listed with the reason.
+    """
+    products, shapes, sizes = Products(model.graph), infer(model), _sizes(model)
+    order = {node: index for index, node in enumerate(model.graph)}
+    cores, unmatched = _cores(model, AttentionFinder(products, shapes, sizes))
+    roles = {p.out: p for core in cores for p in _products(core)}
+    free = [product for out, product in products.by_output.items() if out not in roles]
+    ffns, missed = _feed_forwards(free, FeedForwardFinder(products, shapes, sizes, order))
+    roles |= {p.out: p for ffn in ffns for p in (ffn.ffn_in, ffn.gate, ffn.ffn_out) if p is not None}
+    last = max((order[product.node] for product in roles.values()), default=-1)
+    head = [p.playing("head") for p in free if p.out not in roles and order[p.node] > last]
+    unmatched += [miss for product, miss in missed if order[product.node] < last]
+    layers = tuple(_layers(cores, ffns, order))
+    unmatched += _crowded(cores, ffns, order)
+    roles |= {product.out: product for product in head}
+    fused = {product.out for product in roles.values() if product.columns is not None}
+    return Blocks(
+        layers=layers,
+        norms=tuple(norm for node in model.graph if (norm := _norm(node)) is not None),
+        embeddings=tuple(_embeddings(model.graph)),
+        head=tuple(head),
+        products=tuple(p if out in fused else roles.get(out, p) for out, p in products.by_output.items()),
+        unmatched=tuple(unmatched),
+        cores=tuple(cores),
+    )
+
+
+def _cores(model: ir.Model, finder: AttentionFinder) -> tuple[list[AttentionCore], list[Unmatched]]:
+    found, unmatched = [], []
+    for node in model.graph:
+        if not is_core(node):
+            continue
+        try:
+            found.append(finder.find(node))
+        except NotABlockError as error:
+            unmatched.append(Unmatched(f"{node.op_type} {node.name}", str(error)))
+    return found, unmatched
+
+
+def _products(core: AttentionCore) -> Iterator[Product]:
+    """Yield the products of an attention that are known, in their roles."""
+    if isinstance(core, Attention):
+        yield core.attn_out
+    for operand in core.operands:
+        if operand.product is not None:
+            yield operand.product
+
+
+def _feed_forwards(
+    free: list[Product], finder: FeedForwardFinder
+) -> tuple[list[FeedForward], list[tuple[Product, Unmatched]]]:
+    found, missed = [], []
+    for product in free:
+        try:
+            ffn = finder.find(product)
+        except NotABlockError as error:
+            node = product.node
+            missed.append((product, Unmatched(f"{node.op_type} {node.name}", str(error), "feed-forward")))
+            continue
+        if ffn is not None:
+            found.append(ffn)
+    return found, missed
+
+
+def _sizes(model: ir.Model) -> dict[str, int]:
+    """Give each symbol of the inputs' shapes a number: batch on axis 0, tokens elsewhere."""
+    sizes: dict[str, int] = {}
+    for value in model.graph.inputs:
+        for axis, dim in enumerate(value.shape or ()):
+            if not isinstance(dim, int):
+                sizes.setdefault(dim.value or f"{value.name}.{axis}", LENGTH if axis else BATCH)
+    return sizes
+
+
+def _norm(node: ir.Node) -> NormBlock | None:
+    if ops.is_call(node, "AddNorm"):
+        x, skip = node.inputs[:2]
+        assert x is not None
+        return NormBlock(node, x, skip)
+    if ops.is_call(node, "Norm", "Embed", "EmbedHalf", "EmbedInt8") or node.op_type == "LayerNormalization":
+        x = node.inputs[0]
+        assert x is not None
+        add = x.producer()
+        if add is not None and add.op_type == "Add" and all(constant(value) is None for value in add.inputs):
+            one, other = add.inputs
+            assert one is not None
+            return NormBlock(node, one, other)
+        return NormBlock(node, x, None)
+    return None
+
+
+def _embeddings(graph: ir.Graph) -> Iterator[Embedding]:
+    calls = [node for node in graph if ops.is_call(node, "Embed", "EmbedHalf")]
+    for node in calls:
+        ids, tables = node.inputs[:3], node.inputs[3:6]
+        yield Embedding(tuple(v for v in tables if v), tuple(v for v in ids if v), (node,))
+    found = [node for node in graph if _is_lookup(node)]
+    if found:
+        tables, ids = zip(*((node.inputs[0], node.inputs[1]) for node in found), strict=True)
+        yield Embedding(tables, ids, tuple(found))
+
+
+def _is_lookup(node: ir.Node) -> bool:
+    table = constant(node.inputs[0]) if node.op_type == "Gather" and not node.domain else None
+    axis = node.attributes.get("axis")
+    float_table = table is not None and table.ndim == 2 and table.shape[1] > 1 and table.dtype.kind == "f"
+    return float_table and (axis is None or axis.value == 0) and constant(node.inputs[1]) is None
+
+
+def _layers(cores: list[AttentionCore], ffns: list[FeedForward], order: dict[ir.Node, int]) -> Iterator[Layer]:
+    """Pair each attention with the feed-forward network up to the next; without any, a layer is one such network."""
+    if not cores:
+        yield from (Layer(index, None, ffn) for index, ffn in enumerate(ffns))
+    for index, core in enumerate(cores):
+        inside = _following(index, cores, ffns, order)
+        attention = core if isinstance(core, Attention) else None
+        yield Layer(index, attention, inside[0] if len(inside) == 1 else None, core)
+
+
+def _following(
+    index: int, cores: list[AttentionCore], ffns: list[FeedForward], order: dict[ir.Node, int]
+) -> list[FeedForward]:
+    """Return the feed-forward networks between an attention and the next."""
+    start = order[cores[index].core]
+    end = order[cores[index + 1].core] if index + 1 < len(cores) else math.inf
+    return [ffn for ffn in ffns if start < order[ffn.ffn_in.node] < end]
+
+
+def _crowded(cores: list[AttentionCore], ffns: list[FeedForward], order: dict[ir.Node, int]) -> Iterator[Unmatched]:
+    """Yield the feed-forward networks that belong to no layer, since it has several."""
+    for index in range(len(cores)):
+        inside = _following(index, cores, ffns, order)
+        for ffn in inside if len(inside) > 1 else ():
+            node = ffn.ffn_out.node
+            why = f"layer {index} has {len(inside)} feed-forward networks, not one"
+            yield Unmatched(f"{node.op_type} {node.name}", why, "feed-forward")

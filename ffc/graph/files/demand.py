@@ -1,0 +1,99 @@
+"""What running a model would take, told before it is run: memory of the values it computes, and arithmetic."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from ffc import limits
+from ffc.errors import InputError
+from ffc.graph.cost import products
+from ffc.graph.shapes.dim import Dim, Expr, evaluate, symbols
+from ffc.graph.shapes.inference import infer
+from ffc.graph.shapes.rule import ODDITIES, Fact, Shape, Site
+
+__all__ = ["check_demand"]
+
+BATCH, LENGTH = 3, 33
+"""At least as large as every probe (`ffc.compiler.proof.probes`)."""
+
+
+def check_demand(model: ir.Model, path: Path) -> None:
+    """Check what a model computes on a probe, as far as shapes tell.
+
+    A chain of 35 doubling Concats fills a terabyte, and onnxruntime starts on it as soon as it loads the model. What
+    shapes do not tell (a loop, a size that is computed) is met by the limits on seconds and memory.
+
+    Args:
+        model: Its nodes topologically sorted, its input shapes as the file says.
+        path: Its file, for messages.
+
+    Raises:
+        InputError: If a value, all of them together, or the products take more than their limit.
+    """
+    most = limits.active()
+    weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+    made: list[_Made] = []
+    where = f"cannot load {path}"
+
+    def visit(site: Site, outputs: Sequence[Fact]) -> None:
+        made.extend(_Made(_label(site), fact) for fact in outputs)
+
+    shapes = infer(model, visit)
+    given = [(f"input '{value.name}'", Fact(shapes.of(value), shapes.dtype(value))) for value in model.graph.inputs]
+    made[:0] = [_Made(what, fact) for what, fact in given]
+    sizes = _sizes([fact.shape or () for _, fact in given])
+    total = 0
+    for each in made:
+        size = each.bytes(sizes)
+        total += size
+        if size > most.value + weights:
+            found = f"{each.what} has {size} bytes on a probe, over the limit 'value' of {most.value}"
+            raise InputError(f"{where}: {found}; no encoder needs that, raise the limit if this one does")
+    if total > most.values + 4 * weights:
+        found = f"all that it computes has {total} bytes on a probe, over the limit 'values' of {most.values}"
+        raise InputError(f"{where}: {found}; no encoder needs that, raise the limit if this one does")
+    macs = sum(count or 0 for _, count in products(model, BATCH, LENGTH))
+    if macs > most.macs:
+        found = f"its products take {macs} multiply-accumulates on a probe, over the limit 'macs' of {most.macs}"
+        raise InputError(f"{where}: {found}; no encoder needs that, raise the limit if this one does")
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A value that a run holds: where it comes from, and what is known of it."""
+
+    what: str
+    fact: Fact
+
+    def bytes(self, sizes: defaultdict[str, int]) -> int:
+        """Return its bytes, 0 where its rank or type is not known; a size that is not known counts as 1."""
+        shape, dtype = self.fact.shape, self.fact.dtype
+        if shape is None or dtype in (None, ir.DataType.STRING, ir.DataType.UNDEFINED):
+            return 0
+        return max(0, math.prod(_size(dim, sizes) for dim in shape)) * dtype.bitwidth // 8
+
+
+def _size(dim: Dim, sizes: defaultdict[str, int]) -> int:
+    try:
+        return evaluate(dim, sizes)
+    except ODDITIES:
+        return 1
+
+
+def _sizes(shapes: Sequence[Shape]) -> defaultdict[str, int]:
+    """Return the size of every symbol on the axes of the inputs, as probes have it."""
+    sizes: defaultdict[str, int] = defaultdict(lambda: 1)
+    for axis, dim in ((axis, dim) for shape in shapes for axis, dim in enumerate(shape)):
+        for name in symbols(dim) if isinstance(dim, Expr) else ():
+            sizes.setdefault(name, LENGTH if axis else BATCH)
+    return sizes
+
+
+def _label(site: Site) -> str:
+    return f"{site.root.op_type} '{site.root.name or site.root.outputs[0].name}'"

@@ -1,0 +1,149 @@
+"""The texts in a model file: names that can be shown and looked up, and notes that nobody obeys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from ffc import limits
+from ffc.errors import InputError
+
+__all__ = ["check_names", "strip_notes", "subgraphs"]
+
+_KEPT = "ffc."
+_NOTE_LENGTH = 1 << 16
+
+
+def strip_notes(proto: onnx.ModelProto) -> None:
+    """Take out, in place, what a model says beside what it computes: metadata except ``ffc.*``, docs, training.
+
+    Runtimes obey some metadata: ``ort_config``, for one, sets options of onnxruntime's session. Notes on the nodes of
+    the main graph stay where they are text, to tell where a node comes from; every compile ends without them.
+    """
+    _keep(proto, _KEPT)
+    for name in ("doc_string", "training_info", "configuration"):
+        proto.ClearField(name)
+    _strip_graph(proto.graph)
+    for node in proto.graph.node:
+        _strip_node(node, _KEPT, "pkg.")
+    for function in proto.functions:
+        _clear(function, "doc_string", "metadata_props")
+        for each in [*function.value_info, *function.attribute_proto]:
+            _clear(each, "doc_string")
+        for node in function.node:
+            _strip_node(node)
+
+
+def _strip_graph(graph: onnx.GraphProto) -> None:
+    _clear(graph, "doc_string", "metadata_props", "quantization_annotation")
+    for value in [*graph.input, *graph.output, *graph.value_info]:
+        _clear(value, "doc_string", "metadata_props")
+    for tensor in graph.initializer:
+        _clear(tensor, "doc_string", "metadata_props")
+
+
+def _strip_node(node: onnx.NodeProto, *kept: str) -> None:
+    _clear(node, "doc_string", "device_configurations")
+    _keep(node, *kept)
+    for attribute in node.attribute:
+        _clear(attribute, "doc_string")
+        for tensor in [attribute.t, *attribute.tensors] if attribute.HasField("t") else attribute.tensors:
+            _clear(tensor, "doc_string", "metadata_props")
+        for graph in subgraphs(attribute):
+            _strip_graph(graph)
+            for inner in graph.node:
+                _strip_node(inner)
+
+
+def _clear(message: Any, *fields: str) -> None:
+    for name in fields:
+        message.ClearField(name)
+
+
+def _keep(message: Any, *prefixes: str) -> None:
+    """Keep the notes whose key begins with one of `prefixes` and that are text."""
+    if not message.metadata_props:
+        return
+    kept = [(each.key, each.value) for each in message.metadata_props if _is_note(each, prefixes)]
+    del message.metadata_props[:]
+    for key, value in dict(kept).items():
+        message.metadata_props.add(key=key, value=value)
+
+
+def _is_note(entry: onnx.StringStringEntryProto, prefixes: Sequence[str]) -> bool:
+    # protobuf hands out bytes where a text is not UTF-8.
+    if not isinstance(entry.key, str) or not isinstance(entry.value, str) or len(entry.value) > _NOTE_LENGTH:
+        return False
+    return entry.key.startswith(tuple(prefixes)) and entry.key.isprintable() and "\0" not in entry.value
+
+
+def subgraphs(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
+    """Return the graphs that an attribute holds."""
+    return [attribute.g, *attribute.graphs] if attribute.HasField("g") else list(attribute.graphs)
+
+
+def check_names(proto: onnx.ModelProto, path: Path) -> None:
+    """Check that every name is text that can be printed on one line, and not endless.
+
+    A name may come to stand in a message, a report or a terminal, which line breaks and control sequences would forge.
+
+    Args:
+        proto: The model as parsed.
+        path: Its file, for messages.
+
+    Raises:
+        InputError: If a name has other characters than printable ones, or is too long.
+    """
+    longest = limits.active().name
+    for name in _names(proto):
+        if isinstance(name, bytes):  # what protobuf hands out where a text is not UTF-8
+            raise InputError(f"cannot load {path}: the name {name[:40]!r} is not text; damaged, or export it again")
+        if not name.isprintable():
+            raise InputError(f"cannot load {path}: the name {name[:40]!a} has control characters; export it again")
+        if len(name) > longest:
+            what = f"the name {name[:40]!r}... has {len(name)} characters, more than {longest}"
+            raise InputError(f"cannot load {path}: {what}; export it again, or raise the limit 'name'")
+
+
+def _names(proto: onnx.ModelProto) -> Iterator[str | bytes]:
+    yield from (proto.producer_name, proto.producer_version, proto.domain)
+    yield from (opset.domain for opset in proto.opset_import)
+    yield from _graph_names(proto.graph)
+    for function in proto.functions:
+        yield from (function.domain, function.name, function.overload)
+        yield from (opset.domain for opset in function.opset_import)
+        yield from [*function.input, *function.output, *function.attribute]
+        yield from _value_names(function.value_info)
+        yield from _node_names(function.node)
+        yield from (attribute.name for attribute in function.attribute_proto)
+
+
+def _graph_names(graph: onnx.GraphProto) -> Iterator[str | bytes]:
+    yield graph.name
+    yield from _value_names([*graph.input, *graph.output, *graph.value_info])
+    yield from (tensor.name for tensor in graph.initializer)
+    yield from (entry.value for tensor in graph.initializer for entry in tensor.external_data)
+    yield from _node_names(graph.node)
+
+
+def _value_names(values: Iterable[onnx.ValueInfoProto]) -> Iterator[str | bytes]:
+    for value in values:
+        yield value.name
+        yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
+
+
+def _node_names(nodes: Iterable[onnx.NodeProto]) -> Iterator[str | bytes]:
+    for node in nodes:
+        yield from (node.name, node.op_type, node.domain, node.overload)
+        yield from [*node.input, *node.output]
+        for attribute in node.attribute:
+            yield from (attribute.name, attribute.ref_attr_name)
+            yield from (tensor.name for tensor in attribute.tensors)
+            if attribute.HasField("t"):
+                yield attribute.t.name
+                yield from (entry.value for entry in attribute.t.external_data)
+            for graph in subgraphs(attribute):
+                yield from _graph_names(graph)

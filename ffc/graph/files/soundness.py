@@ -1,0 +1,233 @@
+"""What is checked of a model file before it is believed: its tensors' data and its edges."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from ffc import limits
+from ffc.errors import InputError
+from ffc.graph.files.names import subgraphs
+
+__all__ = ["DEFAULT_DOMAINS", "check_graphs", "check_tensors"]
+
+DEFAULT_DOMAINS = ("", "ai.onnx")
+# What numpy can hold, empty arrays included.
+_MAX_RANK = 32
+_MAX_SIZE = 2**48
+
+_FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
+
+
+def check_tensors(proto: onnx.ModelProto, path: Path) -> list[Path]:
+    """Check the data of every tensor.
+
+    Args:
+        proto: The model as parsed.
+        path: Its file; external data must lie in the same folder.
+
+    Returns:
+        The external data files, sorted by location.
+
+    Raises:
+        InputError: If a tensor's type, shape and data do not agree, or its data are missing or out of bounds.
+    """
+    files: dict[str, Path] = {}
+    for tensor in _tensors(proto):
+        where = f"cannot load {path}: tensor {tensor.name or 'of an attribute'!r}"
+        length = _expected_bytes(tensor, where)
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            keys = {entry.key: entry.value for entry in tensor.external_data}
+            if len(keys) < len(tensor.external_data):
+                raise InputError(f"{where} says twice where its data are; export the model again")
+            location = keys.get("location", "")
+            if location not in files:
+                files[location] = _data_file(location, path, where)
+            _check_range(keys, files[location], length, where)
+        elif _held_data(tensor, where) != length:
+            raise InputError(f"{where} holds too few or too many data for its shape {list(tensor.dims)}; export again")
+    total, most = sum(file.stat().st_size for file in files.values()), limits.active().data
+    if total > most:
+        raise InputError(
+            f"cannot load {path}: {total} bytes of external data, more than {most}; raise the limit 'data'"
+        )
+    return [files[location] for location in sorted(files)]
+
+
+def _expected_bytes(tensor: onnx.TensorProto, where: str) -> int:
+    """Return the bytes (of strings and typed fields: the entries) that the shape asks for."""
+    if tensor.data_type == onnx.TensorProto.UNDEFINED or tensor.data_type not in onnx.TensorProto.DataType.values():
+        raise InputError(f"{where} has no known data type; export the model again")
+    if any(dim < 0 for dim in tensor.dims):
+        raise InputError(f"{where} has a negative dimension in {list(tensor.dims)}; export the model again")
+    count: int = math.prod(tensor.dims)
+    if len(tensor.dims) > _MAX_RANK or max(tensor.dims, default=0) > _MAX_SIZE:
+        raise InputError(f"{where} has dimensions that no array can have; export the model again")
+    as_bytes = tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.HasField("raw_data")
+    dtype = ir.DataType(tensor.data_type)
+    if dtype == ir.DataType.STRING:
+        if as_bytes:
+            raise InputError(f"{where} holds strings as raw data, which ONNX does not allow; export the model again")
+        return count
+    if as_bytes or dtype.bitwidth in (2, 4):
+        return (count * dtype.bitwidth + 7) // 8
+    return 2 * count if dtype in (ir.DataType.COMPLEX64, ir.DataType.COMPLEX128) else count
+
+
+def _held_data(tensor: onnx.TensorProto, where: str) -> int:
+    """Return the bytes of raw data, or else the entries in the field that belongs to the tensor's type."""
+    wanted = onnx.helper.tensor_dtype_to_field(tensor.data_type)
+    held = {field: len(getattr(tensor, field)) for field in _FIELDS}
+    if tensor.HasField("raw_data"):
+        held, wanted = held | {"raw_data": len(tensor.raw_data)}, "raw_data"
+    if any(count for field, count in held.items() if field != wanted):
+        raise InputError(f"{where} holds data in a field that is not for its type; export the model again")
+    return held[wanted]
+
+
+def _data_file(location: str, path: Path, where: str) -> Path:
+    """Resolve a location, which comes from the model and may be hostile, to a plain file in the model's folder.
+
+    The cache of the Hugging Face hub keeps links to its files: where the model is such a link, the folder of what it
+    links to is the model's folder too. A hostile model cannot use that, for it would have to lie there.
+    """
+    file = path.parent / location
+    try:
+        real, homes = Path(os.path.realpath(file)), {Path(os.path.realpath(path.parent)), _home(path)}
+        inside = any(real.is_relative_to(home) for home in homes)
+        if not location or os.path.isabs(location) or ".." in Path(location).parts or not inside:
+            raise InputError(f"{where} keeps its data at {location!r}, outside the model's folder; copy the file there")
+        if not real.exists():
+            raise InputError(f"{where} keeps its data in {location!r}, which is missing; put it beside the model")
+        if not real.is_file():
+            raise InputError(f"{where} keeps its data in {location!r}, which is no regular file; export it again")
+        links = real.stat().st_nlink
+    except (OSError, ValueError) as error:  # a name too long, a loop of links
+        raise InputError(f"{where} keeps its data in {location[:99]!r}, which cannot be read; export again") from error
+    if links > 1:
+        raise InputError(f"{where} keeps its data in {location!r}, a hard link that may expose another file; copy it")
+    return file
+
+
+def _home(path: Path) -> Path:
+    return Path(os.path.realpath(path)).parent
+
+
+def _check_range(keys: dict[str, str], file: Path, length: int, where: str) -> None:
+    try:
+        offset, stated = int(keys.get("offset", 0)), int(keys.get("length", length))
+    except ValueError as error:
+        raise InputError(f"{where} has an offset or length that is no number; export the model again") from error
+    if offset < 0 or stated != length or offset + length > file.stat().st_size:
+        raise InputError(f"{where} does not lie within {file.name!r}, which is cut off or not its own; export again")
+
+
+def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    yield from _graph_tensors(proto.graph)
+    for function in proto.functions:
+        yield from _node_tensors(function.node)
+
+
+def _graph_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    yield from _node_tensors(graph.node)
+
+
+def _node_tensors(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            for graph in subgraphs(attribute):
+                yield from _graph_tensors(graph)
+
+
+def check_graphs(proto: onnx.ModelProto, path: Path) -> bool:
+    """Check that every value is produced once before it is read, and every domain imported.
+
+    Args:
+        proto: The model as parsed.
+        path: Its file, for messages.
+
+    Returns:
+        Whether all nodes are in topological order. If not, they may be out of order or form a cycle.
+
+    Raises:
+        InputError: If a value is read that nothing produces, produced twice, or of a domain without an opset.
+    """
+    where = f"cannot load {path}"
+    in_order = _check_graph(proto.graph, (), _imported(proto.opset_import), where)
+    identifiers = [(each.domain, each.name, each.overload) for each in proto.functions]
+    if len(set(identifiers)) < len(identifiers):
+        raise InputError(f"{where}: a function is defined twice; export the model again")
+    for function in proto.functions:
+        body = onnx.GraphProto(node=function.node)
+        body.input.extend(onnx.ValueInfoProto(name=name) for name in function.input)
+        body.output.extend(onnx.ValueInfoProto(name=name) for name in function.output)
+        place = f"{where}: in function {function.domain}.{function.name}"
+        in_order &= _check_graph(body, (), _imported(function.opset_import), place)
+    return in_order
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """The names of one graph: all of them, and those that are computed by the time its nodes have run so far."""
+
+    known: set[str]
+    ready: set[str]
+
+
+def _check_graph(graph: onnx.GraphProto, outer: tuple[_Scope, ...], domains: set[str], where: str) -> bool:
+    """Check one graph; `outer` are the scopes around it."""
+    given, produced = _definitions(graph, where)
+    scopes = (*outer, _Scope(given | produced, given))
+    in_order = True
+    for node in graph.node:
+        if node.domain not in domains:
+            raise InputError(f"{where}: no opset import for domain {node.domain!r} of {node.op_type}; truncated?")
+        for name in filter(None, node.input):
+            if not any(name in scope.known for scope in scopes):
+                raise InputError(f"{where}: {node.op_type} reads {name!r}, which nothing produces; export it again")
+            in_order &= any(name in scope.ready for scope in scopes)
+        for attribute in node.attribute:
+            if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
+                raise InputError(f"{where}: sparse tensors are not supported; export dense weights")
+            for subgraph in subgraphs(attribute):
+                in_order &= _check_graph(subgraph, scopes, domains, where)
+        scopes[-1].ready.update(node.output)
+    for output in graph.output:
+        if not any(output.name in scope.known for scope in scopes):
+            raise InputError(f"{where}: nothing produces the output {output.name!r}; export the model again")
+    return in_order
+
+
+def _definitions(graph: onnx.GraphProto, where: str) -> tuple[set[str], set[str]]:
+    """Return the names given to a graph (inputs, initializers) and those that its nodes produce."""
+    if graph.sparse_initializer:
+        raise InputError(f"{where}: sparse initializers are not supported; export dense weights")
+    for what, named in (("input", graph.input), ("output", graph.output), ("initializer", graph.initializer)):
+        names = Counter(each.name for each in named)
+        twice = next((name for name, count in names.items() if count > 1 or not name), None)
+        if twice is not None:
+            raise InputError(f"{where}: the {what} {twice!r} is listed twice or has no name; export the model again")
+    given = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    seen = set(given)
+    for name in (each for node in graph.node for each in node.output if each):
+        if name in seen:
+            raise InputError(f"{where}: value {name!r} is produced twice; export the model again")
+        seen.add(name)
+    return given, seen - given
+
+
+def _imported(opsets: Sequence[onnx.OperatorSetIdProto]) -> set[str]:
+    """Return the imported domains; the standard one goes by two names."""
+    domains = {opset.domain for opset in opsets}
+    return domains | set(DEFAULT_DOMAINS) if domains & set(DEFAULT_DOMAINS) else domains

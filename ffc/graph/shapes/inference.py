@@ -1,0 +1,248 @@
+"""Symbolic shapes, element types and small integer contents of every value of a model, by one forward walk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+import onnx_ir as ir
+
+import ffc.graph.shapes.elementwise
+import ffc.graph.shapes.kernels
+import ffc.graph.shapes.manipulation  # noqa: F401  (imported, as the two above, to fill the table of rules)
+from ffc.graph.shapes.dim import Dim, Expr, symbol
+from ffc.graph.shapes.rule import MAX_INTS, ODDITIES, RULES, Fact, Out, PartialShape, Shape, Site, tensor_ints
+
+__all__ = ["Shapes", "Visit", "infer"]
+
+# Called for every node that is executed, in function bodies too: the node's site and its outputs' facts.
+Visit: TypeAlias = Callable[[Site, Sequence[Fact]], None]
+
+# A file of 2 kB can call functions 10^8 times: past these limits calls are not entered.
+_MAX_BODY_NODES = 20_000
+_MAX_CALL_DEPTH = 16
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What is known of the values of a model's main graph."""
+
+    facts: Mapping[ir.Value, Fact]
+    opset: int
+
+    def of(self, value: ir.Value) -> Shape | None:
+        """Return the dimensions of `value`, None if not even its rank is known."""
+        return self._fact(value).shape
+
+    def ints(self, value: ir.Value) -> tuple[Dim, ...] | None:
+        """Return the contents of an integer or bool tensor of rank <= 1 and <= 64 elements, None if unknown."""
+        return self._fact(value).ints
+
+    def dtype(self, value: ir.Value) -> ir.DataType | None:
+        """Return the element type of `value`, None if unknown."""
+        return self._fact(value).dtype
+
+    def concluded(self, node: ir.Node) -> PartialShape | None:
+        """Return the dimensions of the first output of `node` as they follow from its inputs, annotations aside."""
+        inputs = tuple(None if value is None else self._fact(value) for value in node.inputs)
+        outs = _apply(Site(node, inputs, node.attributes, self.opset, node))
+        return outs[0].shape if outs else None
+
+    def _fact(self, value: ir.Value) -> Fact:
+        return self.facts.get(value) or _initial(value)
+
+
+@dataclass
+class _Scope:
+    """The values of the main graph or of one function body while it is walked."""
+
+    opsets: Mapping[str, int]
+    facts: dict[ir.Value, Fact] = field(default_factory=dict)
+    attributes: Mapping[str, ir.Attr] | None = None
+    path: str = ""
+    depth: int = 0
+    root: ir.Node | None = None
+
+
+@dataclass
+class _Walk:
+    model: ir.Model
+    visit: Visit | None
+    inputs: dict[str, Expr] = field(default_factory=dict)
+    body_nodes_left: int = _MAX_BODY_NODES
+
+
+def infer(model: ir.Model, visit: Visit | None = None) -> Shapes:
+    """Infer what can be known of every value of the main graph without running it.
+
+    A named dynamic dimension of a graph input becomes a symbol of that name, an unnamed one of input ``X``, axis ``k``,
+    the symbol ``X.k``; both count as at least 1. A single dimension that cannot be told gets a fresh symbol named after
+    its value and axis. What no rule settles is taken from the shape recorded in the model. Calls of model-local
+    functions are inferred by walking the body with the shapes at hand.
+
+    Args:
+        model: its nodes topologically sorted; it is not changed.
+        visit: called with each node that is executed, in function bodies too, and what is known of its outputs.
+
+    Returns:
+        The facts by value. Odd graphs give unknowns, never an error.
+    """
+    walk = _Walk(model, visit)
+    scope = _Scope(model.graph.opset_imports)
+    for value in model.graph.inputs:
+        scope.facts[value] = _input_fact(walk, value)
+    _walk_nodes(walk, scope, model.graph)
+    return Shapes(scope.facts, scope.opsets.get("", 1))
+
+
+def _input_fact(walk: _Walk, value: ir.Value) -> Fact:
+    if value.shape is None:
+        return Fact(None, value.dtype)
+    dims: list[Dim] = []
+    for axis, dim in enumerate(value.shape):
+        # Some exporters write -1 for a dynamic size.
+        if isinstance(dim, int) and dim >= 0:
+            dims.append(dim)
+            continue
+        name = (None if isinstance(dim, int) else dim.value) or f"{value.name}.{axis}"
+        dims.append(walk.inputs.setdefault(name, symbol(name, least=1)))
+    return Fact(tuple(dims), value.dtype)
+
+
+def _initial(value: ir.Value | None) -> Fact:
+    """Return what is known of a value that no node computes."""
+    if value is None:
+        return Fact()
+    tensor = value.const_value
+    # The value of a graph input may be overridden by the caller.
+    if tensor is None or value.is_graph_input() or value.producer() is not None:
+        return Fact(None, value.dtype)
+    try:
+        shape = tuple(int(size) for size in tensor.shape.numpy())
+        return Fact(shape, tensor.dtype, tensor_ints(tensor))
+    except (*ODDITIES, OSError):
+        return Fact(None, value.dtype)
+
+
+def _walk_nodes(walk: _Walk, scope: _Scope, nodes: Iterable[ir.Node]) -> None:
+    for node in nodes:
+        site = _site(scope, node)
+        function = walk.model.functions.get(node.op_identifier())
+        entered = function is not None and _may_enter(walk, scope, function)
+        outs = _enter(walk, scope, site, function) if function is not None and entered else _apply(site)
+        facts = [
+            _settled(walk, scope, value, outs[index] if index < len(outs) else Out())
+            for index, value in enumerate(node.outputs)
+        ]
+        scope.facts.update(zip(node.outputs, facts, strict=True))
+        # A call that was entered has shown its nodes already.
+        if walk.visit is not None and not entered:
+            walk.visit(site, facts)
+
+
+def _site(scope: _Scope, node: ir.Node) -> Site:
+    attributes: Mapping[str, ir.Attr] = node.attributes
+    if any(attribute.is_ref() for attribute in node.attributes.values()):
+        attributes = dict(_resolved(scope, node))
+    inputs = tuple(None if value is None else _lookup(scope, value) for value in node.inputs)
+    return Site(node, inputs, attributes, scope.opsets.get("", 1), scope.root or node)
+
+
+def _resolved(scope: _Scope, node: ir.Node) -> Iterable[tuple[str, ir.Attr]]:
+    given = scope.attributes or {}
+    for name, attribute in node.attributes.items():
+        if not attribute.is_ref():
+            yield name, attribute
+        elif (outer := attribute.ref_attr_name) is not None and outer in given:
+            yield name, given[outer]
+
+
+def _lookup(scope: _Scope, value: ir.Value) -> Fact:
+    fact = scope.facts.get(value)
+    if fact is None:
+        fact = scope.facts[value] = _initial(value)
+    return fact
+
+
+def _apply(site: Site) -> Sequence[Out]:
+    domain = "" if site.node.domain == "ai.onnx" else site.node.domain
+    rule = RULES.get((domain, site.node.op_type))
+    if rule is None:
+        return ()
+    try:
+        result = rule(site)
+    except ODDITIES:
+        return ()
+    return (result,) if isinstance(result, Out) else result
+
+
+def _may_enter(walk: _Walk, scope: _Scope, function: ir.Function) -> bool:
+    walk.body_nodes_left -= len(function)
+    return walk.body_nodes_left >= 0 and scope.depth < _MAX_CALL_DEPTH
+
+
+def _enter(walk: _Walk, scope: _Scope, site: Site, function: ir.Function) -> Sequence[Out]:
+    """Walk the body of `function` as called at `site` and return what is known of its outputs."""
+    defaults = {name: attribute for name, attribute in function.attributes.items() if attribute.value is not None}
+    inner = _Scope(
+        function.opset_imports,
+        attributes={**defaults, **site.attributes},
+        path=f"{scope.path}{_label(site.node)}/",
+        depth=scope.depth + 1,
+        root=site.root,
+    )
+    for index, value in enumerate(function.inputs):
+        inner.facts[value] = site.fact(index)
+    _walk_nodes(walk, inner, function)
+    results = [_lookup(inner, value) for value in function.outputs]
+    return [Out(fact.shape, fact.dtype, fact.ints) for fact in results]
+
+
+def _label(node: ir.Node) -> str:
+    return next((value.name for value in node.outputs if value.name), None) or node.name or node.op_type
+
+
+def _settled(walk: _Walk, scope: _Scope, value: ir.Value, out: Out) -> Fact:
+    """Fill what a rule left open from the annotation, then with fresh symbols."""
+    dtype = out.dtype or value.dtype
+    # A body's annotations cannot be true of all its calls.
+    recorded = _recorded(walk, value) if scope.depth == 0 else None
+    if out.shape is None:
+        shape = recorded
+    elif recorded is not None and len(recorded) == len(out.shape) and None in out.shape:
+        shape = tuple(b if a is None else a for a, b in zip(out.shape, recorded, strict=True))
+    else:
+        shape = out.shape
+    if shape is None or _is_absurd(shape):
+        return Fact(None, dtype)
+    whole = tuple(_fresh(walk, f"{scope.path}{value.name}.{k}") if dim is None else dim for k, dim in enumerate(shape))
+    fact = Fact(whole, dtype)
+    return replace(fact, ints=out.ints) if _fits(whole, out.ints) else fact
+
+
+def _is_absurd(numbers: PartialShape) -> bool:
+    """Return whether a number does not fit into 64 bits: a hostile graph can square a size at every node."""
+    return any(isinstance(number, int) and not -(2**63) <= number < 2**63 for number in numbers)
+
+
+def _fresh(walk: _Walk, name: str) -> Expr:
+    while name in walk.inputs:
+        name += "'"
+    return symbol(name)
+
+
+def _recorded(walk: _Walk, value: ir.Value) -> PartialShape | None:
+    if value.shape is None:
+        return None
+    # A name means something only if an input bears it: others are an exporter's expressions or inventions.
+    return tuple(
+        (dim if dim >= 0 else None) if isinstance(dim, int) else walk.inputs.get(dim.value or "") for dim in value.shape
+    )
+
+
+def _fits(shape: Shape, ints: tuple[Dim, ...] | None) -> bool:
+    """Return whether `ints` can be the contents of a tensor of rank <= 1 of this shape."""
+    if ints is None or len(shape) > 1 or len(ints) > MAX_INTS or _is_absurd(ints):
+        return False
+    return len(ints) == 1 if not shape else shape[0] == len(ints)

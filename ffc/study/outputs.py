@@ -1,0 +1,135 @@
+"""The steps that turn weights into what is served: rows to prove on, the export, the compile, and the evaluation."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from ffc.errors import GateError
+from ffc.recipe import compiling
+from ffc.study.resources import Material, load_weights
+from ffc.study.steps import Job
+from ffc.study.weights import MODEL, ONNX, Work
+
+__all__ = ["LOGITS", "REPORTS", "ROWS", "compile", "data", "evaluate", "export"]
+
+ROWS = "rows.npz"
+REPORTS = ("report.json", "report.html")
+LOGITS = "logits.npz"
+"""Arrays ``fp32`` and ``compiled``, float32 [validation rows, labels], and ``labels``, int64 [validation rows]."""
+
+_BATCH = 1
+"""Rows at a time in evaluations: as queries are answered, since int8 rounds a row otherwise beside others."""
+
+_PROOF_ROWS = 64
+"""Training rows that every compile is proved on, besides what the compiler makes itself."""
+
+
+def data(material: Material) -> Work:
+    """Return the work that reads the task, and writes rows for the compiler to prove on."""
+
+    def work(job: Job) -> Mapping[str, Any]:
+        task = material.task
+        arrays: dict[str, Any] = dict(material.arrays(_PROOF_ROWS))
+        np.savez(job.folder / ROWS, **arrays)
+        return {
+            "name": task.name,
+            "metric": task.metric,
+            "labels": list(task.labels),
+            "train_rows": len(task.train),
+            "validation_rows": len(task.validation),
+            "max_length": material.study.keys.max_length,
+            "digest": material.digest(),
+        }
+
+    return work
+
+
+def export(material: Material, weights: str, words: str) -> Work:
+    """Return the work that exports the step `weights`; `words` say in the metadata how they were made."""
+
+    def work(job: Job) -> Mapping[str, Any]:
+        from ffc.train import export
+
+        export.export(
+            load_weights(job.done[weights].folder / MODEL).to("cpu"),
+            job.folder / ONNX,
+            task=material.task,
+            tokenizer=material.tokenizer,
+            provenance={"made": words, "rows": material.digest()},
+        )
+        return {}
+
+    return work
+
+
+def compile(material: Material, exported: str, rows: str) -> Work:
+    """Return the work that compiles the step `exported` as the study says, and proves it on rows of the task.
+
+    A system that fails a contract, as one cut to pieces may fail that of `int8`, stays as it was exported: it shall not
+    end a study of many systems.
+    """
+
+    def work(job: Job) -> Mapping[str, Any]:
+        recipe = material.study.compiling
+        model = job.done[exported].folder / ONNX
+        asked = replace(
+            recipe,
+            model=model,
+            out=job.folder / ONNX,
+            data=recipe.data or job.done[rows].folder / ROWS,
+            reports=tuple(job.folder / name for name in REPORTS),
+        )
+        try:
+            result = compiling.compile(asked, progress=job.tell)
+        except GateError as error:
+            for file in model.parent.glob(f"{ONNX}*"):  # the model, and where it is large the file of its weights
+                shutil.copyfile(file, job.folder / file.name)
+            job.tell(f"refused, so it stays as exported: {error}")
+            return {"pipeline": "", "refused": str(error)}
+        return {"pipeline": result.report.pipeline, "refused": ""}
+
+    return work
+
+
+def evaluate(material: Material, exported: str, compiled: str) -> Work:
+    """Return the work that runs both forms of a system on the validation rows in onnxruntime, and tells their sizes."""
+
+    def work(job: Job) -> Mapping[str, Any]:
+        from ffc.graph import files
+        from ffc.graph.blocks.finder import find
+        from ffc.graph.cost import cost
+        from ffc.pruning.importance import head_count, unit_count
+        from ffc.train.evaluate import predict_onnx
+
+        logits: dict[str, np.ndarray] = {}
+        found: dict[str, Any] = {}
+        for form, step in (("fp32", exported), ("compiled", compiled)):
+            path = job.done[step].folder / ONNX
+            logits[form] = predict_onnx(
+                path,
+                material.validation,
+                material.collator,
+                batch_size=_BATCH,
+                progress=lambda done, of, form=form: job.tell(f"{form}, {done} of {of} rows"),  # type: ignore[misc]
+            )
+            scores = material.score(logits[form])
+            model = files.load(path)
+            spent = {
+                name: value for name, value in asdict(cost(model)).items() if name in ("parameters", "macs", "bytes")
+            }
+            found[form] = {"accuracy": scores.main, "parts": dict(scores.parts), **spent}
+        layers = find(files.load(job.done[exported].folder / ONNX)).layers
+        labels = np.array([row.label for row in material.task.validation])
+        np.savez(job.folder / LOGITS, labels=labels, fp32=logits["fp32"], compiled=logits["compiled"])
+        return {
+            **found,
+            "heads": [head_count(layer) for layer in layers],
+            "units": [unit_count(layer) for layer in layers],
+        }
+
+    return work

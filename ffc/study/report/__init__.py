@@ -1,0 +1,1 @@
+"""What a study found: as data, tables, plots and one HTML page."""

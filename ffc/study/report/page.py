@@ -1,0 +1,143 @@
+"""The report of a run as one HTML page that needs nothing else, and its plots as PNG."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Iterator
+from pathlib import Path
+
+from ffc.compiler.reports.render import STYLE
+from ffc.errors import UsageError
+from ffc.graph.files import publish
+from ffc.study.report import plots, table
+from ffc.study.report.summary import Run
+
+__all__ = ["PAGE", "PLOTS", "to_html", "write"]
+
+PAGE = "report.html"
+PLOTS = ("sizes.png", "throughput.png")
+"""Files that `write` makes."""
+
+
+def write(run: Run, folder: Path) -> Path:
+    """Write the page and the plots of a run into a folder, and return the path of the page.
+
+    Raises:
+        MissingError: If matplotlib is not installed.
+        UsageError: If nothing was measured, or the folder cannot be written.
+    """
+    pictures = (plots.sizes(run), plots.throughput(run))
+    contents = dict(zip(PLOTS, pictures, strict=True)) | {PAGE: to_html(run, pictures).encode()}
+    try:
+        for name, content in contents.items():
+            publish.write(folder / name, content)
+    except OSError as error:
+        raise UsageError(f"cannot write the report to {folder}: {error.strerror}; choose another folder") from error
+    return folder / PAGE
+
+
+def to_html(run: Run, pictures: tuple[bytes, bytes]) -> str:
+    """Write a run as one HTML page.
+
+    Args:
+        run: What was found.
+        pictures: The plots of `ffc.study.report.plots`, PNG: of sizes, and of throughput.
+    """
+    titles = ("What pruning saves and what it costs", "What a core answers in a second")
+    parts = [
+        _section("What each method adds", _table(table.method_table(run))),
+        *(_section(title, _picture(title, png)) for title, png in zip(titles, pictures, strict=True)),
+        _section("All systems", _table(table.system_table(run))),
+        _section("How they were made", _table(_making(run))),
+    ]
+    title = f"{run.recipe}: {run.task.name}"
+    return _PAGE.format(style=STYLE + _PICTURES, title=html.escape(title), facts=_facts(run), body="\n".join(parts))
+
+
+def _facts(run: Run) -> str:
+    return "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in _told(run))
+
+
+def _told(run: Run) -> Iterator[tuple[str, str]]:
+    """Yield what a reader needs to judge the numbers or to take them again."""
+    task, chosen, teacher = run.task, run.system(run.chosen), run.systems[0]
+    form = "as exported" if chosen.refused else "compiled"
+    yield "chosen", f"{run.chosen}: {run.reason}"
+    yield (
+        "accuracy",
+        (
+            f"{chosen.compiled.accuracy:.2f}, {form}; {teacher.fp32.accuracy:.2f} of the teacher, fp32; "
+            f"{run.budget:g} points may be lost"
+        ),
+    )
+    yield "task", f"{task.name}, {task.metric}, labels {', '.join(task.labels)}"
+    yield "rows", f"{task.train_rows:,} to train on, {task.validation_rows:,} to validate, sha256 {task.digest[:16]}"
+    yield "tokens", f"at most {task.max_length} a row"
+    yield "seeds", _seeds(run)
+    yield "machine", str(run.machine)
+    yield "versions", ", ".join(f"{name} {version}" for name, version in run.versions.items())
+    yield "time", f"{run.seconds / 60:.0f} minutes for all steps"
+
+
+def _seeds(run: Run) -> str:
+    """Say which seed made which system, those alike together."""
+    by_seed: dict[int, list[str]] = {}
+    for system in run.systems:
+        by_seed.setdefault(system.seed, []).append(system.name)
+    if len(by_seed) == 1:
+        return f"{next(iter(by_seed))} throughout"
+    return ", ".join(f"{seed} ({', '.join(names)})" for seed, names in by_seed.items())
+
+
+def _making(run: Run) -> table.Table:
+    """Lay out how each system was made and what that took."""
+    cells = []
+    for system in run.systems:
+        steps = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in system.seconds.items())
+        cells.append((system.name, system.words, steps))
+    chosen = frozenset(index for index, system in enumerate(run.systems) if system.name == run.chosen)
+    return table.Table(("system", "made by", "steps"), tuple(cells), chosen, text_columns=3)
+
+
+def _section(title: str, body: str) -> str:
+    return f"<h2>{html.escape(title)}</h2>\n{body}"
+
+
+def _picture(title: str, png: bytes) -> str:
+    data = base64.b64encode(png).decode()
+    return f'<img alt="{html.escape(title)}" src="data:image/png;base64,{data}">'
+
+
+def _table(shown: table.Table) -> str:
+    kinds = ["t" if index < shown.text_columns else "n" for index in range(len(shown.columns))]
+    head = "".join(
+        f'<th class="{kind}">{html.escape(name)}</th>' for kind, name in zip(kinds, shown.columns, strict=True)
+    )
+    rows = "\n".join(
+        ('<tr class="chosen">' if index in shown.bold else "<tr>")
+        + "".join(f'<td class="{kind}">{html.escape(cell)}</td>' for kind, cell in zip(kinds, row, strict=True))
+        + "</tr>"
+        for index, row in enumerate(shown.rows)
+    )
+    notes = "".join(f'\n<p class="note">{html.escape(note)}</p>' for note in shown.notes)
+    grid = f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table>"
+    return f'<div class="wide">{grid}</div>{notes}'
+
+
+_PICTURES = """
+img { max-width: 100%; width: 52rem; background: #fff; border-radius: 4px; }
+.chosen td { font-weight: 600; }
+"""
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>{style}</style></head>
+<body>
+<h1>{title}</h1>
+<dl>{facts}</dl>
+{body}
+</body>
+</html>
+"""

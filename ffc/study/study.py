@@ -1,0 +1,159 @@
+"""Studies: a teacher, students, plans and a compile, stated in one TOML file; `ffc.study.running` makes them all."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ffc.errors import InputError, UsageError, nearest
+from ffc.recipe.compiling import Recipe, inputs, of_keys
+from ffc.recipe.file import File, parse, read_text
+from ffc.study.keys import PlanKeys, StudyKeys
+
+__all__ = ["TEACHER", "Study", "load"]
+
+TEACHER = "teacher"
+"""The name of the system that the students learn from."""
+
+_FILES = ("folder", "train", "validation")
+"""Keys of ``[task]`` that name files."""
+
+_NAME = re.compile("[A-Za-z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study, ready to run.
+
+    Attributes:
+        file: The file, for errors that name a line.
+        keys: What it says.
+        compiling: How every system is compiled, apart from its model.
+        data_folder: The folder that the files of the task are relative to.
+    """
+
+    file: File
+    keys: StudyKeys
+    compiling: Recipe
+    data_folder: Path
+
+    @property
+    def name(self) -> str:
+        """The stem of the file."""
+        return self.file.path.stem
+
+    @property
+    def out(self) -> Path:
+        """The folder of its runs, where no other is given."""
+        return Path("build") / self.name
+
+    def students_of(self, plan: str) -> tuple[str, ...]:
+        """Return the systems that a plan prunes, in the order of the file."""
+        named = self.keys.plans[plan].student
+        listed = [named] if isinstance(named, str) else named
+        return tuple(listed) or tuple(self.keys.students) or (TEACHER,)
+
+    def plans_of(self, student: str) -> Iterator[tuple[str, PlanKeys]]:
+        """Yield the plans that prune a system, in the order of the file."""
+        for name, plan in self.keys.plans.items():
+            if student in self.students_of(name):
+                yield name, plan
+
+    def source(self, model: str) -> str:
+        """Return a model as `ffc.train.models.pretrained.locate` takes it: a folder beside the file is meant first."""
+        beside = self.file.path.parent / model
+        return str(beside) if beside.exists() else model
+
+    def task(self) -> dict[str, Any]:
+        """Return the arguments of `ffc.train.tasks.load`."""
+        keys = self.keys.task
+        given = {name: getattr(keys, name) for name in _FILES}
+        paths = {name: self._data(value) for name, value in given.items() if value}
+        return {
+            "name": keys.name,
+            **paths,
+            "text": [keys.text] if isinstance(keys.text, str) else list(keys.text),
+            "label": keys.label,
+            "labels": list(keys.labels),
+            "train_rows": keys.train_rows,
+            "validation_rows": keys.validation_rows,
+            "validation_share": keys.validation_share,
+            "seed": self.keys.seed,
+        }
+
+    def check_data(self) -> None:
+        """Check that the files that the task and the passes name are there, and the rows that compiles are proved on.
+
+        Raises:
+            InputError: If one is not; the message names its key.
+        """
+        keys = self.keys.task
+        for name in _FILES:
+            value: str | None = getattr(keys, name)
+            if value and not self._data(value).exists():
+                what = "folder" if name == "folder" else "file"
+                raise InputError(
+                    f"{self.file.place(('task', name))}: there is no {what} {self._data(value)}, which 'task.{name}' "
+                    "names; correct it, or say where the data lies with --data-folder"
+                )
+        if self.compiling.data is not None and not self.compiling.data.is_file():
+            raise InputError(
+                f"{self.file.place(('data',))}: there is no file {self.compiling.data}, which 'data' names; correct "
+                "it, or leave it out to prove on rows of the task"
+            )
+        for word, path in inputs(self.compiling).items():
+            if not path.exists():
+                raise InputError(
+                    f"{self.file.place(('passes',))}: there is no file {path} ({word}); correct it"
+                )
+
+    def _data(self, path: str) -> Path:
+        return self.data_folder / path
+
+
+def load(path: str | os.PathLike[str], *, data_folder: str | os.PathLike[str] | None = None) -> Study:
+    """Read a study.
+
+    Args:
+        path: The file; its paths are relative to its folder.
+        data_folder: What the files of the task are relative to instead.
+
+    Raises:
+        InputError: If the file is missing or not TOML, or a file of passes that it names cannot be loaded.
+        UsageError: If a key is unknown or of the wrong type, a plan names a student that there is not, the pipeline is
+            malformed, or the file states no study; the message names file and line.
+    """
+    path = Path(path)
+    text = read_text(path)
+    data = parse(path, text)
+    if not data.keys() & {"task", "teacher"}:
+        raise UsageError(
+            f"{path} has neither [task] nor [teacher], so there is nothing to train; a recipe of a compile is for "
+            f"`ffc compile --recipe {path}`"
+        )
+    file = File(path, text)
+    keys = file.validate(StudyKeys, data)
+    study = Study(file, keys, of_keys(file, keys), Path(data_folder) if data_folder is not None else path.parent)
+    _check_names(study)
+    return study
+
+
+def _check_names(study: Study) -> None:
+    """Check the names that the file gives, and that each plan prunes what there is."""
+    for table, names in (("students", study.keys.students), ("plans", study.keys.plans)):
+        for name in names:
+            if not _NAME.fullmatch(name):  # it becomes the name of a folder
+                what = f"the name {name!r:.60} is not made of at most 64 letters, digits, '-' and '_'"
+                study.file.fail((table, name), what)
+    if TEACHER in study.keys.students:
+        study.file.fail(("students", TEACHER), "a student named 'teacher' hides the teacher; give it another name")
+    known = [*study.keys.students, TEACHER]
+    for plan in study.keys.plans:
+        unknown = next((each for each in study.students_of(plan) if each not in known), None)
+        if unknown is not None:
+            advice = nearest(unknown, known)
+            study.file.fail(("plans", plan, "student"), f"plan '{plan}' names an unknown student '{unknown}'{advice}")

@@ -1,0 +1,284 @@
+"""The steps that make weights: the teacher, students, plans, and what is pruned by them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ffc.errors import FfcError, InputError
+from ffc.study.keys import LossKeys, PlanKeys, TeacherKeys
+from ffc.study.resources import Material, load_weights
+from ffc.study.steps import Job
+from ffc.study.study import TEACHER
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ffc.pruning import Plan
+    from ffc.pruning.amount import Amount
+    from ffc.pruning.sizes import LayerSizes
+    from ffc.train.learning.callbacks import History
+
+__all__ = ["IMPORTANCE", "MODEL", "ONNX", "PLAN", "distil", "plan", "prune", "score", "student", "teacher"]
+
+MODEL = "model"
+"""The folder of a step that holds weights and tokenizer."""
+ONNX = "model.onnx"
+"""The file of a step that holds an ONNX model."""
+IMPORTANCE = "importance.safetensors"
+PLAN = "plan.json"
+
+Work = Callable[[Job], Mapping[str, Any]]
+
+
+def teacher(material: Material, keys: TeacherKeys, training: Mapping[str, Any]) -> Work:
+    """Return the work that trains the teacher on labels; with 0 epochs it is taken as it is."""
+
+    def work(job: Job) -> Mapping[str, Any]:
+        from ffc.train.learning.losses import Losses
+        from ffc.train.models import pretrained
+
+        source = material.study.source(keys.model)
+        model = pretrained.classifier(source, material.task, seed=training["seed"])
+        pretrained.check_length(material.study.keys.max_length, model)
+        if not training["epochs"]:
+            _check_head(material, keys, model, pretrained.classifier(source, material.task, seed=training["seed"] + 1))
+        _rehearse(material, TEACHER, model)
+        for name in material.study.keys.students:
+            _rehearse(material, name, _fresh(material, name, model, training["seed"]))
+        return _trained(material, job, model, training, Losses(labels=1.0))
+
+    return work
+
+
+def _check_head(material: Material, keys: TeacherKeys, one: nn.Module, other: nn.Module) -> None:
+    """Refuse a model without a head of its own: a fresh one, which knows nothing, differs from seed to seed."""
+    if all(a.equal(b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True)):
+        return
+    place, labels = material.study.file.place(("teacher", "epochs")), ", ".join(material.task.labels)
+    raise InputError(
+        f"{place}: epochs = 0 takes {keys.model} as it is, and it has no head for the labels {labels}; train it, with "
+        "epochs = 3, say, or name a model that is trained"
+    )
+
+
+def _rehearse(material: Material, name: str, model: nn.Module) -> None:
+    """Draw up the plans of a system before it is trained, so that what it cannot keep is not found hours later."""
+    from ffc.train.pruning import plans
+
+    study = material.study
+    for plan, keys in study.plans_of(name):
+        scores = replace(plans.by_norm(model), method="rehearsal")  # any will do
+        with _located(study.file.place(("plans", plan))):
+            _amount(keys).plan(scores, plans.layer_sizes(model))
+
+
+@contextlib.contextmanager
+def _located(place: str) -> Iterator[None]:
+    """Put a place in the study's file before the message of an error."""
+    try:
+        yield
+    except FfcError as error:
+        raise type(error)(f"{place}: {error}") from error
+
+
+def student(material: Material, name: str, training: Mapping[str, Any], taught_by: str) -> Work:
+    """Return the work that makes the student `name` and distils it from the step `taught_by`."""
+    keys = material.study.keys.students[name]
+
+    def work(job: Job) -> Mapping[str, Any]:
+        from ffc.train.learning import activation
+
+        master = load_weights(job.done[taught_by].folder / MODEL)
+        model = _fresh(material, name, master, training["seed"])
+        _rehearse(material, name, model)
+        anneal = activation.Anneal(keys.anneal) if keys.anneal is not None else None
+        if keys.activation and anneal is None:
+            activation.relu_for_gelu(model)
+        return _trained(material, job, model, training, _losses(keys.losses), teacher=master, activation=anneal)
+
+    return work
+
+
+def _fresh(material: Material, name: str, master: nn.Module, seed: int) -> nn.Module:
+    """Return a student that has learned nothing yet."""
+    from ffc.train.learning import students
+    from ffc.train.models import pretrained
+
+    study = material.study
+    keys = study.keys.students[name]
+    if keys.layers is not None:
+        with _located(study.file.place(("students", name, "layers"))):
+            return students.keep_layers(master, keys.layers)
+    assert keys.model is not None  # StudentKeys wants one of the two
+    source = study.source(keys.model)
+    with _located(study.file.place(("students", name, "model"))):
+        material.same_tokenizer(source)
+        return pretrained.classifier(source, material.task, seed=seed)
+
+
+def score(material: Material, keys: PlanKeys, seed: int, scored: str) -> Work:
+    """Return the work that scores heads and units of the step `scored` by gradients on training rows."""
+
+    def work(job: Job) -> Mapping[str, Any]:
+        from ffc.train.pruning import importance
+
+        rows = material.sample(keys.rows, seed)
+        found = importance.score(
+            load_weights(job.done[scored].folder / MODEL),
+            rows,
+            material.collator,
+            method="fisher" if keys.by == "fisher" else "taylor",
+            on=keys.on,
+            data=f"{material.task.name} train",
+            seed=seed,
+            progress=_rows(job),
+        )
+        found.save(job.folder / IMPORTANCE)
+        return {"samples": found.samples}
+
+    return work
+
+
+def plan(material: Material, keys: PlanKeys, seed: int, scored: str, scores: str | None) -> Work:
+    """Return the work that plans what to keep of the step `scored`.
+
+    Args:
+        material: What the study is made from.
+        keys: The plan, as stated.
+        seed: Of random scores, and of the rows of a search.
+        scored: The step with the weights.
+        scores: The step with their importance, or None where the plan needs none or makes its own.
+    """
+
+    def work(job: Job) -> Mapping[str, Any]:
+        from ffc.pruning import Importance, allocate
+        from ffc.train.models import slicing
+        from ffc.train.pruning import plans
+
+        model = load_weights(job.done[scored].folder / MODEL)
+        layers = plans.layer_sizes(model)
+        if keys.by == "search":
+            made = _searched(material, keys, seed, job, model)
+        elif keys.steps > 1:
+            made = _iterated(material, keys, seed, job, model, layers)
+        else:
+            found = plans.by_norm(model) if scores is None else Importance.load(job.done[scores].folder / IMPORTANCE)
+            found = allocate.random_like(found, seed) if keys.by == "random" else found
+            made = _amount(keys).plan(found, layers)
+        slicing.stamp(made, model).save(job.folder / PLAN)
+        return {"summary": made.summary().splitlines()}
+
+    return work
+
+
+def prune(material: Material, scored: str, planned: str) -> Work:
+    """Return the work that cuts the step `scored` down to the plan of the step `planned`."""
+
+    def work(job: Job) -> Mapping[str, Any]:
+        from ffc.pruning import Plan
+        from ffc.train.models import slicing
+        from ffc.train.models.checkpoint import save_pruned
+
+        model = load_weights(job.done[scored].folder / MODEL)
+        pruned = slicing.apply(model, Plan.load(job.done[planned].folder / PLAN))
+        save_pruned(pruned.to("cpu"), job.folder / MODEL, material.tokenizer)
+        return {}
+
+    return work
+
+
+def distil(material: Material, losses: LossKeys, training: Mapping[str, Any], pruned: str, taught_by: str) -> Work:
+    """Return the work that distils the step `pruned` from the step `taught_by`."""
+
+    def work(job: Job) -> Mapping[str, Any]:
+        model = load_weights(job.done[pruned].folder / MODEL)
+        master = load_weights(job.done[taught_by].folder / MODEL)
+        return _trained(material, job, model, training, _losses(losses), teacher=master)
+
+    return work
+
+
+def _trained(
+    material: Material, job: Job, model: nn.Module, training: Mapping[str, Any], losses: Any, **given: Any
+) -> Mapping[str, Any]:
+    """Train a model unless 0 epochs are asked for, save it, and say how it went.
+
+    The weights of the last epoch are kept: to choose an epoch by the rows that are reported would flatter the report.
+    """
+    from ffc.train.learning import trainer
+    from ffc.train.models.checkpoint import save_pruned
+
+    history: History | None = None
+    if training["epochs"]:
+        history = trainer.train(
+            model,
+            material.training,
+            material.collator,
+            trainer.Training(**training),
+            losses=losses,
+            folder=job.scratch,
+            progress=job.tell,
+            **given,
+        )
+    save_pruned(model.to("cpu"), job.folder / MODEL, material.tokenizer)
+    if history is None:
+        return {}
+    return {
+        "loss": [list(point) for point in history.loss],
+        "steps": history.steps,
+    }
+
+
+def _losses(keys: LossKeys) -> Any:
+    from ffc.train.learning.losses import Losses
+
+    return Losses(**keys.model_dump())
+
+
+def _amount(keys: PlanKeys) -> Amount:
+    from ffc.pruning.amount import Amount
+
+    return Amount(keys.heads, keys.ffn, across=keys.allocation == "global", macs=keys.macs, floor=keys.least)
+
+
+def _searched(material: Material, keys: PlanKeys, seed: int, job: Job, model: nn.Module) -> Plan:
+    """Return the plan of a Fisher search, with scales, which does without training again."""
+    from ffc.train.pruning import plans
+
+    assert keys.macs is not None  # PlanKeys sees to it
+    return plans.search(
+        model,
+        material.sample(keys.rows, seed),
+        material.collator,
+        macs=keys.macs,
+        floor=keys.least,
+        on=keys.on,
+        first_token=not material.task.spans,
+        progress=lambda what, done, of: job.tell(f"{done} of {of} {what}"),
+    )
+
+
+def _iterated(
+    material: Material, keys: PlanKeys, seed: int, job: Job, model: nn.Module, layers: Sequence[LayerSizes]
+) -> Plan:
+    """Return the plan of several scorings, each of what the one before left."""
+    from ffc.train.pruning import iterative
+
+    amount = _amount(keys)
+    return iterative.prune_in_steps(
+        model,
+        material.sample(keys.rows, seed),
+        material.collator,
+        steps=keys.steps,
+        allocate=lambda scores, way: amount.after(way, layers).plan(scores, layers),
+        method="fisher" if keys.by == "fisher" else "taylor",
+        on=keys.on,
+        progress=lambda done, of: job.tell(f"{done} of {of} scorings"),
+    )
+
+
+def _rows(job: Job) -> Callable[[int, int], None]:
+    return lambda done, of: job.tell(f"{done} of {of} rows")

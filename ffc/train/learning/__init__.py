@@ -1,0 +1,1 @@
+"""Training: on labels, on a teacher, or on plain text."""

@@ -1,0 +1,211 @@
+"""Checkpoints: models of any shape as the files that transformers writes, and `ffc.json` for what these do not say."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import safetensors.torch
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import AutoConfig, PreTrainedConfig
+
+from ffc.errors import FfcError, InputError, UsageError, one_line
+from ffc.graph.files import publish
+from ffc.train.models.blueprint import Blueprint, architecture, build, describe
+from ffc.train.models.silence import quiet
+
+__all__ = ["CONFIG", "RECORD", "WEIGHTS", "Tokenizer", "load_pruned", "save_pruned"]
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+RECORD = "ffc.json"
+"""The file that tells a folder that ffc has saved from one that transformers has."""
+
+
+class Tokenizer(Protocol):
+    """What can write itself into a folder."""
+
+    def save_pretrained(self, save_directory: str) -> Any:
+        """Write its files."""
+
+
+def save_pruned(model: nn.Module, folder: str | os.PathLike[str], tokenizer: Tokenizer | None = None) -> None:
+    """Save a model, pruned or whole, with or without a head.
+
+    The files are those of transformers, which itself loads them where nothing was cut; `ffc.json` states the heads and
+    units of each layer. It is put in place last and has the hashes of the weights and the config, so that a folder that
+    was half overwritten is not taken for a model.
+
+    Args:
+        model: A model of transformers or a `SpanClassifier`.
+        folder: Where the files go; it is made where it is not there.
+        tokenizer: Its files are put beside those of the model.
+
+    Raises:
+        CannotApplyError: If the model is of another class, or has parts that its class does not build.
+        UsageError: If the folder cannot be written.
+    """
+    blueprint = describe(model)
+    files = {WEIGHTS: safetensors.torch.save(_state(model), {"format": "pt"}), CONFIG: _config(model)}
+    hashes = {name: _hash(content) for name, content in files.items()}
+    if tokenizer is not None:
+        files = _tokenizer_files(tokenizer) | files
+    blueprint = blueprint.model_copy(update={"files": hashes})
+    files[RECORD] = f"{blueprint.model_dump_json(by_alias=True, exclude_defaults=True, indent=1)}\n".encode()
+    place = Path(folder)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with publish.Staging(place) as staging:
+            written = {name: staging.write([content]) for name, content in files.items()}
+            for name, temporary in written.items():
+                staging.place(temporary, place / name)
+    except OSError as error:
+        raise UsageError(f"cannot write {folder}: {error.strerror}; choose another folder") from error
+
+
+def load_pruned(folder: str | os.PathLike[str]) -> nn.Module:
+    """Load what `save_pruned` has saved, or a folder of transformers as the architecture that its config names.
+
+    Nothing is unpickled, and no code is run that the folder brings along.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        The model, in evaluation mode, bit for bit as it was saved; torch's random state is left as it was.
+
+    Raises:
+        InputError: If the folder is missing, or its files are damaged, do not belong together or are of another format.
+    """
+    place = Path(folder)
+    if not (place / CONFIG).is_file():
+        raise InputError(f"there is no model in {folder}: it has no {CONFIG}; name a folder that a model was saved to")
+    with torch.random.fork_rng(devices=[]):
+        try:
+            model = _ours(place) if (place / RECORD).exists() else _plain(place)
+        except FfcError as error:
+            raise InputError(f"cannot load {folder}: {error}") from error
+        except Exception as error:  # transformers runs into all kinds of trouble with a config that is not sound
+            raise InputError(f"cannot load {folder}: {one_line(str(error) or repr(error), 200)}") from error
+    return model.eval()
+
+
+def _ours(place: Path) -> nn.Module:
+    """Load a folder with a record."""
+    blueprint = _record(place)
+    contents = {name: _content(place, name, blueprint) for name in (CONFIG, WEIGHTS)}
+    model = build(blueprint, _read_config(place))
+    try:
+        _fill(model, safetensors.torch.load(contents[WEIGHTS]))
+    except SafetensorError as error:
+        raise InputError(f"{WEIGHTS} is damaged: {one_line(str(error), 200)}") from error
+    return model
+
+
+def _record(place: Path) -> Blueprint:
+    try:
+        return Blueprint.model_validate_json((place / RECORD).read_bytes())
+    except OSError as error:
+        raise InputError(f"cannot read {RECORD}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(f"{RECORD} is damaged or of another format: {where}: {one_line(first['msg'], 200)}") from error
+
+
+def _content(place: Path, name: str, blueprint: Blueprint) -> bytes:
+    """Return the content of a file, checked against the record."""
+    try:
+        content = (place / name).read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {name}: {error.strerror}") from error
+    if _hash(content) != blueprint.files.get(name):
+        raise InputError(f"{name} is not the file that {RECORD} was saved with; save the model again")
+    return content
+
+
+def _plain(place: Path) -> nn.Module:
+    """Load a folder of transformers."""
+    config = _read_config(place)
+    names = config.architectures or ()
+    if len(names) != 1:
+        raise InputError(f"{CONFIG} names {len(names)} architectures, expected one")
+    if not list(place.glob("model*.safetensors")):
+        raise InputError(f"it has no {WEIGHTS}; weights in other files are not read, save it with transformers 5")
+    found: Any = architecture(names[0], config)
+    with quiet():
+        model, info = found.from_pretrained(
+            str(place),
+            config=config,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below in one line
+        )
+    if misfits := sorted(str(name) for name, *_ in info["mismatched_keys"]):
+        raise InputError(f"'{misfits[0]}' has another shape than {CONFIG} states; a pruned model needs its {RECORD}")
+    missing = sorted(info["missing_keys"])
+    bare = model.base_model is model
+    if missing and bare and all(name.startswith("pooler.") for name in missing):
+        model.pooler = None  # many are saved without one, and it would be random
+    elif missing:
+        raise InputError(f"its weights lack '{missing[0]}'" + (f" and {len(missing) - 1} more" * (len(missing) > 1)))
+    whole: nn.Module = model
+    return whole
+
+
+def _read_config(place: Path) -> PreTrainedConfig:
+    config: PreTrainedConfig = AutoConfig.from_pretrained(str(place), trust_remote_code=False, local_files_only=True)
+    return config
+
+
+def _config(model: Any) -> bytes:
+    """Return the config of a model as a file, with its class and type."""
+    config = copy.deepcopy(model.config)
+    config.architectures = [type(model).__name__]
+    config.dtype = next(tensor.dtype for tensor in model.parameters() if tensor.is_floating_point())
+    return str(config.to_json_string()).encode()
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of a model by name, one that bears several names once."""
+    kept: dict[int, str] = {}
+    state = model.state_dict(keep_vars=True)
+    for name, tensor in state.items():
+        kept.setdefault(id(tensor), name)
+    return {name: state[name].detach().cpu().clone(memory_format=torch.contiguous_format) for name in kept.values()}
+
+
+def _fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give the tensors of a model their values and types.
+
+    Raises:
+        InputError: If there are other tensors than the model has, or of other shapes.
+    """
+    own: dict[str, Tensor] = model.state_dict(keep_vars=True)
+    if unknown := sorted(state.keys() - own.keys()):
+        raise InputError(f"{WEIGHTS} holds '{unknown[0][:80]}', which the model does not have")
+    filled = {id(own[name]) for name in state}
+    if missing := sorted(name for name in own if id(own[name]) not in filled):
+        raise InputError(f"{WEIGHTS} lacks '{missing[0]}'")
+    for name, value in state.items():
+        if own[name].shape != value.shape:
+            raise InputError(f"{WEIGHTS}: '{name}' is {list(value.shape)}, expected {list(own[name].shape)}")
+        own[name].data = value.clone()
+
+
+def _tokenizer_files(tokenizer: Tokenizer) -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()}
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,278 @@
+"""The library is proved entry by entry: each rule on both sides, each lowering against the body, int8 against fp32.
+
+Whoever adds a rule, a function or a lowering has it tested here; a function whose tensors have names of their own needs an entry
+in `arguments`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from ffc.compiler.passes import Log
+from ffc.compiler.rules import Rule, Sample, apply
+from ffc.compiler.targets.lowering import Lowering, choose
+from ffc.graph.dialect import ops
+from ffc.graph.dialect.trace import Program, trace
+from ffc.graph.execute import Runner
+from ffc.graph.shapes.inference import infer
+from tests.graphs import LIBRARY, LOWEST, Draft, Feeds, of_program
+
+SEEDS = (0, 1, 2)
+
+RULES = [pytest.param(rule, id=f"{name}:{rule.name}") for name, kind in LIBRARY.items() for rule in kind.rules]
+LOWERINGS: tuple[Lowering, ...] = LIBRARY.module("lower").LOWERINGS
+
+
+def samples(rule: Rule) -> Iterator[Sample]:
+    for seed in SEEDS:
+        yield from rule.samples(np.random.default_rng(seed))
+
+
+def built(rule: Rule, sample: Sample, *, symbolic: bool = False) -> ir.Model:
+    return of_program(rule.match, sample.inputs, sample.constants, sample.attributes, symbolic=symbolic)
+
+
+def assert_same(before: ir.Model, after: ir.Model, feeds: Mapping[str, np.ndarray], tolerance: float) -> None:
+    one, other = (Runner(model, optimise=False).run(feeds)["y"] for model in (before, after))
+    assert (one.shape, one.dtype) == (other.shape, other.dtype)
+    if one.dtype.kind != "f":
+        assert np.array_equal(one, other)
+        return
+    assert np.isfinite(one).all()
+    assert np.abs(one - other).max(initial=0.0) <= tolerance * np.abs(one).max(initial=0.0)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rule_fires_on_its_samples_alone_and_both_sides_compute_the_same(rule: Rule) -> None:
+    fired = 0
+    for sample in samples(rule):
+        before = built(rule, sample)
+        after, log = before.clone(), Log()
+        count = apply([rule], after, log)
+        assert (count > 0) == sample.matches, [miss.why for miss in log.misses]
+        assert log.done == ({rule.name: count} if count else {})
+        if count:
+            assert_same(before, after, sample.inputs, 1e-5)
+            fired += 1
+    assert fired >= len(SEEDS)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rule_that_fires_on_symbolic_shapes_computes_the_same_at_their_sizes(rule: Rule) -> None:
+    for sample in samples(rule):
+        before = built(rule, sample, symbolic=True)
+        after = before.clone()
+        count = apply([rule], after, Log())
+        assert not count or sample.matches, "it takes what it leaves alone where sizes are known"
+        if count:
+            assert_same(before, after, sample.inputs, 1e-5)
+
+
+def test_every_rule_has_a_name_of_its_own_in_its_pass() -> None:
+    for kind in LIBRARY.values():
+        names = [rule.name for rule in kind.rules]
+        assert len(names) == len(set(names))
+
+
+# Functions
+
+SHAPES = [(1, 1, 1, 1), (1, 9, 2, 8), (2, 5, 3, 4), (3, 4, 4, 16)]
+"""Batch, tokens, heads, head size."""
+
+
+def arguments(function: str, shape: tuple[int, int, int, int], random: np.random.Generator) -> dict[str, np.ndarray]:
+    """Return random tensors for a function, by parameter name."""
+    batch, tokens, heads, size = shape
+    width, outer, rows = heads * size, 3 * heads * size + 1, 13
+
+    def normal(*dims: int, mean: float = 0.0) -> np.ndarray:
+        return (mean + random.standard_normal(dims)).astype(np.float32)
+
+    def int8(*dims: int) -> np.ndarray:
+        return random.integers(-127, 128, dims, np.int8)
+
+    quantised, half = "Int8" in function, np.float16 if "Half" in function else np.float32
+    table = int8(rows, width) if quantised else normal(rows, width).astype(half)
+    scales = random.uniform(0.001, 0.01, (rows, 1)).astype(np.float32)
+    known: dict[str, np.ndarray] = {
+        "x": normal(batch, tokens, width) * 3,
+        "skip": normal(batch, tokens, width),
+        "w": int8(width, outer) if quantised else normal(width, outer),
+        "w_scale": random.uniform(0.001, 0.01, outer).astype(np.float32),
+        "b": normal(outer),
+        "q": normal(batch, tokens, width).astype(half),
+        "k": normal(batch, tokens, width).astype(half),
+        "v": normal(batch, tokens, width).astype(half),
+        "gamma": normal(width, mean=1),
+        "beta": normal(width),
+        "ids": random.integers(0, rows, (batch, tokens)),
+        "types": random.integers(0, rows, (batch, tokens)),
+        "positions": np.arange(tokens)[None],
+        **dict.fromkeys(("word", "type_table", "position", "table"), table),
+        **dict.fromkeys(("word_scale", "type_scale", "position_scale", "scale"), scales),
+        "mask": additive_mask(random, batch, heads, tokens),
+    }
+    return {name: known[name] for name in ops.parameters(function)}
+
+
+def additive_mask(random: np.random.Generator, batch: int, heads: int, tokens: int) -> np.ndarray:
+    """Return a mask with batch and heads spelled out or not, padding anywhere, and in every row at least one token that stays."""
+    planes = int(random.choice([1, batch])), int(random.choice([1, heads]))
+    keep = random.random((*planes, tokens, tokens)) < 0.6
+    keep |= np.eye(tokens, dtype=np.bool_)
+    bias = random.standard_normal(keep.shape) if random.random() < 0.5 else np.zeros(keep.shape)
+    return np.where(keep, bias, LOWEST).astype(np.float32)
+
+
+def settings(function: str, shape: tuple[int, int, int, int]) -> list[dict[str, Any]]:
+    """Return attributes for a function, each set to be tried."""
+    given = {"heads": shape[2], "scale": 0.7 * shape[3] ** -0.5, "epsilon": 1e-6}
+    found = {name: given[name] for name in trace(ops.FUNCTIONS[function]).attributes if name in given}
+    approximate = "approximate" in trace(ops.FUNCTIONS[function]).attributes
+    return [{**found, "approximate": form} for form in ("none", "tanh")] if approximate else [found]
+
+
+def run_program(program: Program, inputs: Feeds, attributes: Mapping[str, Any]) -> np.ndarray:
+    return Runner(of_program(program, inputs, {}, attributes), optimise=False).run(inputs)["y"]
+
+
+def assert_close(expected: np.ndarray, found: np.ndarray) -> None:
+    """Compare to rounding: 1e-5 of the scale in float32, four steps of half (2^-10 each) in float16."""
+    scale = np.abs(expected).max()
+    assert scale > 0
+    assert (expected.shape, expected.dtype) == (found.shape, found.dtype)
+    assert np.abs(expected - found).max() <= (4 * 2.0**-10 if expected.dtype == np.float16 else 1e-5) * scale
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("lowering", LOWERINGS, ids=lambda entry: f"{entry.function}:{entry.name}")
+def test_lowering_computes_what_the_body_says(lowering: Lowering, shape: tuple[int, int, int, int]) -> None:
+    body = ops.FUNCTIONS[lowering.function]
+    assert trace(lowering.program).inputs.keys() == trace(body).inputs.keys()
+    for seed in SEEDS:
+        inputs = arguments(lowering.function, shape, np.random.default_rng(seed))
+        tried = [given for given in settings(lowering.function, shape) if given.items() >= lowering.given.items()]
+        assert tried
+        for attributes in tried:
+            assert_close(run_program(body, inputs, attributes), run_program(lowering.program, inputs, attributes))
+
+
+@pytest.mark.parametrize("lowering", [e for e in LOWERINGS if e.function == "LinearGelu"], ids=lambda entry: entry.name)
+def test_lowering_of_a_product_computes_in_half_what_the_body_says(lowering: Lowering) -> None:
+    inputs = {name: array.astype(np.float16) for name, array in arguments("LinearGelu", SHAPES[2], np.random.default_rng(0)).items()}
+    found = run_program(lowering.program, inputs, lowering.given)
+    assert found.dtype == np.float16
+    assert_close(run_program(ops.FUNCTIONS["LinearGelu"], inputs, lowering.given), found)
+
+
+@pytest.mark.parametrize("function", ["LinearInt8", "LinearInt8Rows"])
+def test_int8_lowering_takes_inputs_that_are_zero_throughout(function: str) -> None:
+    lowering = next(entry for entry in LOWERINGS if entry.function == function)
+    inputs = arguments(function, (2, 3, 1, 4), np.random.default_rng(0))
+    inputs["x"][0, 1] = 0
+    some = run_program(lowering.program, inputs, {})
+    assert np.allclose(some[0, 1], inputs["b"], atol=1e-6)
+    inputs["x"][:] = 0
+    assert np.allclose(run_program(lowering.program, inputs, {}), inputs["b"], atol=1e-6)
+
+
+MASKED = [e for e in LOWERINGS if e.function in ("AttentionMasked", "AttentionMaskedHalf")]
+
+
+@pytest.mark.parametrize("lowering", MASKED, ids=lambda entry: f"{entry.function}:{entry.target}")
+def test_row_masked_throughout_is_finite_and_leaves_other_rows_alone(lowering: Lowering) -> None:
+    inputs = arguments(lowering.function, (3, 5, 2, 4), np.random.default_rng(0))
+    inputs["mask"] = np.zeros((3, 1, 5, 5), np.float32)
+    attributes = {"heads": 2, "scale": 0.5}
+    expected = run_program(lowering.program, inputs, attributes)
+    inputs["mask"][1] = LOWEST
+    for program in (lowering.program, ops.FUNCTIONS[lowering.function]):
+        found = run_program(program, inputs, attributes)
+        assert np.isfinite(found).all()
+        assert_close(expected[[0, 2]], found[[0, 2]])
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("function", sorted(ops.PLAIN))
+def test_int8_product_is_within_its_rounding_of_the_fp32_product(function: str, shape: tuple[int, int, int, int]) -> None:
+    inputs = arguments(function, shape, np.random.default_rng(0))
+    # Two products of 8 bits each are added in 16 on processors without VNNI; up to 64 no sum of two overflows, wherever this runs.
+    inputs["w"] = np.clip(inputs["w"], -64, 64)
+    weight = inputs["w"].astype(np.float32) * inputs["w_scale"]
+    x = inputs["x"]
+    # One step of x's quantiser, over the tensor or over each row, times the weights that it meets, bounds the error. Rows are at most 1 in
+    # magnitude after the division and share one quantiser, whose range also holds 0.
+    if "Rows" in function:
+        step = 2 / 255 * np.abs(x).max(axis=-1, keepdims=True)
+    else:
+        step = np.full((*x.shape[:2], 1), (max(0, x.max()) - min(0, x.min())) / 255)
+    bound = step * np.abs(weight).sum(axis=0) * 1.14  # GELU is at most 1.13 steep
+    for attributes in settings(function, shape):
+        found = run_program(ops.FUNCTIONS[function], inputs, attributes)
+        expected = run_program(ops.FUNCTIONS[ops.PLAIN[function]], {"x": x, "w": weight, "b": inputs["b"]}, attributes)
+        error = np.abs(found - expected)
+        assert (error <= bound + 1e-4).all()
+        assert error.max() > 0, "it is not quantised at all"
+
+
+@pytest.mark.parametrize("function", ["EmbedInt8", "GatherInt8"])
+def test_int8_tables_are_the_dequantised_rows(function: str) -> None:
+    shape = (2, 6, 2, 4)
+    inputs = arguments(function, shape, np.random.default_rng(0))
+    (attributes,) = settings(function, shape)
+    found = run_program(ops.FUNCTIONS[function], inputs, attributes)
+    if function == "GatherInt8":
+        assert np.allclose(found, (inputs["table"] * inputs["scale"])[inputs["ids"]])
+        return
+    tables = {
+        name: (inputs[name] * inputs[scale]).astype(np.float32)
+        for name, scale in (("word", "word_scale"), ("type_table", "type_scale"), ("position", "position_scale"))
+    }
+    others = {name: inputs[name] for name in ("ids", "types", "positions", "gamma", "beta")}
+    expected = run_program(ops.FUNCTIONS["Embed"], {**tables, **others}, attributes)
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("function", sorted(ops.IN_FLOAT32))
+def test_function_of_half_precision_is_within_its_rounding_of_the_one_in_float32(
+    function: str, shape: tuple[int, int, int, int]
+) -> None:
+    inputs = arguments(function, shape, np.random.default_rng(0))
+    (attributes,) = settings(function, shape)
+    found = run_program(ops.FUNCTIONS[function], inputs, attributes)
+    wide = {name: array.astype(np.float32) if array.dtype == np.float16 else array for name, array in inputs.items()}
+    expected = run_program(ops.FUNCTIONS[ops.IN_FLOAT32[function]], wide, attributes)
+    assert ops.parameters(function) == ops.parameters(ops.IN_FLOAT32[function])
+    assert np.abs(found - expected).max() <= 4 * 2.0**-10 * np.abs(expected).max()
+
+
+def test_rows_of_a_half_table_are_float32() -> None:
+    inputs = arguments("GatherHalf", SHAPES[1], np.random.default_rng(0))
+    found = run_program(ops.FUNCTIONS["GatherHalf"], inputs, {})
+    assert found.dtype == np.float32
+    assert np.array_equal(found, inputs["table"][inputs["ids"]])
+
+
+def test_lowering_is_chosen_by_attribute_and_rank() -> None:
+    draft = Draft()
+    x, wide = draft.input("x", "batch", 4), draft.input("wide", "batch", 2, 3, 4)
+    gamma, beta = (draft.normal(name, 4) for name in ("gamma", "beta"))
+    weight, bias = draft.normal("weight", 4, 4), draft.normal("bias", 4)
+    values = [draft.op.ffc.LinearGelu(x, weight, bias, approximate=form) for form in ("none", "tanh")]
+    values += [draft.op.ffc.AddNorm(value, value, gamma, beta, epsilon=1e-5) for value in (x, wide)]
+    model = draft.model({f"y{index}": (value, ["batch", 4]) for index, value in enumerate(values)})
+    shapes = infer(model)
+    found = [choose(LOWERINGS, node, "cuda", shapes) for node in model.graph if node.domain == "ffc"]
+    assert [entry and entry.name for entry in found] == ["bias-gelu", "fast-gelu", "skip-layer-norm", None]
+
+
+def test_lowerings_are_of_functions_that_exist_and_no_two_of_one_have_the_same_name() -> None:
+    keys = [(entry.function, entry.target, entry.name) for entry in LOWERINGS]
+    assert len(keys) == len(set(keys))
+    assert {entry.function for entry in LOWERINGS} <= ops.FUNCTIONS.keys()
