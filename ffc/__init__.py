@@ -9,8 +9,10 @@ if TYPE_CHECKING:
     from ffc import recipe
     from ffc.compiler import rules
     from ffc.compiler.explain.explanation import Explanation, explain
-    from ffc.compiler.passes import Budget, Equal, EqualToMasked, Log, Pass, option
+    from ffc.compiler.log import Log
+    from ffc.compiler.passes import Pass, option
     from ffc.compiler.pipeline import Result, compile
+    from ffc.compiler.proof.contracts import Budget, Equal, EqualToMasked
     from ffc.compiler.reports.report import Report
     from ffc.compiler.rules import Match, Rule, Sample
     from ffc.compiler.targets.lowering import Lowering
@@ -55,11 +57,11 @@ __all__ = [
     "save",
 ]
 
-_DISTRIBUTION = "fastformers-compiler"
-
 # Where each name lives. Importing ffc imports none of it, so that the command line answers at once.
 _HOMES = {
-    "ffc.compiler.passes": ["Budget", "Equal", "EqualToMasked", "Log", "Pass", "option"],
+    "ffc.compiler.log": ["Log"],
+    "ffc.compiler.passes": ["Pass", "option"],
+    "ffc.compiler.proof.contracts": ["Budget", "Equal", "EqualToMasked"],
     "ffc.compiler.explain.explanation": ["Explanation", "explain"],
     "ffc.compiler.targets.lowering": ["Lowering"],
     "ffc.compiler.pipeline": ["Result", "compile"],
@@ -74,7 +76,7 @@ _MODULES = {"ops": "ffc.graph.dialect.ops", "recipe": "ffc.recipe", "rules": "ff
 
 def _find(name: str) -> Any:
     if name == "__version__":
-        return _version()
+        return importlib.import_module("ffc.version").version()
     if name == "find_blocks":
         return importlib.import_module("ffc.graph.blocks.finder").find
     if name in _MODULES:
@@ -83,15 +85,6 @@ def _find(name: str) -> Any:
         if name in names:
             return getattr(importlib.import_module(module), name)
     raise AttributeError(f"module 'ffc' has no attribute {name!r}")
-
-
-def _version() -> str:
-    from importlib import metadata
-
-    try:
-        return metadata.version(_DISTRIBUTION)
-    except metadata.PackageNotFoundError:
-        return "0+unknown"  # run from a checkout that is not installed
 
 
 if not TYPE_CHECKING:  # type checkers would take it that every name exists

@@ -104,9 +104,9 @@ def _usage(error: click.ClickException, arguments: Sequence[str]) -> str:
 def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if not wanted or context.resilient_parsing:
         return
-    from ffc import __version__
+    from ffc.version import version
 
-    click.echo(f"ffc {__version__}")
+    click.echo(f"ffc {version()}")
     context.exit()
 
 

@@ -12,8 +12,8 @@ import onnx_ir as ir
 
 import ffc
 from ffc import Editor, constant
+from ffc.compiler.proof.contracts import Verdict
 from ffc.compiler.proof.trial import Trial
-from ffc.compiler.reports.report import Verdict
 from ffc.compiler.targets import processor
 from ffc.errors import nearest
 from ffc.graph.blocks.prequantised import reason_to_leave

@@ -15,7 +15,8 @@ import onnxruntime as ort
 from onnx_ir.passes.common import NameFixPass
 
 from ffc.compiler.library import Library
-from ffc.compiler.passes import Log, Pass
+from ffc.compiler.log import Log
+from ffc.compiler.passes import Pass
 from ffc.compiler.syntax import parse
 from ffc.compiler.tidy import tidy
 from ffc.graph.dialect import ops

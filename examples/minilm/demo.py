@@ -19,8 +19,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from ffc.compiler.reports import render
-from ffc.compiler.reports.report import Report, Step
+from ffc.compiler.reports.report import Report, Step, from_json
 
 SOURCE, PLAN, REPORT = "minilm.onnx", "plan.json", "report.json"
 EXPORT, PRUNED, INT8, SMALL = "export, fp32", "prune,fuse,int8", "fuse,int8", "fuse,int8{embeddings=true}"
@@ -65,7 +64,7 @@ def main() -> int:
     started, console = time.perf_counter(), Console(highlight=False)
     make(folder, console)
     console.print(f"\n[bold]What each pass did[/], in {PASSES[PRUNED]}\n")
-    report = render.from_json((folder / REPORT).read_text(encoding="utf-8"))
+    report = from_json((folder / REPORT).read_text(encoding="utf-8"))
     console.print(passes(report))
     console.print(
         "Differences are the largest on the probes, relative to the scale of the output. "

@@ -53,15 +53,16 @@ def compile_(model: Path | None, recipe: Path | None, as_json: bool, **given: An
     if model is not None and model.suffix == ".toml":
         raise UsageError(f"'{model}' is no model; a recipe is given as --recipe {model}")
     from ffc import recipe as recipes
-    from ffc.compiler.reports import render
+    from ffc.compiler.reports.report import to_json
+    from ffc.compiler.reports.terminal import terminal
 
     shared.hush()
     wanted = _merged(recipes.load(recipe) if recipe else _of_project(), model, given)
     result = recipes.compile(wanted, progress=lambda line: click.echo(line, err=True))
     if as_json:
-        click.echo(render.to_json(result.report), nl=False)
+        click.echo(to_json(result.report), nl=False)
     else:
-        shared.print_rich(render.terminal(result.report))
+        shared.print_rich(terminal(result.report))
 
 
 def _of_project() -> Recipe:

@@ -31,13 +31,13 @@ def explain(context: click.Context, model: Path, passes: str, plugins: tuple[str
     The pass runs, after those that it needs; nothing is proved and nothing is written.
     """
     from ffc.compiler.explain import explanation
-    from ffc.compiler.reports import render
+    from ffc.compiler.explain.table import explained
 
     shared.hush()
     found = explanation.explain(model, passes, plugins=plugins, progress=lambda line: click.echo(line, err=True))
     if as_json:
         click.echo(explanation.to_json(found), nl=False)
     else:
-        shared.print_rich(render.explained(found))
+        shared.print_rich(explained(found))
     if found.refused is not None:
         context.exit(CannotApplyError.exit_code)

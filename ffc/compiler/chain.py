@@ -12,7 +12,8 @@ import onnx_ir as ir
 
 from ffc.compiler import syntax
 from ffc.compiler.library import Library
-from ffc.compiler.passes import Log, Pass
+from ffc.compiler.log import Log
+from ffc.compiler.passes import Pass
 from ffc.compiler.tidy import tidy
 from ffc.errors import CannotApplyError, FfcError, GateError, UsageError, nearest
 from ffc.graph import files

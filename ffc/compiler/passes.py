@@ -1,4 +1,4 @@
-"""What a pass is: its options, its contract, and the log it writes."""
+"""What a pass is: its name, its options, its contract, and what it does to a model."""
 
 from __future__ import annotations
 
@@ -6,56 +6,16 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
 
-if TYPE_CHECKING:
-    from ffc.compiler.proof.trial import Trial
-    from ffc.compiler.rules import Rule
+from ffc.compiler.log import Log
+from ffc.compiler.proof.contracts import Contract, Equal
+from ffc.compiler.rules import Rule
 
-__all__ = ["Budget", "Contract", "Equal", "EqualToMasked", "Log", "Miss", "Pass", "option"]
-
-
-@dataclass(frozen=True)
-class Equal:
-    """Outputs stay equal; `tolerance` is the largest difference relative to the scale of the output."""
-
-    tolerance: float = 1e-4
-
-    def __str__(self) -> str:
-        return f"equal to {self.tolerance:g}"
-
-
-@dataclass(frozen=True)
-class EqualToMasked(Equal):
-    """Outputs equal those of the model before with the parts that the pass drops set to zero (`Pass.reference`)."""
-
-    def __str__(self) -> str:
-        return f"equal to the masked model to {self.tolerance:g}"
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Outputs may move, within a budget.
-
-    Attributes:
-        cosine: Least mean cosine between output vectors before and after.
-        agreement: Least share of rows whose largest output stays the largest; checked on two-dimensional outputs.
-        against: What outputs are held against, where that is not the model before the pass.
-    """
-
-    cosine: float
-    agreement: float = 0.0
-    against: str = ""
-
-    def __str__(self) -> str:
-        agreement = f", agreement ≥ {self.agreement:g}" if self.agreement else ""
-        return f"cosine ≥ {self.cosine:g}{agreement}{f' against {self.against}' if self.against else ''}"
-
-
-Contract = Equal | EqualToMasked | Budget
+__all__ = ["Pass", "option"]
 
 
 def option(text: str, *, default: Any = dataclasses.MISSING) -> Any:
@@ -66,65 +26,6 @@ def option(text: str, *, default: Any = dataclasses.MISSING) -> Any:
         default: Its value when not given; without one the option is required.
     """
     return field(default=default, metadata={"help": text}, kw_only=True)
-
-
-@dataclass(frozen=True)
-class Miss:
-    """Something a pass looked at and left alone.
-
-    Attributes:
-        where: The node or block.
-        why: The condition that failed.
-        depth: How far the match got; the deepest miss is the nearest.
-    """
-
-    where: str
-    why: str
-    depth: int = 0
-
-
-@dataclass
-class Log:
-    """What a pass did and what it left alone, written by the pass while it runs.
-
-    Attributes:
-        done: Number of changes by kind.
-        taken: What was changed, by name.
-        notes: Remarks for the report.
-        misses: What was left alone, and why.
-        trial: Measures what the pass might do before it decides, on the inputs that its contract will be judged on and
-            on the user's rows; None where a pass runs outside a compile.
-    """
-
-    done: dict[str, int] = field(default_factory=dict)
-    taken: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    misses: list[Miss] = field(default_factory=list)
-    trial: Trial | None = None
-
-    def did(self, what: str, count: int = 1, where: str = "") -> None:
-        """Count `count` more changes of the kind `what`, at `where` if that is worth telling."""
-        if count > 0:
-            self.done[what] = self.done.get(what, 0) + count
-        if where:
-            self.taken.append(f"{what} {where}")
-
-    def note(self, text: str) -> None:
-        """Add a remark for the report."""
-        self.notes.append(text)
-
-    def missed(self, where: str, why: str, depth: int = 0) -> None:
-        """Record that `where` was left alone because of `why`."""
-        self.misses.append(Miss(where, why, depth))
-
-    @property
-    def count(self) -> int:
-        """The number of changes."""
-        return sum(self.done.values())
-
-    def nearest(self) -> Miss | None:
-        """Return the miss that got furthest."""
-        return max(self.misses, key=lambda miss: miss.depth, default=None)
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,14 @@ from ffc.compiler import syntax
 from ffc.compiler.chain import as_passes, blame, chain, check_expected, clone, open_model, run, with_lower
 from ffc.compiler.diagnosis import blames_input
 from ffc.compiler.library import Library
-from ffc.compiler.passes import Budget, Log, Pass
+from ffc.compiler.log import Log
+from ffc.compiler.passes import Pass
 from ffc.compiler.proof import expected, overflow, probes
+from ffc.compiler.proof.contracts import Budget, Verdict
 from ffc.compiler.proof.full_precision import dequantised, holds_int8
 from ffc.compiler.proof.trial import Trial
 from ffc.compiler.proof.verify import Outputs, Prover, measure
-from ffc.compiler.reports.report import Report, Step, Verdict
+from ffc.compiler.reports.report import Report, Step
 from ffc.compiler.tidy import tidy
 from ffc.errors import GateError
 from ffc.graph import files

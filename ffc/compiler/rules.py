@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from ffc.compiler.passes import Log
+from ffc.compiler.log import Log
 from ffc.errors import CannotApplyError
 from ffc.graph.dialect import ops
 from ffc.graph.dialect.edit import Editor, constant, is_output

@@ -15,7 +15,7 @@ from ffc.compiler import chain, pipeline, syntax
 from ffc.compiler.library import Library
 from ffc.compiler.option_values import spell
 from ffc.compiler.passes import Pass
-from ffc.compiler.reports import render
+from ffc.compiler.reports import writing
 from ffc.errors import UsageError
 from ffc.graph import files
 from ffc.graph.files import publish
@@ -130,7 +130,7 @@ def compile(recipe: Recipe, *, progress: Callable[[str], None] | None = None) ->
     outputs = [out, *recipe.reports]
     publish.check_apart(outputs, [*files.parts(model, outputs), *([recipe.data] if recipe.data else [])])
     for path in recipe.reports:
-        render.check_path(path)
+        writing.check_path(path)
     result = pipeline.compile(
         model,
         recipe.passes,
@@ -142,7 +142,7 @@ def compile(recipe: Recipe, *, progress: Callable[[str], None] | None = None) ->
         progress=progress,
     )
     for path in recipe.reports:
-        render.write(result.report, path)
+        writing.write(result.report, path)
     return result
 
 

@@ -1,4 +1,4 @@
-"""How long a query takes: systems timed side by side, one query at a time, on one thread."""
+"""How long an answer takes: systems timed side by side, one query at a time, on one thread."""
 
 from __future__ import annotations
 
@@ -8,80 +8,34 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from ffc.errors import UsageError
 from ffc.runtime import energy
-from ffc.study.report.summary import COMPILED, EAGER, FP32, PADDED, Measurement, Measurements, Run
 
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-    from transformers import PreTrainedTokenizerFast
-
-    from ffc.train.encoding import Collator, Rows
-
-__all__ = [
-    "Answer",
-    "latency",
-    "measure",
-    "onnx_answer",
-    "sample",
-    "torch_answer",
-]
+__all__ = ["Answer", "Measurement", "latency", "sample"]
 
 Name = TypeVar("Name")
 Answer = Callable[[int], object]
 """A system ready to be timed: it answers the query of the number given."""
 
 
-def measure(
-    run: Run,
-    folder: Path,
-    rows: Rows,
-    tokenizer: PreTrainedTokenizerFast,
-    *,
-    queries: int = 100,
-    rounds: int = 3,
-    dollars_per_hour: float = 0.0,
-    progress: Callable[[str], None] | None = None,
-) -> Measurements:
-    """Time all systems of a run on a sample of its validation rows, making tokens left out.
+@dataclass(frozen=True)
+class Measurement:
+    """What a sample of queries cost, one at a time on one thread.
 
-    The teacher is served in all four ways, students without padding, what is pruned in the two of ONNX.
-
-    Args:
-        run: What was made.
-        folder: The folder that its paths are relative to.
-        rows: The encoded validation rows.
-        tokenizer: The tokenizer of all systems.
-        queries: Size of the sample.
-        rounds: How many rounds count.
-        dollars_per_hour: Price of the machine, all its cores; 0 leaves costs out.
-        progress: Called with a line before each round.
-
-    Raises:
-        UsageError: If there is no row or no round.
+    Attributes:
+        seconds: Of the whole sample, by the clock: the median of `rounds`.
+        rounds: Of the whole sample, by the clock, in each round.
+        core_seconds: Of the whole sample, the processor time of the process: the median over rounds.
+        joules: Of the whole sample, the energy of the processor packages, other work on them included: the median
+            over rounds. None where it cannot be read.
     """
-    from ffc.train.encoding import Collator
-    from ffc.train.models.checkpoint import load_pruned
 
-    chosen = sample(len(rows), queries)
-    short, padded = Collator(tokenizer), Collator(tokenizer, pad_to=rows.max_length)
-    answers: dict[tuple[str, str], Answer] = {}
-    for system in run.systems:
-        if system.kind != "pruned":
-            model = load_pruned(folder / system.weights)
-            answers[system.name, EAGER] = torch_answer(model, rows, short, chosen)
-            if system.kind == "teacher":
-                answers[system.name, PADDED] = torch_answer(model, rows, padded, chosen)
-        for way, form in ((FP32, system.fp32), (COMPILED, system.compiled)):
-            answers[system.name, way] = onnx_answer(folder / form.file, rows, short, chosen)
-    found: dict[str, dict[str, Measurement]] = {}
-    for (name, way), taken in latency(answers, len(chosen), rounds=rounds, progress=progress).items():
-        found.setdefault(name, {})[way] = taken
-    return Measurements(len(chosen), rows.max_length, dollars_per_hour, found)
+    seconds: float
+    rounds: tuple[float, ...]
+    core_seconds: float
+    joules: float | None = None
 
 
 def sample(rows: int, queries: int) -> tuple[int, ...]:
@@ -125,56 +79,6 @@ def latency(
             for name in names[shift:] + names[:shift]:
                 taken[name].append(_round(systems[name], queries, counters))
     return {name: _summary(each[1:]) for name, each in taken.items()}
-
-
-def torch_answer(model: nn.Module, rows: Rows, collator: Collator, chosen: Sequence[int]) -> Answer:
-    """Return a PyTorch model as a system, in evaluation mode, on the processor, without gradients.
-
-    Args:
-        model: The model, which is moved to the processor.
-        rows: The encoded rows.
-        collator: Pads, to the length of the row itself or to a fixed one.
-        chosen: Number of the row that each query asks about.
-    """
-    import torch
-
-    from ffc.train.models.pretrained import takes
-
-    model = model.eval().to("cpu")
-    names = takes(model)
-    feeds = [_feed(rows, collator, row, names) for row in chosen]
-
-    def answer(query: int) -> object:
-        with torch.inference_mode():
-            return model(**feeds[query])
-
-    return answer
-
-
-def onnx_answer(path: Path, rows: Rows, collator: Collator, chosen: Sequence[int]) -> Answer:
-    """Return an ONNX file as a system, in stock onnxruntime on one thread.
-
-    Args:
-        path: The file.
-        rows: The encoded rows.
-        collator: Pads, to the length of the row itself or to a fixed one.
-        chosen: Number of the row that each query asks about.
-
-    Raises:
-        InputError: If onnxruntime cannot load it.
-    """
-    from ffc.train.evaluate import session
-
-    opened = session(path, threads=1)
-    names = [each.name for each in opened.get_inputs()]
-    feeds = [{name: value.numpy() for name, value in _feed(rows, collator, row, names).items()} for row in chosen]
-    return lambda query: opened.run(None, feeds[query])
-
-
-def _feed(rows: Rows, collator: Collator, row: int, names: Sequence[str]) -> dict[str, torch.Tensor]:
-    """Return what a model is given for one row, by name: int64 [1, length], spans [1, spans, 2]."""
-    batch = collator([rows[row]])
-    return {name: batch[name] for name in names if name in batch}
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from ffc.study.resources import Material
 from ffc.study.steps import Done, Job, Progress, State, Step
 from ffc.study.study import Study
 from ffc.study.workflow import DATA, Course, Plot, course
+from ffc.version import version
 
 __all__ = ["MODEL", "run", "states"]
 
@@ -92,12 +93,12 @@ def _steps(study: Study, planned: Course) -> Sequence[Step]:
 
 def _measure(study: Study, planned: Course, job: Job, settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Measure how fast the systems answer."""
-    from ffc.runtime import latency
+    from ffc.study import measure
 
     folder = job.folder.parent
     material = Material(study)
     run = _assembled(study, folder, planned, job.done, None)
-    found = latency.measure(run, folder, material.validation, material.tokenizer, progress=job.tell, **settings)
+    found = measure.measure(run, folder, material.validation, material.tokenizer, progress=job.tell, **settings)
     return {_MEASUREMENTS: dataclasses.asdict(found)}
 
 
@@ -105,8 +106,6 @@ def _assembled(
     study: Study, folder: Path, planned: Course, done: Mapping[str, Done], measured: Measurements | None
 ) -> Run:
     """Put together what the steps have found."""
-    from ffc import __version__
-
     decisions = _logits(done[planned.systems[0].step("evaluate")])["fp32"].argmax(axis=1)
     systems = tuple(_system(plot, folder, done, decisions) for plot in planned.systems)
     budget = study.keys.choose.accuracy
@@ -119,7 +118,7 @@ def _assembled(
         reason=reason,
         systems=systems,
         machine=machine(),
-        versions={"ffc": __version__, "python": platform.python_version()},
+        versions={"ffc": version(), "python": platform.python_version()},
         seconds=sum(each.seconds for each in done.values()),
         measurements=measured,
     )

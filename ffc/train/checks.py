@@ -7,23 +7,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from ffc.errors import CannotApplyError, InputError, UsageError
+from ffc.errors import CannotApplyError, InputError
 from ffc.train.models.pretrained import check_length
 
 if TYPE_CHECKING:
     from ffc.train.encoding import Rows
-    from ffc.train.learning.losses import Losses
 
-__all__ = [
-    "check_finite",
-    "check_known",
-    "check_labels",
-    "check_precision",
-    "check_rows",
-    "check_training",
-    "check_validation",
-    "check_vocabulary",
-]
+__all__ = ["check_precision", "check_rows", "check_vocabulary"]
 
 
 def check_rows(rows: Rows, *models: nn.Module) -> None:
@@ -72,98 +62,3 @@ def check_precision(*models: nn.Module) -> None:
                 f"the weights of {type(model).__name__} are {str(coarse[0]).removeprefix('torch.')}, too coarse to "
                 "learn or to score with; convert the model to float32 first"
             )
-
-
-def check_training(model: nn.Module, rows: Rows, losses: Losses, teacher: nn.Module | None) -> None:
-    """Check that what training is asked for fits together.
-
-    Raises:
-        UsageError: If not.
-        CannotApplyError: If weights are in half precision.
-        InputError: If there are no rows, or they are not for these models.
-    """
-    if not len(rows):
-        raise InputError("there are no rows to train on; give at least one")
-    if losses.labels and any("labels" not in rows[index] for index in range(len(rows))):
-        raise UsageError("the loss labels has a weight and not every row has a label; give labels, or the weight 0")
-    if losses.taught and teacher is None:
-        raise UsageError(f"the losses {losses} need a teacher; give one")
-    if teacher is not None:
-        _check_same_vocabulary(model, teacher)
-    given = (model,) if teacher is None else (model, teacher)
-    check_precision(*given)
-    check_rows(rows, *given)
-
-
-def _check_same_vocabulary(model: nn.Module, teacher: nn.Module) -> None:
-    """Check that student and teacher have embeddings for the same tokens.
-
-    Raises:
-        UsageError: If not.
-    """
-    student_config: Any = model.config
-    teacher_config: Any = teacher.config
-    theirs, ours = teacher_config.vocab_size, student_config.vocab_size
-    if theirs != ours:
-        raise UsageError(
-            f"the teacher has a vocabulary of {theirs} tokens and the student one of {ours}; both read the same ids, "
-            "so give a teacher and a student with the same tokenizer"
-        )
-
-
-def check_known(model: nn.Module, rows: Rows) -> None:
-    """Check that a classifier knows the labels of the rows.
-
-    Raises:
-        InputError: If not.
-    """
-    config: Any = model.config
-    highest = max(rows[index]["labels"] for index in range(len(rows)))
-    if highest >= config.num_labels:
-        raise InputError(f"a row has label {highest} and the model knows {config.num_labels}; give rows of its task")
-
-
-def check_validation(model: nn.Module, validation: Rows) -> None:
-    """Check that a model can be scored on rows after each epoch, before the first.
-
-    Raises:
-        UsageError: If a row is longer than the model takes.
-        InputError: If there are no rows, one has no label, or they are not for this model.
-    """
-    if not len(validation):
-        raise InputError("there are no validation rows to choose the best epoch on; give at least one")
-    if any("labels" not in validation[index] for index in range(len(validation))):
-        raise InputError("not every validation row has a label, so no epoch can be scored; give labelled rows")
-    check_rows(validation, model)
-
-
-def check_finite(model: nn.Module) -> None:
-    """Check the weights that training has left: the last steps are not among the losses that are logged.
-
-    Raises:
-        UsageError: If one is no number.
-    """
-    for name, value in model.named_parameters():
-        if not bool(value.isfinite().all()):
-            raise UsageError(f"training went astray: {name} is not finite in the end; give a lower learning_rate")
-
-
-def check_labels(model: nn.Module, teacher: nn.Module) -> None:
-    """Check that teacher and student mean the same by each of their logits.
-
-    Raises:
-        UsageError: If they have other numbers of labels, or the same names in another order.
-    """
-    student_config: Any = model.config
-    teacher_config: Any = teacher.config
-    ours, theirs = student_config.num_labels, teacher_config.num_labels
-    if theirs != ours:
-        raise UsageError(
-            f"the teacher has {theirs} labels and the student {ours}; give a teacher that was trained on this task"
-        )
-    names, others = ([config.id2label[index] for index in range(ours)] for config in (student_config, teacher_config))
-    if names != others and sorted(names) == sorted(others):
-        raise UsageError(
-            f"the teacher has its labels in the order {', '.join(others)} and the student in the order "
-            f"{', '.join(names)}; give a teacher that was trained on this task"
-        )

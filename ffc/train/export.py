@@ -23,6 +23,7 @@ from ffc.train.models.pretrained import takes
 from ffc.train.models.silence import quiet
 from ffc.train.parity import check, example
 from ffc.train.tasks.base import Task
+from ffc.version import version
 
 __all__ = ["export", "inputs"]
 
@@ -136,15 +137,9 @@ def _traced(model: nn.Module, names: Sequence[str]) -> ir.Model:
 def _metadata(model: nn.Module, task: Task | None, more: Mapping[str, str]) -> dict[str, str]:
     config: Any = model.config
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
-    told = {"ffc": _own_version(), **versions, "model": config.model_type, "weights": digest(model), **more}
+    told = {"ffc": version(), **versions, "model": config.model_type, "weights": digest(model), **more}
     found = {"ffc.provenance": json.dumps(told, sort_keys=True)}
     if name := task.name if task else getattr(config, "ffc_task", ""):
         labels = task.labels if task else [config.id2label[index] for index in range(len(config.id2label))]
         found |= {"ffc.task": name, "ffc.labels": json.dumps(list(labels))}
     return found
-
-
-def _own_version() -> str:
-    import ffc
-
-    return ffc.__version__

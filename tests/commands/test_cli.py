@@ -15,7 +15,8 @@ import pytest
 import ffc
 from ffc import cli
 from ffc.compiler import pipeline
-from ffc.compiler.reports.report import Report, Step, Verdict
+from ffc.compiler.proof.contracts import Verdict
+from ffc.compiler.reports.report import Report, Step
 from ffc.errors import CannotApplyError, FfcError, GateError, InputError, MissingError
 from ffc.graph import files
 from ffc.graph.cost import Cost

@@ -23,7 +23,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ffc.compiler.passes import Equal, Log, Pass, option
+from ffc.compiler.proof.contracts import Equal
+from ffc.compiler.log import Log
+from ffc.compiler.passes import Pass, option
 
 
 @dataclass(frozen=True)

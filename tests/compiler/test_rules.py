@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from ffc.compiler.passes import Log
+from ffc.compiler.log import Log
 from ffc.compiler.rules import Rule, apply, is_constant, is_scalar, rank
 from ffc.errors import CannotApplyError
 from ffc.graph.dialect.trace import Program

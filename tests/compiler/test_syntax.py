@@ -10,7 +10,8 @@ import onnx_ir as ir
 import pytest
 
 from ffc.compiler import syntax
-from ffc.compiler.passes import Log, Pass, option
+from ffc.compiler.log import Log
+from ffc.compiler.passes import Pass, option
 from ffc.errors import InputError, UsageError
 
 

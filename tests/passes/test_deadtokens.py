@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 
 import ffc
-from ffc.compiler.passes import Log
+from ffc.compiler.log import Log
 from ffc.compiler.syntax import parse
 from ffc.graph.blocks.finder import find
 from ffc.graph.cost import cost

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from ffc.compiler.passes import Log
+from ffc.compiler.log import Log
 from ffc.compiler.rules import Rule, Sample, apply
 from ffc.compiler.targets.lowering import Lowering, choose
 from ffc.graph.dialect import ops

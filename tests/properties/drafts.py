@@ -11,7 +11,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 from hypothesis import HealthCheck, settings
 
-from ffc.compiler.passes import Log
+from ffc.compiler.log import Log
 from ffc.compiler.tidy import tidy
 from tests.graphs import LIBRARY, Feeds, masks
 

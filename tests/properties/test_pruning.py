@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ffc
-from ffc.compiler.passes import Log
+from ffc.compiler.log import Log
 from ffc.compiler.syntax import parse
 from ffc.compiler.tidy import tidy
 from ffc.graph.blocks.finder import find

@@ -11,7 +11,7 @@ import pytest
 import ffc
 from ffc import cli, recipe
 from ffc.compiler import pipeline
-from ffc.compiler.reports import render
+from ffc.compiler.reports.report import from_json
 from ffc.errors import InputError, UsageError
 from tests.graphs import encoder, feeds, masks
 
@@ -310,7 +310,7 @@ def test_a_recipe_compiles_and_writes_its_report() -> None:
     )
     result = recipe.compile(recipe.load(write("deep/r.toml", text)))
     assert ffc.load("deep/model.ffc.onnx").metadata_props["ffc.pipeline"] == "fuse,int8{skip=head}"
-    report = render.from_json(Path("deep/r.json").read_text())
+    report = from_json(Path("deep/r.json").read_text())
     assert report == result.report
     assert report.verdict is not None
 

@@ -250,11 +250,11 @@ def _warm(models: list[Seed]) -> None:
     import onnxscript.version_converter
 
     import ffc.compiler.pipeline
-    import ffc.compiler.reports.render
+    import ffc.compiler.reports.writing
     from ffc.compiler.library import Library
 
     Library.default()
-    assert onnx.reference and onnxscript.version_converter and ffc.compiler.pipeline and ffc.compiler.render and models
+    assert onnx.reference and onnxscript.version_converter and ffc.compiler.pipeline and ffc.compiler.reports.writing and models
 
 
 def _arguments() -> argparse.Namespace:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ffc.runtime.latency import Measurement
 from ffc.runtime.machine import Machine
 from ffc.study.report.summary import (
     COMPILED,
@@ -9,7 +10,6 @@ from ffc.study.report.summary import (
     FP32,
     PADDED,
     Form,
-    Measurement,
     Measurements,
     Run,
     System,

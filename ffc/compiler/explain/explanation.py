@@ -14,7 +14,8 @@ from ffc.compiler import syntax
 from ffc.compiler.chain import as_passes, blame, chain, check_expected, open_model, run
 from ffc.compiler.explain.survey import SURVEYS, Finding, Tried, general
 from ffc.compiler.library import Library
-from ffc.compiler.passes import Log, Pass
+from ffc.compiler.log import Log
+from ffc.compiler.passes import Pass
 from ffc.errors import CannotApplyError, UsageError
 
 __all__ = ["FORMAT", "Explanation", "explain", "to_json"]

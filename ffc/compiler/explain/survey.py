@@ -12,7 +12,8 @@ from typing import Literal
 import onnx_ir as ir
 
 from ffc.compiler.chain import clone
-from ffc.compiler.passes import Log, Pass
+from ffc.compiler.log import Log
+from ffc.compiler.passes import Pass
 from ffc.compiler.rules import Rule, find_match
 from ffc.errors import CannotApplyError
 from ffc.graph.blocks.finder import find

@@ -8,10 +8,9 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from ffc.compiler.passes import Contract
 from ffc.compiler.proof import probes
+from ffc.compiler.proof.contracts import Contract, Verdict
 from ffc.compiler.proof.verify import Outputs, hold, measure
-from ffc.compiler.reports.report import Verdict
 from ffc.errors import InputError
 from ffc.graph.execute import Runner
 

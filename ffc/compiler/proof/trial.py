@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from ffc.compiler.proof.contracts import Verdict
 from ffc.compiler.proof.probes import Probe
 from ffc.compiler.proof.verify import Outputs, Prover, measure
-from ffc.compiler.reports.report import Verdict
 from ffc.graph.dialect import ops
 
 __all__ = ["Trial"]

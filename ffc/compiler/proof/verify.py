@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from ffc.compiler.passes import Budget, Contract
+from ffc.compiler.proof.contracts import Budget, Contract, Verdict
 from ffc.compiler.proof.full_precision import dequantised, exact, holds_int8
 from ffc.compiler.proof.probes import Probe, token_axes
-from ffc.compiler.reports.report import Verdict
 from ffc.errors import CannotApplyError, GateError, InputError
 from ffc.graph.dialect.half import holds_half, rounded
 from ffc.graph.execute import CPU, Runner

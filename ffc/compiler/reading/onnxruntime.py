@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ffc.compiler import rules
-from ffc.compiler.passes import Log
+from ffc.compiler.log import Log
 from ffc.compiler.rules import Match, Rule, Sample
 from ffc.graph.dialect.edit import Editor, constant, is_output
 

@@ -1,36 +1,18 @@
-"""What a compile did, as data: one `Step` per pass, and the `Report` of them all."""
+"""What a compile did, as data and as JSON: one `Step` per pass, and the `Report` of them all."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from dataclasses import dataclass, field
 
+from ffc.compiler.proof.contracts import Verdict
+from ffc.errors import InputError
 from ffc.graph.cost import Cost
 
-__all__ = ["FORMAT", "Report", "Step", "Verdict"]
+__all__ = ["FORMAT", "Report", "Step", "from_json", "to_json"]
 
 FORMAT = "ffc.report/1"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the proof of one step measured, over all probes and outputs.
-
-    Attributes:
-        contract: What was promised, in words.
-        difference: Largest difference, relative to the scale of its output.
-        cosine: Least mean cosine of an output's vectors.
-        agreement: Share of rows of two-dimensional outputs whose largest entry stayed the largest, or None without
-            such outputs.
-        probes: Number of inputs compared.
-        worst: The probe and output with the largest difference.
-    """
-
-    contract: str
-    difference: float
-    cosine: float
-    agreement: float | None
-    probes: int
-    worst: str
 
 
 @dataclass(frozen=True)
@@ -92,3 +74,31 @@ class Report:
     versions: dict[str, str]
     seconds: float
     format: str = field(default=FORMAT, kw_only=True)
+
+
+def to_json(report: Report) -> str:
+    """Write a report as JSON, which `from_json` reads."""
+    return json.dumps(dataclasses.asdict(report), indent=2, ensure_ascii=False) + "\n"
+
+
+def from_json(text: str) -> Report:
+    """Read a report that `to_json` wrote.
+
+    Raises:
+        InputError: If it is not one.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"the report is not JSON: {error}") from error
+    found = data.get("format") if isinstance(data, dict) else None
+    if found != FORMAT:
+        raise InputError(f"the report has format {found!r}, wanted {FORMAT!r}; write it again with this version of ffc")
+    try:
+        return TypeAdapter(Report).validate_python(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise InputError(f"the report is broken at {place}: {first['msg']}") from error

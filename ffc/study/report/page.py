@@ -7,7 +7,7 @@ import html
 from collections.abc import Iterator
 from pathlib import Path
 
-from ffc.compiler.reports.render import STYLE
+from ffc.compiler.reports.html import STYLE
 from ffc.errors import UsageError
 from ffc.graph.files import publish
 from ffc.study.report import plots, table

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ffc.errors import InputError
 from ffc.graph.files import publish
+from ffc.runtime.latency import Measurement
 from ffc.runtime.machine import Machine
 
 __all__ = [
@@ -23,7 +24,6 @@ __all__ = [
     "NAME",
     "PADDED",
     "Form",
-    "Measurement",
     "Measurements",
     "Run",
     "System",
@@ -126,24 +126,6 @@ class System:
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """What a sample of queries cost, one at a time on one thread.
-
-    Attributes:
-        seconds: Of the whole sample, by the clock: the median of `rounds`.
-        rounds: Of the whole sample, by the clock, in each round.
-        core_seconds: Of the whole sample, the processor time of the process: the median over rounds.
-        joules: Of the whole sample, the energy of the processor packages, other work on them included: the median
-            over rounds. None where it cannot be read.
-    """
-
-    seconds: float
-    rounds: tuple[float, ...]
-    core_seconds: float
-    joules: float | None = None
-
-
-@dataclass(frozen=True)
 class Measurements:
     """What was measured of a run.
 
@@ -174,7 +156,7 @@ class Run:
         machine: The class of the machine, and the versions of the libraries that shape the result.
         versions: Versions of ffc and Python; those of libraries stand with the machine.
         seconds: What all steps took, those of former runs that were kept included.
-        measurements: What `ffc.runtime.latency.measure` found, or None before that.
+        measurements: What `ffc.study.measure.measure` found, or None before that.
     """
 
     recipe: str

@@ -7,9 +7,11 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ffc.compiler.reports.render import markdown, number
+from ffc.compiler.reports.content import number
+from ffc.compiler.reports.markdown import markdown
 from ffc.errors import UsageError
-from ffc.study.report.summary import COMPILED, EAGER, FP32, PADDED, Measurement, Run, System
+from ffc.runtime.latency import Measurement
+from ffc.study.report.summary import COMPILED, EAGER, FP32, PADDED, Run, System
 
 __all__ = [
     "Row",

@@ -17,7 +17,7 @@ import ffc
 from ffc import cli
 from ffc.compiler.explain.explanation import FORMAT, Explanation, explain, to_json
 from ffc.compiler.explain.survey import Finding
-from ffc.compiler.reports import render
+from ffc.compiler.explain.table import explained
 from ffc.graph.text import text
 from tests.graphs import LIBRARY, Draft, encoder
 
@@ -26,7 +26,7 @@ def shown(explanation: Explanation) -> str:
     """Return what is printed where stdout is no terminal, without the blanks that fill the columns."""
     console = Console(width=10_000, highlight=False)
     with console.capture() as captured:
-        console.print(render.explained(explanation))
+        console.print(explained(explanation))
     return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
 
 

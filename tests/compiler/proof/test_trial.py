@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 
 import ffc
-from ffc.compiler.reports.report import Verdict
+from ffc.compiler.proof.contracts import Verdict
 from tests.graphs import Draft
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 import pytest
 
-from ffc.compiler.passes import Log
+from ffc.compiler.log import Log
 from ffc.graph.blocks.finder import find
 from tests.graphs import Draft
 from tests.properties.attention_forms import WIDTH, AttentionForm, AttentionWriter

@@ -9,8 +9,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ffc.compiler.reports import render
-from ffc.compiler.reports.report import Report, Step, Verdict
+from ffc.compiler.proof.contracts import Verdict
+from ffc.compiler.reports.html import to_html
+from ffc.compiler.reports.markdown import to_markdown
+from ffc.compiler.reports.report import Report, Step, from_json, to_json
+from ffc.compiler.reports.terminal import terminal
+from ffc.compiler.reports.writing import write
 from ffc.errors import InputError, UsageError
 from ffc.graph.cost import Cost
 
@@ -40,13 +44,13 @@ def shown(report: Report) -> str:
     """Return what the terminal shows."""
     console = Console(width=140, highlight=False, file=None, record=True, quiet=False)
     with console.capture() as captured:
-        console.print(render.terminal(report))
+        console.print(terminal(report))
     return captured.get()
 
 
 def test_json_reads_back() -> None:
-    assert render.from_json(render.to_json(REPORT)) == REPORT
-    assert json.loads(render.to_json(REPORT))["format"] == "ffc.report/1"
+    assert from_json(to_json(REPORT)) == REPORT
+    assert json.loads(to_json(REPORT))["format"] == "ffc.report/1"
 
 
 @pytest.mark.parametrize(
@@ -60,7 +64,7 @@ def test_json_reads_back() -> None:
 )
 def test_json_that_is_no_report(text: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
-        render.from_json(text)
+        from_json(text)
     assert str(caught.value).startswith(message)
 
 
@@ -97,14 +101,14 @@ def test_markup_in_names_is_not_interpreted_by_the_terminal() -> None:
 
 
 def test_markdown() -> None:
-    lines = render.to_markdown(REPORT).splitlines()
+    lines = to_markdown(REPORT).splitlines()
     assert lines[0] == "# ffc compile bert\\|&lt;b>.onnx"
     assert "| clean (for fuse) | 3 | 640 | 109 | 438 | 11.2 | 1.2 | 3.2e-07 | 0.999999 |" in lines
     assert lines[-9:-4] == ["## fuse", "", "- 72 Linear, 24 AddNorm", "- 12 layers", "- skipped: /pooler: no tanh"]
 
 
 def test_html_is_one_escaped_page() -> None:
-    page = render.to_html(REPORT)
+    page = to_html(REPORT)
     tags: list[str] = []
     stack: list[str] = []
 
@@ -127,7 +131,7 @@ def test_html_is_one_escaped_page() -> None:
 
 @pytest.mark.parametrize(("name", "start"), [("r.json", "{"), ("r.md", "# ffc"), ("r.html", "<!doctype html>")])
 def test_write_goes_by_suffix(tmp_path: Path, name: str, start: str) -> None:
-    render.write(REPORT, tmp_path / name)
+    write(REPORT, tmp_path / name)
     assert (tmp_path / name).read_text(encoding="utf-8").startswith(start)
 
 
@@ -140,7 +144,7 @@ def test_paths_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monkey
         "folder.md": "report 'folder.md' is a folder; name a file",
     }.items():
         with pytest.raises(UsageError) as caught:
-            render.write(REPORT, name)
+            write(REPORT, name)
         assert str(caught.value) == message
 
 

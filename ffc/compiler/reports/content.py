@@ -1,0 +1,99 @@
+"""What every form of a report shows: its columns, rows, facts and remarks, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ffc.compiler.proof.contracts import Verdict
+from ffc.compiler.reports.report import Report, Step
+from ffc.graph.cost import Cost
+
+__all__ = ["COLUMNS", "TEXT_COLUMNS", "changes", "counted_at", "facts", "number", "remarks", "rows", "title"]
+
+COLUMNS = ("pass", "changes", "nodes", "parameters (M)", "MB", "MACs (G)", "seconds", "difference", "cosine")
+TEXT_COLUMNS = 1
+"""How many of them hold text; the others hold numbers and are set flush right."""
+
+
+def title(report: Report) -> str:
+    """Return what a report is of."""
+    return f"ffc compile {report.source}"
+
+
+def rows(report: Report) -> list[list[str]]:
+    """Return the cells of the table: the model as it came, then each step."""
+    before = ["(as it came)", "", *_cost_cells(report.before), "", "", ""]
+    return [before, *(_step_row(step) for step in report.steps)]
+
+
+def facts(report: Report) -> dict[str, str]:
+    """Return what is told of the compile as a whole, by name."""
+    found = {
+        "output": report.output or "not written",
+        "pipeline": report.pipeline or "(no passes)",
+        "target": report.target,
+    }
+    found["result"] = "unchanged" if report.verdict is None else _verdict(report.verdict)
+    found["needs"] = f"onnxruntime ≥ {report.oldest_onnxruntime}"
+    found["made with"] = ", ".join(f"{name} {version}" for name, version in report.versions.items())
+    found["time"] = f"{report.seconds:.1f} s"
+    return found
+
+
+def counted_at(report: Report) -> str:
+    """Say at which sizes MACs are counted, and what the table leaves open."""
+    unknown = any(cost.macs_unknown for cost in (report.before, *(step.cost for step in report.steps)))
+    note = "; '?' stands for products whose size is not known" if unknown else ""
+    return (
+        f"MACs at batch {report.batch}, {report.length} tokens; differences relative to the scale of the output{note}."
+    )
+
+
+def remarks(report: Report) -> list[tuple[str, list[str]]]:
+    """Return what is told of each step, under its name."""
+    return [(_name(step), _step_remarks(step)) for step in report.steps]
+
+
+def changes(counts: Mapping[str, int]) -> str:
+    """Say how many changes of which kinds were made."""
+    return ", ".join(f"{count} {what}" for what, count in counts.items()) or "nothing to do"
+
+
+def number(value: float) -> str:
+    """Write a number with three digits that count, and never fewer than its integer ones."""
+    if value >= 100:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 1 else f"{value:.3g}"
+
+
+def _step_row(step: Step) -> list[str]:
+    difference, cosine = (
+        ("", "") if step.verdict is None else (f"{step.verdict.difference:.1e}", f"{step.verdict.cosine:.6f}")
+    )
+    return [
+        _name(step),
+        str(sum(step.changes.values())),
+        *_cost_cells(step.cost),
+        f"{step.seconds:.1f}",
+        difference,
+        cosine,
+    ]
+
+
+def _name(step: Step) -> str:
+    return f"{step.text} (for {step.needed_by})" if step.needed_by else step.text
+
+
+def _cost_cells(cost: Cost) -> list[str]:
+    macs = number(cost.macs / 1e9) + (" + ?" if cost.macs_unknown else "")
+    return [str(cost.nodes), number(cost.parameters / 1e6), number(cost.bytes / 1e6), macs]
+
+
+def _step_remarks(step: Step) -> list[str]:
+    return [changes(step.changes), *step.notes, *(f"skipped: {text}" for text in step.skipped)]
+
+
+def _verdict(verdict: Verdict) -> str:
+    agreement = "" if verdict.agreement is None else f", agreement {verdict.agreement:.4f}"
+    measured = f"difference {verdict.difference:.1e}, cosine {verdict.cosine:.6f}{agreement}"
+    return f"{measured} on {verdict.probes} probes, worst {verdict.worst} ({verdict.contract})"

@@ -1,0 +1,117 @@
+"""How fast the systems of a study answer: PyTorch and ONNX side by side, on the same rows, on one thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ffc.runtime.latency import Answer, Measurement, latency, sample
+from ffc.study.report.summary import COMPILED, EAGER, FP32, PADDED, Measurements, Run
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import PreTrainedTokenizerFast
+
+    from ffc.train.encoding import Collator, Rows
+
+__all__ = ["measure", "onnx_answer", "torch_answer"]
+
+
+def measure(
+    run: Run,
+    folder: Path,
+    rows: Rows,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    queries: int = 100,
+    rounds: int = 3,
+    dollars_per_hour: float = 0.0,
+    progress: Callable[[str], None] | None = None,
+) -> Measurements:
+    """Time all systems of a run on a sample of its validation rows, making tokens left out.
+
+    The teacher is served in all four ways, students without padding, what is pruned in the two of ONNX.
+
+    Args:
+        run: What was made.
+        folder: The folder that its paths are relative to.
+        rows: The encoded validation rows.
+        tokenizer: The tokenizer of all systems.
+        queries: Size of the sample.
+        rounds: How many rounds count.
+        dollars_per_hour: Price of the machine, all its cores; 0 leaves costs out.
+        progress: Called with a line before each round.
+
+    Raises:
+        UsageError: If there is no row or no round.
+    """
+    from ffc.train.encoding import Collator
+    from ffc.train.models.checkpoint import load_pruned
+
+    chosen = sample(len(rows), queries)
+    short, padded = Collator(tokenizer), Collator(tokenizer, pad_to=rows.max_length)
+    answers: dict[tuple[str, str], Answer] = {}
+    for system in run.systems:
+        if system.kind != "pruned":
+            model = load_pruned(folder / system.weights)
+            answers[system.name, EAGER] = torch_answer(model, rows, short, chosen)
+            if system.kind == "teacher":
+                answers[system.name, PADDED] = torch_answer(model, rows, padded, chosen)
+        for way, form in ((FP32, system.fp32), (COMPILED, system.compiled)):
+            answers[system.name, way] = onnx_answer(folder / form.file, rows, short, chosen)
+    found: dict[str, dict[str, Measurement]] = {}
+    for (name, way), taken in latency(answers, len(chosen), rounds=rounds, progress=progress).items():
+        found.setdefault(name, {})[way] = taken
+    return Measurements(len(chosen), rows.max_length, dollars_per_hour, found)
+
+
+def torch_answer(model: nn.Module, rows: Rows, collator: Collator, chosen: Sequence[int]) -> Answer:
+    """Return a PyTorch model as a system, in evaluation mode, on the processor, without gradients.
+
+    Args:
+        model: The model, which is moved to the processor.
+        rows: The encoded rows.
+        collator: Pads, to the length of the row itself or to a fixed one.
+        chosen: Number of the row that each query asks about.
+    """
+    import torch
+
+    from ffc.train.models.pretrained import takes
+
+    model = model.eval().to("cpu")
+    names = takes(model)
+    feeds = [_feed(rows, collator, row, names) for row in chosen]
+
+    def answer(query: int) -> object:
+        with torch.inference_mode():
+            return model(**feeds[query])
+
+    return answer
+
+
+def onnx_answer(path: Path, rows: Rows, collator: Collator, chosen: Sequence[int]) -> Answer:
+    """Return an ONNX file as a system, in stock onnxruntime on one thread.
+
+    Args:
+        path: The file.
+        rows: The encoded rows.
+        collator: Pads, to the length of the row itself or to a fixed one.
+        chosen: Number of the row that each query asks about.
+
+    Raises:
+        InputError: If onnxruntime cannot load it.
+    """
+    from ffc.train.evaluate import session
+
+    opened = session(path, threads=1)
+    names = [each.name for each in opened.get_inputs()]
+    feeds = [{name: value.numpy() for name, value in _feed(rows, collator, row, names).items()} for row in chosen]
+    return lambda query: opened.run(None, feeds[query])
+
+
+def _feed(rows: Rows, collator: Collator, row: int, names: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Return what a model is given for one row, by name: int64 [1, length], spans [1, spans, 2]."""
+    batch = collator([rows[row]])
+    return {name: batch[name] for name in names if name in batch}
