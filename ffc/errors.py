@@ -15,6 +15,7 @@ __all__ = [
     "InputError",
     "MissingError",
     "UsageError",
+    "innermost",
     "nearest",
     "one_line",
 ]
@@ -69,3 +70,10 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if close:
         return f"; did you mean '{close[0]}'?"
     return f"; known: {', '.join(names)}" if names else ""
+
+
+def innermost(error: BaseException) -> str:
+    """Return the message of the error that an error came of, which is the one that explains."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -11,7 +11,7 @@ import numpy as np
 
 from ffc.errors import GateError
 from ffc.recipe import compiling
-from ffc.study.resources import Material, load_weights
+from ffc.study.resources import Resources, load_weights
 from ffc.study.steps import Job
 from ffc.study.weights import MODEL, ONNX, Work
 
@@ -29,12 +29,12 @@ _PROOF_ROWS = 64
 """Training rows that every compile is proved on, besides what the compiler makes itself."""
 
 
-def data(material: Material) -> Work:
+def data(resources: Resources) -> Work:
     """Return the work that reads the task, and writes rows for the compiler to prove on."""
 
     def work(job: Job) -> Mapping[str, Any]:
-        task = material.task
-        arrays: dict[str, Any] = dict(material.arrays(_PROOF_ROWS))
+        task = resources.task
+        arrays: dict[str, Any] = dict(resources.arrays(_PROOF_ROWS))
         np.savez(job.folder / ROWS, **arrays)
         return {
             "name": task.name,
@@ -42,14 +42,14 @@ def data(material: Material) -> Work:
             "labels": list(task.labels),
             "train_rows": len(task.train),
             "validation_rows": len(task.validation),
-            "max_length": material.study.keys.max_length,
-            "digest": material.digest(),
+            "max_length": resources.study.keys.max_length,
+            "digest": resources.digest(),
         }
 
     return work
 
 
-def export(material: Material, weights: str, words: str) -> Work:
+def export(resources: Resources, weights: str, words: str) -> Work:
     """Return the work that exports the step `weights`; `words` say in the metadata how they were made."""
 
     def work(job: Job) -> Mapping[str, Any]:
@@ -58,16 +58,16 @@ def export(material: Material, weights: str, words: str) -> Work:
         export.export(
             load_weights(job.done[weights].folder / MODEL).to("cpu"),
             job.folder / ONNX,
-            task=material.task,
-            tokenizer=material.tokenizer,
-            provenance={"made": words, "rows": material.digest()},
+            task=resources.task,
+            tokenizer=resources.tokenizer,
+            provenance={"made": words, "rows": resources.digest()},
         )
         return {}
 
     return work
 
 
-def compile(material: Material, exported: str, rows: str) -> Work:
+def compile(resources: Resources, exported: str, rows: str) -> Work:
     """Return the work that compiles the step `exported` as the study says, and proves it on rows of the task.
 
     A system that fails a contract, as one cut to pieces may fail that of `int8`, stays as it was exported: it shall not
@@ -75,7 +75,7 @@ def compile(material: Material, exported: str, rows: str) -> Work:
     """
 
     def work(job: Job) -> Mapping[str, Any]:
-        recipe = material.study.compiling
+        recipe = resources.study.compiling
         model = job.done[exported].folder / ONNX
         asked = replace(
             recipe,
@@ -96,7 +96,7 @@ def compile(material: Material, exported: str, rows: str) -> Work:
     return work
 
 
-def evaluate(material: Material, exported: str, compiled: str) -> Work:
+def evaluate(resources: Resources, exported: str, compiled: str) -> Work:
     """Return the work that runs both forms of a system on the validation rows in onnxruntime, and tells their sizes."""
 
     def work(job: Job) -> Mapping[str, Any]:
@@ -112,19 +112,19 @@ def evaluate(material: Material, exported: str, compiled: str) -> Work:
             path = job.done[step].folder / ONNX
             logits[form] = predict_onnx(
                 path,
-                material.validation,
-                material.collator,
+                resources.validation,
+                resources.collator,
                 batch_size=_BATCH,
                 progress=lambda done, of, form=form: job.tell(f"{form}, {done} of {of} rows"),  # type: ignore[misc]
             )
-            scores = material.score(logits[form])
+            scores = resources.score(logits[form])
             model = files.load(path)
             spent = {
                 name: value for name, value in asdict(cost(model)).items() if name in ("parameters", "macs", "bytes")
             }
             found[form] = {"accuracy": scores.main, "parts": dict(scores.parts), **spent}
         layers = find(files.load(job.done[exported].folder / ONNX)).layers
-        labels = np.array([row.label for row in material.task.validation])
+        labels = np.array([row.label for row in resources.task.validation])
         np.savez(job.folder / LOGITS, labels=labels, fp32=logits["fp32"], compiled=logits["compiled"])
         return {
             **found,

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from ffc.train.encoding import Collator, Rows
     from ffc.train.tasks import Example, Scores, Task
 
-__all__ = ["Material", "load_weights"]
+__all__ = ["Resources", "load_weights"]
 
 
-class Material:
+class Resources:
     """Loads what a study is made from, once.
 
     Attributes:

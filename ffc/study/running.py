@@ -17,10 +17,10 @@ from ffc.study import outputs, steps, weights
 from ffc.study.choose import choose
 from ffc.study.report import page, summary
 from ffc.study.report.summary import Form, Measurements, Run, System, TaskFacts
-from ffc.study.resources import Material
+from ffc.study.resources import Resources
 from ffc.study.steps import Done, Job, Progress, State, Step
 from ffc.study.study import Study
-from ffc.study.workflow import DATA, Course, Plot, course
+from ffc.study.workflow import DATA, PlannedSystem, Workflow, workflow
 from ffc.version import version
 
 __all__ = ["MODEL", "run", "states"]
@@ -51,7 +51,7 @@ def run(study: Study, folder: Path, progress: Progress) -> Run:
         FfcError: If a step fails; its title stands before the message.
     """
     study.check_data()
-    planned = course(study)
+    planned = workflow(study)
     done = steps.run(_steps(study, planned), folder, progress)
     measured = TypeAdapter(Measurements).validate_python(done[_MEASURE].result[_MEASUREMENTS])
     measured = dataclasses.replace(measured, dollars_per_hour=study.keys.report.dollars_per_hour)
@@ -69,15 +69,15 @@ def states(study: Study, folder: Path) -> list[tuple[Step, State, float]]:
         InputError: If a file that the study names is not there.
     """
     study.check_data()
-    return steps.states(_steps(study, course(study)), folder)
+    return steps.states(_steps(study, workflow(study)), folder)
 
 
-def _steps(study: Study, planned: Course) -> Sequence[Step]:
+def _steps(study: Study, planned: Workflow) -> Sequence[Step]:
     """Return all steps, the measurement last."""
     keys = study.keys.report
     needs = [DATA]
-    for plot in planned.systems:
-        needs += [plot.weights, *(plot.step(what) for what in ("export", "compile", "evaluate"))]
+    for system in planned.systems:
+        needs += [system.weights, *(system.step(what) for what in ("export", "compile", "evaluate"))]
     settings = {"queries": keys.queries, "rounds": keys.rounds}
     on = dataclasses.asdict(machine())
     measure = Step(
@@ -91,23 +91,23 @@ def _steps(study: Study, planned: Course) -> Sequence[Step]:
     return (*planned.steps, measure)
 
 
-def _measure(study: Study, planned: Course, job: Job, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+def _measure(study: Study, planned: Workflow, job: Job, settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Measure how fast the systems answer."""
     from ffc.study import measure
 
     folder = job.folder.parent
-    material = Material(study)
+    resources = Resources(study)
     run = _assembled(study, folder, planned, job.done, None)
-    found = measure.measure(run, folder, material.validation, material.tokenizer, progress=job.tell, **settings)
+    found = measure.measure(run, folder, resources.validation, resources.tokenizer, progress=job.tell, **settings)
     return {_MEASUREMENTS: dataclasses.asdict(found)}
 
 
 def _assembled(
-    study: Study, folder: Path, planned: Course, done: Mapping[str, Done], measured: Measurements | None
+    study: Study, folder: Path, planned: Workflow, done: Mapping[str, Done], measured: Measurements | None
 ) -> Run:
     """Put together what the steps have found."""
     decisions = _logits(done[planned.systems[0].step("evaluate")])["fp32"].argmax(axis=1)
-    systems = tuple(_system(plot, folder, done, decisions) for plot in planned.systems)
+    systems = tuple(_system(system, folder, done, decisions) for system in planned.systems)
     budget = study.keys.choose.accuracy
     chosen, reason = choose(systems, budget)
     return Run(
@@ -130,30 +130,30 @@ def _task(study: Study, data: Done) -> TaskFacts:
     return dataclasses.replace(facts, name=study.name) if facts.name == "text" else facts
 
 
-def _system(plot: Plot, folder: Path, done: Mapping[str, Done], decisions: np.ndarray) -> System:
-    evaluated = done[plot.step("evaluate")]
+def _system(system: PlannedSystem, folder: Path, done: Mapping[str, Done], decisions: np.ndarray) -> System:
+    evaluated = done[system.step("evaluate")]
     logits = _logits(evaluated)
     forms = {}
     for name, step in (("fp32", "export"), ("compiled", "compile")):
         agreement = float((logits[name].argmax(axis=1) == decisions).mean())
-        file = (done[plot.step(step)].folder / weights.ONNX).relative_to(folder).as_posix()
+        file = (done[system.step(step)].folder / weights.ONNX).relative_to(folder).as_posix()
         forms[name] = Form(file=file, agreement=agreement, **evaluated.result[name])
-    prefix = plot.step("")
+    prefix = system.step("")
     return System(
-        name=plot.name,
-        kind=plot.kind,
-        student=plot.student,
-        plan=plot.plan,
-        words=plot.words,
-        weights=(done[plot.weights].folder / weights.MODEL).relative_to(folder).as_posix(),
+        name=system.name,
+        kind=system.kind,
+        student=system.student,
+        plan=system.plan,
+        words=system.words,
+        weights=(done[system.weights].folder / weights.MODEL).relative_to(folder).as_posix(),
         heads=tuple(evaluated.result["heads"]),
         units=tuple(evaluated.result["units"]),
         fp32=forms["fp32"],
         compiled=forms["compiled"],
-        passes=done[plot.step("compile")].result["pipeline"],
-        refused=done[plot.step("compile")].result["refused"],
+        passes=done[system.step("compile")].result["pipeline"],
+        refused=done[system.step("compile")].result["refused"],
         seconds={name.removeprefix(prefix): each.seconds for name, each in done.items() if name.startswith(prefix)},
-        seed=plot.seed,
+        seed=system.seed,
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ffc.errors import FfcError, InputError
 from ffc.study.keys import LossKeys, PlanKeys, TeacherKeys
-from ffc.study.resources import Material, load_weights
+from ffc.study.resources import Resources, load_weights
 from ffc.study.steps import Job
 from ffc.study.study import TEACHER
 
@@ -33,42 +33,43 @@ PLAN = "plan.json"
 Work = Callable[[Job], Mapping[str, Any]]
 
 
-def teacher(material: Material, keys: TeacherKeys, training: Mapping[str, Any]) -> Work:
+def teacher(resources: Resources, keys: TeacherKeys, training: Mapping[str, Any]) -> Work:
     """Return the work that trains the teacher on labels; with 0 epochs it is taken as it is."""
 
     def work(job: Job) -> Mapping[str, Any]:
         from ffc.train.learning.losses import Losses
         from ffc.train.models import pretrained
 
-        source = material.study.source(keys.model)
-        model = pretrained.classifier(source, material.task, seed=training["seed"])
-        pretrained.check_length(material.study.keys.max_length, model)
+        source = resources.study.source(keys.model)
+        model = pretrained.classifier(source, resources.task, seed=training["seed"])
+        pretrained.check_length(resources.study.keys.max_length, model)
         if not training["epochs"]:
-            _check_head(material, keys, model, pretrained.classifier(source, material.task, seed=training["seed"] + 1))
-        _rehearse(material, TEACHER, model)
-        for name in material.study.keys.students:
-            _rehearse(material, name, _fresh(material, name, model, training["seed"]))
-        return _trained(material, job, model, training, Losses(labels=1.0))
+            other = pretrained.classifier(source, resources.task, seed=training["seed"] + 1)
+            _check_head(resources, keys, model, other)
+        _rehearse(resources, TEACHER, model)
+        for name in resources.study.keys.students:
+            _rehearse(resources, name, _fresh(resources, name, model, training["seed"]))
+        return _trained(resources, job, model, training, Losses(labels=1.0))
 
     return work
 
 
-def _check_head(material: Material, keys: TeacherKeys, one: nn.Module, other: nn.Module) -> None:
+def _check_head(resources: Resources, keys: TeacherKeys, one: nn.Module, other: nn.Module) -> None:
     """Refuse a model without a head of its own: a fresh one, which knows nothing, differs from seed to seed."""
     if all(a.equal(b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True)):
         return
-    place, labels = material.study.file.place(("teacher", "epochs")), ", ".join(material.task.labels)
+    place, labels = resources.study.file.place(("teacher", "epochs")), ", ".join(resources.task.labels)
     raise InputError(
         f"{place}: epochs = 0 takes {keys.model} as it is, and it has no head for the labels {labels}; train it, with "
         "epochs = 3, say, or name a model that is trained"
     )
 
 
-def _rehearse(material: Material, name: str, model: nn.Module) -> None:
+def _rehearse(resources: Resources, name: str, model: nn.Module) -> None:
     """Draw up the plans of a system before it is trained, so that what it cannot keep is not found hours later."""
     from ffc.train.pruning import plans
 
-    study = material.study
+    study = resources.study
     for plan, keys in study.plans_of(name):
         scores = replace(plans.by_norm(model), method="rehearsal")  # any will do
         with _located(study.file.place(("plans", plan))):
@@ -84,30 +85,30 @@ def _located(place: str) -> Iterator[None]:
         raise type(error)(f"{place}: {error}") from error
 
 
-def student(material: Material, name: str, training: Mapping[str, Any], taught_by: str) -> Work:
+def student(resources: Resources, name: str, training: Mapping[str, Any], taught_by: str) -> Work:
     """Return the work that makes the student `name` and distils it from the step `taught_by`."""
-    keys = material.study.keys.students[name]
+    keys = resources.study.keys.students[name]
 
     def work(job: Job) -> Mapping[str, Any]:
         from ffc.train.learning import activation
 
         master = load_weights(job.done[taught_by].folder / MODEL)
-        model = _fresh(material, name, master, training["seed"])
-        _rehearse(material, name, model)
+        model = _fresh(resources, name, master, training["seed"])
+        _rehearse(resources, name, model)
         anneal = activation.Anneal(keys.anneal) if keys.anneal is not None else None
         if keys.activation and anneal is None:
             activation.relu_for_gelu(model)
-        return _trained(material, job, model, training, _losses(keys.losses), teacher=master, activation=anneal)
+        return _trained(resources, job, model, training, _losses(keys.losses), teacher=master, activation=anneal)
 
     return work
 
 
-def _fresh(material: Material, name: str, master: nn.Module, seed: int) -> nn.Module:
+def _fresh(resources: Resources, name: str, master: nn.Module, seed: int) -> nn.Module:
     """Return a student that has learned nothing yet."""
     from ffc.train.learning import students
     from ffc.train.models import pretrained
 
-    study = material.study
+    study = resources.study
     keys = study.keys.students[name]
     if keys.layers is not None:
         with _located(study.file.place(("students", name, "layers"))):
@@ -115,24 +116,24 @@ def _fresh(material: Material, name: str, master: nn.Module, seed: int) -> nn.Mo
     assert keys.model is not None  # StudentKeys wants one of the two
     source = study.source(keys.model)
     with _located(study.file.place(("students", name, "model"))):
-        material.same_tokenizer(source)
-        return pretrained.classifier(source, material.task, seed=seed)
+        resources.same_tokenizer(source)
+        return pretrained.classifier(source, resources.task, seed=seed)
 
 
-def score(material: Material, keys: PlanKeys, seed: int, scored: str) -> Work:
+def score(resources: Resources, keys: PlanKeys, seed: int, scored: str) -> Work:
     """Return the work that scores heads and units of the step `scored` by gradients on training rows."""
 
     def work(job: Job) -> Mapping[str, Any]:
         from ffc.train.pruning import importance
 
-        rows = material.sample(keys.rows, seed)
+        rows = resources.sample(keys.rows, seed)
         found = importance.score(
             load_weights(job.done[scored].folder / MODEL),
             rows,
-            material.collator,
+            resources.collator,
             method="fisher" if keys.by == "fisher" else "taylor",
             on=keys.on,
-            data=f"{material.task.name} train",
+            data=f"{resources.task.name} train",
             seed=seed,
             progress=_rows(job),
         )
@@ -142,11 +143,11 @@ def score(material: Material, keys: PlanKeys, seed: int, scored: str) -> Work:
     return work
 
 
-def plan(material: Material, keys: PlanKeys, seed: int, scored: str, scores: str | None) -> Work:
+def plan(resources: Resources, keys: PlanKeys, seed: int, scored: str, scores: str | None) -> Work:
     """Return the work that plans what to keep of the step `scored`.
 
     Args:
-        material: What the study is made from.
+        resources: What the study is made from.
         keys: The plan, as stated.
         seed: Of random scores, and of the rows of a search.
         scored: The step with the weights.
@@ -161,9 +162,9 @@ def plan(material: Material, keys: PlanKeys, seed: int, scored: str, scores: str
         model = load_weights(job.done[scored].folder / MODEL)
         layers = plans.layer_sizes(model)
         if keys.by == "search":
-            made = _searched(material, keys, seed, job, model)
+            made = _searched(resources, keys, seed, job, model)
         elif keys.steps > 1:
-            made = _iterated(material, keys, seed, job, model, layers)
+            made = _iterated(resources, keys, seed, job, model, layers)
         else:
             found = plans.by_norm(model) if scores is None else Importance.load(job.done[scores].folder / IMPORTANCE)
             found = allocate.random_like(found, seed) if keys.by == "random" else found
@@ -174,7 +175,7 @@ def plan(material: Material, keys: PlanKeys, seed: int, scored: str, scores: str
     return work
 
 
-def prune(material: Material, scored: str, planned: str) -> Work:
+def prune(resources: Resources, scored: str, planned: str) -> Work:
     """Return the work that cuts the step `scored` down to the plan of the step `planned`."""
 
     def work(job: Job) -> Mapping[str, Any]:
@@ -184,25 +185,25 @@ def prune(material: Material, scored: str, planned: str) -> Work:
 
         model = load_weights(job.done[scored].folder / MODEL)
         pruned = slicing.apply(model, Plan.load(job.done[planned].folder / PLAN))
-        save_pruned(pruned.to("cpu"), job.folder / MODEL, material.tokenizer)
+        save_pruned(pruned.to("cpu"), job.folder / MODEL, resources.tokenizer)
         return {}
 
     return work
 
 
-def distil(material: Material, losses: LossKeys, training: Mapping[str, Any], pruned: str, taught_by: str) -> Work:
+def distil(resources: Resources, losses: LossKeys, training: Mapping[str, Any], pruned: str, taught_by: str) -> Work:
     """Return the work that distils the step `pruned` from the step `taught_by`."""
 
     def work(job: Job) -> Mapping[str, Any]:
         model = load_weights(job.done[pruned].folder / MODEL)
         master = load_weights(job.done[taught_by].folder / MODEL)
-        return _trained(material, job, model, training, _losses(losses), teacher=master)
+        return _trained(resources, job, model, training, _losses(losses), teacher=master)
 
     return work
 
 
 def _trained(
-    material: Material, job: Job, model: nn.Module, training: Mapping[str, Any], losses: Any, **given: Any
+    resources: Resources, job: Job, model: nn.Module, training: Mapping[str, Any], losses: Any, **given: Any
 ) -> Mapping[str, Any]:
     """Train a model unless 0 epochs are asked for, save it, and say how it went.
 
@@ -215,15 +216,15 @@ def _trained(
     if training["epochs"]:
         history = trainer.train(
             model,
-            material.training,
-            material.collator,
+            resources.training,
+            resources.collator,
             trainer.Training(**training),
             losses=losses,
             folder=job.scratch,
             progress=job.tell,
             **given,
         )
-    save_pruned(model.to("cpu"), job.folder / MODEL, material.tokenizer)
+    save_pruned(model.to("cpu"), job.folder / MODEL, resources.tokenizer)
     if history is None:
         return {}
     return {
@@ -244,25 +245,25 @@ def _amount(keys: PlanKeys) -> Amount:
     return Amount(keys.heads, keys.ffn, across=keys.allocation == "global", macs=keys.macs, floor=keys.least)
 
 
-def _searched(material: Material, keys: PlanKeys, seed: int, job: Job, model: nn.Module) -> Plan:
+def _searched(resources: Resources, keys: PlanKeys, seed: int, job: Job, model: nn.Module) -> Plan:
     """Return the plan of a Fisher search, with scales, which does without training again."""
     from ffc.train.pruning import plans
 
     assert keys.macs is not None  # PlanKeys sees to it
     return plans.search(
         model,
-        material.sample(keys.rows, seed),
-        material.collator,
+        resources.sample(keys.rows, seed),
+        resources.collator,
         macs=keys.macs,
         floor=keys.least,
         on=keys.on,
-        first_token=not material.task.spans,
+        first_token=not resources.task.spans,
         progress=lambda what, done, of: job.tell(f"{done} of {of} {what}"),
     )
 
 
 def _iterated(
-    material: Material, keys: PlanKeys, seed: int, job: Job, model: nn.Module, layers: Sequence[LayerSizes]
+    resources: Resources, keys: PlanKeys, seed: int, job: Job, model: nn.Module, layers: Sequence[LayerSizes]
 ) -> Plan:
     """Return the plan of several scorings, each of what the one before left."""
     from ffc.train.pruning import iterative
@@ -270,8 +271,8 @@ def _iterated(
     amount = _amount(keys)
     return iterative.prune_in_steps(
         model,
-        material.sample(keys.rows, seed),
-        material.collator,
+        resources.sample(keys.rows, seed),
+        resources.collator,
         steps=keys.steps,
         allocate=lambda scores, way: amount.after(way, layers).plan(scores, layers),
         method="fisher" if keys.by == "fisher" else "taylor",

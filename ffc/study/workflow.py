@@ -1,4 +1,4 @@
-"""The course of a study: its systems, and the steps that make them, in order."""
+"""The workflow of a study: its systems, and the steps that make them, in order."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from ffc.recipe.compiling import inputs
 from ffc.study import outputs, weights
 from ffc.study.keys import LossKeys, PlanKeys, StudentKeys
-from ffc.study.resources import Material
+from ffc.study.resources import Resources
 from ffc.study.steps import Step
 from ffc.study.study import TEACHER, Study
 
-__all__ = ["DATA", "Course", "Plot", "course"]
+__all__ = ["DATA", "PlannedSystem", "Workflow", "workflow"]
 
 DATA = "data"
 _VERSION = 1
@@ -23,7 +23,7 @@ _OF_MODELS = (".json", ".safetensors", ".bin", ".txt", ".model")
 
 
 @dataclass(frozen=True)
-class Plot:
+class PlannedSystem:
     """A system that will be made, and the names of its steps.
 
     Attributes:
@@ -50,7 +50,7 @@ class Plot:
 
 
 @dataclass(frozen=True)
-class Course:
+class Workflow:
     """All that will be made.
 
     Attributes:
@@ -58,12 +58,12 @@ class Course:
         steps: In an order in which each follows those that it needs.
     """
 
-    systems: tuple[Plot, ...]
+    systems: tuple[PlannedSystem, ...]
     steps: tuple[Step, ...]
 
 
-def course(study: Study) -> Course:
-    """Return the course of a study; nothing is done, and nothing of what it takes is loaded.
+def workflow(study: Study) -> Workflow:
+    """Return the workflow of a study; nothing is done, and nothing of what it takes is loaded.
 
     Raises:
         InputError: If a model that the study names is not there.
@@ -71,7 +71,7 @@ def course(study: Study) -> Course:
     """
     made = _Maker(study)
     made.whole()
-    return Course(tuple(made.systems), tuple(made.steps.values()))
+    return Workflow(tuple(made.systems), tuple(made.steps.values()))
 
 
 class _Maker:
@@ -79,15 +79,15 @@ class _Maker:
 
     def __init__(self, study: Study) -> None:
         self.study = study
-        self.material = Material(study)
-        self.systems: list[Plot] = []
+        self.resources = Resources(study)
+        self.systems: list[PlannedSystem] = []
         self.steps: dict[str, Step] = {}
 
     def whole(self) -> None:
         keys = self.study.keys
         task = {name: value for name, value in self.study.task().items() if not isinstance(value, Path)}
         files = {name: path for name, path in self.study.task().items() if isinstance(path, Path)}
-        self._add(DATA, "data", outputs.data(self.material), {**task, "max_length": keys.max_length}, (), files)
+        self._add(DATA, "data", outputs.data(self.resources), {**task, "max_length": keys.max_length}, (), files)
         self._teacher()
         for name, student in keys.students.items():
             self._student(name, student)
@@ -111,13 +111,13 @@ class _Maker:
         made = self._add(
             _step(TEACHER, "train"),
             "teacher: train" if keys.epochs else "teacher: take",
-            weights.teacher(self.material, keys, training),
+            weights.teacher(self.resources, keys, training),
             {"model": keys.model, "training": training, **self._encoding()},
             (DATA,),
             self._sources(keys.model),
         )
         words = "fine-tuned on the labels" if keys.epochs else "as it is"
-        self._system(Plot(TEACHER, "teacher", TEACHER, "", words, training["seed"], made))
+        self._system(PlannedSystem(TEACHER, "teacher", TEACHER, "", words, training["seed"], made))
         self._plans(TEACHER, made)
 
     def _student(self, name: str, keys: StudentKeys) -> None:
@@ -127,12 +127,12 @@ class _Maker:
         made = self._add(
             _step(name, "distil"),
             f"{name}: distil",
-            weights.student(self.material, name, training, master),
+            weights.student(self.resources, name, training, master),
             {**settings, "training": training, **self._encoding()},
             (DATA, master),
             self._sources(keys.model) if keys.model else {},
         )
-        self._system(Plot(name, "student", name, "", _student_words(keys), training["seed"], made))
+        self._system(PlannedSystem(name, "student", name, "", _student_words(keys), training["seed"], made))
         self._plans(name, made, keys.losses)
 
     def _plans(self, student: str, made: str, losses: LossKeys | None = None) -> None:
@@ -147,11 +147,11 @@ class _Maker:
                 pruned = self._add(
                     _step(system, "distil"),
                     f"{system}: distil again",
-                    weights.distil(self.material, learned, training, pruned, master),
+                    weights.distil(self.resources, learned, training, pruned, master),
                     {"losses": learned.model_dump(), "training": training, **self._encoding()},
                     (DATA, pruned, master),
                 )
-            self._system(Plot(system, "pruned", student, name, _plan_words(keys), training["seed"], pruned))
+            self._system(PlannedSystem(system, "pruned", student, name, _plan_words(keys), training["seed"], pruned))
 
     def _pruned(self, system: str, student: str, keys: PlanKeys, made: str, seed: int) -> str:
         """Add the steps that score, plan and prune, and return the last."""
@@ -160,43 +160,43 @@ class _Maker:
             scored = self._add(
                 _step(student, f"score-{keys.by}-{keys.on}-{keys.rows}-{seed}"),
                 f"{student}: score by {keys.by} on {keys.rows} rows",
-                weights.score(self.material, keys, seed, made),
+                weights.score(self.resources, keys, seed, made),
                 {"by": keys.by, "on": keys.on, "rows": keys.rows, "seed": seed, **self._encoding()},
                 (DATA, made),
             )
         planned = self._add(
             _step(system, "plan"),
             f"{system}: plan",
-            weights.plan(self.material, keys, seed, made, scored),
+            weights.plan(self.resources, keys, seed, made, scored),
             {**_planned_by(keys), "seed": seed, **self._encoding()},
             (DATA, made, *([scored] if scored else [])),
         )
-        prune = weights.prune(self.material, made, planned)
+        prune = weights.prune(self.resources, made, planned)
         return self._add(_step(system, "prune"), f"{system}: prune", prune, {}, (made, planned))
 
-    def _system(self, plot: Plot) -> None:
+    def _system(self, system: PlannedSystem) -> None:
         """Add the steps that every system goes through once its weights are there."""
-        self.systems.append(plot)
+        self.systems.append(system)
         compiling = self.study.compiling
         exported = self._add(
-            plot.step("export"),
-            f"{plot.name}: export",
-            outputs.export(self.material, plot.weights, f"{plot.name}: {plot.words}"),
-            {"words": plot.words},
-            (DATA, plot.weights),
+            system.step("export"),
+            f"{system.name}: export",
+            outputs.export(self.resources, system.weights, f"{system.name}: {system.words}"),
+            {"words": system.words},
+            (DATA, system.weights),
         )
         compiled = self._add(
-            plot.step("compile"),
-            f"{plot.name}: compile",
-            outputs.compile(self.material, exported, DATA),
+            system.step("compile"),
+            f"{system.name}: compile",
+            outputs.compile(self.resources, exported, DATA),
             {"passes": compiling.passes, "target": compiling.target},
             (DATA, exported),
             inputs(compiling),
         )
         self._add(
-            plot.step("evaluate"),
-            f"{plot.name}: evaluate",
-            outputs.evaluate(self.material, exported, compiled),
+            system.step("evaluate"),
+            f"{system.name}: evaluate",
+            outputs.evaluate(self.resources, exported, compiled),
             self._encoding(),
             (DATA, exported, compiled),
         )

@@ -20,7 +20,7 @@ from ffc.graph import files
 from ffc.train.checks import check_vocabulary
 from ffc.train.models.digest import digest
 from ffc.train.models.pretrained import takes
-from ffc.train.models.silence import quiet
+from ffc.train.models.silence import silenced
 from ffc.train.parity import check, example
 from ffc.train.tasks.base import Task
 from ffc.version import version
@@ -115,7 +115,7 @@ def _traced(model: nn.Module, names: Sequence[str]) -> ir.Model:
     axes = {name: {0: batch} if name == "spans" else {0: batch, 1: length} for name in names}
     headed = not type(model).__name__.endswith("Model")
     try:
-        with quiet():
+        with silenced():
             program = torch.onnx.export(
                 model,
                 kwargs=feeds,

@@ -113,7 +113,7 @@ def test_a_folder_without_runs_is_refused(checks: ModuleType, tmp_path: Path, mo
 
 
 def test_the_study_makes_all_that_is_judged() -> None:
-    made = workflow.course(study.load(FOLDER / "sst2.toml"))
+    made = workflow.workflow(study.load(FOLDER / "sst2.toml"))
     assert {each.name for each in made.systems} == set(RIGHT)
 
 
@@ -125,5 +125,5 @@ def test_the_recipes_are_sound(recipe: Path, tmp_path: Path) -> None:
     start = tmp_path / "build" / "rte-start"  # what rte.toml starts from, made by a script that trains
     start.mkdir(parents=True)
     (start / "config.json").write_text("{}")
-    made = workflow.course(study.load(copied))
+    made = workflow.workflow(study.load(copied))
     assert {each.kind for each in made.systems} == {"teacher", "student", "pruned"}

@@ -21,7 +21,7 @@ from ffc.errors import InputError, UsageError
 from ffc.pruning import Plan
 from ffc.study import keys, outputs, running, steps, study, weights, workflow
 from ffc.study.report import page, summary
-from ffc.study.resources import Material
+from ffc.study.resources import Resources
 from tests.train import tiny
 
 STUDY = """
@@ -303,7 +303,7 @@ def test_what_students_cannot_keep_is_found_before_the_teacher_is_trained(
 
 def test_a_model_that_is_not_there(folder: Path, changed: Callable[[str, str], study.Study]) -> None:
     with pytest.raises(InputError, match=r"there is no model at \./nowhere"):
-        workflow.course(changed('model = "bert"', 'model = "./nowhere"'))
+        workflow.workflow(changed('model = "bert"', 'model = "./nowhere"'))
 
 
 @pytest.mark.parametrize(
@@ -322,17 +322,17 @@ def test_a_model_that_is_not_there(folder: Path, changed: Callable[[str, str], s
 def test_plans_of_every_kind(folder: Path, stated: dict[str, Any], heads: list[int] | None, scaled: bool) -> None:
     from ffc.train.models import checkpoint, pretrained
 
-    material = Material(study.load("r.toml"))
+    resources = Resources(study.load("r.toml"))
     base = folder / "base" / weights.MODEL
     if not base.exists():
-        checkpoint.save_pruned(pretrained.classifier("bert", material.task, seed=0), base, material.tokenizer)
+        checkpoint.save_pruned(pretrained.classifier("bert", resources.task, seed=0), base, resources.tokenizer)
     wanted = keys.PlanKeys(**({} if stated.get("by") in ("norm", "random") else {"rows": 16}), **stated)
     done = {"base": steps.Done(folder / "base", "", 0.0, {})}
     scores = None
     if wanted.by in ("taylor", "fisher") and wanted.steps == 1:
         scores = "scores"
-        done[scores] = work(weights.score(material, wanted, 0, "base"), folder / "scores", done)
-    planned = work(weights.plan(material, wanted, 0, "base", scores), folder / "plan", done)
+        done[scores] = work(weights.score(resources, wanted, 0, "base"), folder / "scores", done)
+    planned = work(weights.plan(resources, wanted, 0, "base", scores), folder / "plan", done)
     plan = Plan.load(planned.folder / weights.PLAN)
     assert heads is None or [len(layer.heads or ()) for layer in plan.layers] == heads
     assert all(layer.fingerprints for layer in plan.layers)
@@ -347,7 +347,7 @@ def test_a_system_that_fails_a_contract_stays_as_it_was_exported(
     strict = changed("max_length = 16", "max_length = 16\noptions = { int8 = { cosine = 1.0 } }")
     exported = made / "systems" / "small" / "export"
     done = {"export": steps.Done(exported, "", 0.0, {}), "data": steps.Done(made / "data", "", 0.0, {})}
-    kept = work(outputs.compile(Material(strict), "export", "data"), folder / "refused", done)
+    kept = work(outputs.compile(Resources(strict), "export", "data"), folder / "refused", done)
     assert kept.result["pipeline"] == "" and "int8" in kept.result["refused"]
     assert (kept.folder / weights.ONNX).read_bytes() == (exported / weights.ONNX).read_bytes()
 

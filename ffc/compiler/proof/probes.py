@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ffc.compiler.proof.token_indices import holds_places, places
+from ffc.compiler.proof.token_indices import draw_token_indices, holds_token_indices
 from ffc.errors import InputError
 from ffc.graph.dialect.edit import constant
 from ffc.graph.shapes.dim import Dim
@@ -293,8 +293,8 @@ def _feed(
         shown = _per_query(mask, shape, random if kind == "holed" else None)
         dtype = _dtype(value)
         return (np.where(shown, 0.0, _MASKED) if dtype.kind == "f" else shown).astype(dtype)
-    if mask is not None and shape[:1] == mask.shape[:1] and holds_places(value):
-        return places(mask, shape, random).astype(_dtype(value))
+    if mask is not None and shape[:1] == mask.shape[:1] and holds_token_indices(value):
+        return draw_token_indices(mask, shape, random).astype(_dtype(value))
     return _fill(value, shape, random)
 
 

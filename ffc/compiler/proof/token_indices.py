@@ -7,13 +7,13 @@ import onnx_ir as ir
 
 from ffc.graph.dialect.edit import constant
 
-__all__ = ["holds_places", "places"]
+__all__ = ["draw_token_indices", "holds_token_indices"]
 
 _COMPARISONS = ("Less", "LessOrEqual", "Greater", "GreaterOrEqual")
 _PARTS = ("Cast", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
 
 
-def holds_places(value: ir.Value) -> bool:
+def holds_token_indices(value: ir.Value) -> bool:
     """Return whether an input says where tokens are, as the starts and ends of spans do.
 
     Its integers are compared with the places of a row, a Range or a constant vector, and serve nothing else.
@@ -26,7 +26,7 @@ def holds_places(value: ir.Value) -> bool:
         for use in pending.pop().uses():
             node = use.node
             if node.op_type in _COMPARISONS:
-                if not _is_places(node.inputs[1 - use.idx]):
+                if not _counts_tokens(node.inputs[1 - use.idx]):
                     return False
                 compared = True
             elif node.op_type in _PARTS and use.idx == 0:
@@ -36,7 +36,7 @@ def holds_places(value: ir.Value) -> bool:
     return compared
 
 
-def places(mask: np.ndarray, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
+def draw_token_indices(mask: np.ndarray, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
     """Draw places, ascending along the last axis, from the first real token of each row up to the end of its last.
 
     Args:
@@ -49,7 +49,7 @@ def places(mask: np.ndarray, shape: tuple[int, ...], random: np.random.Generator
     return np.sort(drawn.T.astype(np.int64), axis=-1)
 
 
-def _is_places(value: ir.Value | None) -> bool:
+def _counts_tokens(value: ir.Value | None) -> bool:
     """Return whether a value counts the places of a row."""
     while value is not None and (node := value.producer()) is not None and node.op_type in _PARTS:
         value = node.inputs[0]

@@ -50,7 +50,7 @@ class Capture:
 
         Args:
             model: An encoder with or without a head.
-            layers: Its anatomy.
+            layers: Its layers, as `find_layers` finds them.
             embeddings: Whether to catch what enters the first layer.
             hidden: Layers of which to catch the output.
             projections: Layers and roles (``q``, ``k``, ``v``) of which to catch the output.

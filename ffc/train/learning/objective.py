@@ -22,7 +22,7 @@ from ffc.train.learning.losses import (
     logit_loss,
     relation_log_probabilities,
 )
-from ffc.train.models.layers import TorchLayer, anatomy
+from ffc.train.models.layers import TorchLayer, find_layers
 from ffc.train.models.pretrained import base, read_logits, takes
 
 __all__ = ["Lesson", "LiveTeacher", "Objective", "Pairing", "run"]
@@ -57,7 +57,7 @@ class Pairing:
             UsageError: If the layers asked for are not there, or there are more relation heads than columns.
             CannotApplyError: If a model is not understood, or its attention is more than q·k.
         """
-        layers = anatomy(student), anatomy(teacher)
+        layers = find_layers(student), find_layers(teacher)
         pairing = cls(*layers, layer_map(len(layers[0]), len(layers[1]), losses.layers))
         if losses.relations:
             ends = pairing.student[pairing.pairs[-1][0]], pairing.teacher[pairing.pairs[-1][1]]
@@ -243,7 +243,7 @@ def _check_maps(model: nn.Module) -> None:
     """
     transformer: Any = copy.deepcopy(base(model))  # asked for maps, transformers leaves hooks behind
     transformer.set_attn_implementation("eager")  # which alone gives them
-    layers = anatomy(transformer)
+    layers = find_layers(transformer)
     ids = torch.arange(5, 11, device=layers[0].linears["q"].weight.device)[None]
     mask = torch.ones_like(ids)
     capture = Capture(transformer, layers, projections=[(0, "q"), (0, "k")])

@@ -10,7 +10,7 @@ from torch import nn
 
 from ffc.errors import UsageError
 from ffc.train.learning.layer_map import spread
-from ffc.train.models.layers import anatomy
+from ffc.train.models.layers import find_layers
 
 __all__ = ["keep_layers"]
 
@@ -30,7 +30,7 @@ def keep_layers(teacher: nn.Module, layers: int | Sequence[int]) -> nn.Module:
         UsageError: If the teacher has no such layers.
         CannotApplyError: If the teacher's layers are not understood.
     """
-    found = anatomy(teacher)
+    found = find_layers(teacher)
     kept = spread(layers, len(found)) if isinstance(layers, int) else tuple(layers)
     if not kept or list(kept) != sorted(set(kept)) or not 0 <= kept[0] <= kept[-1] < len(found):
         raise UsageError(f"cannot keep the layers {list(kept)}; give some of 0 to {len(found) - 1}, ascending")

@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.activations import ACT2CLS
 
 from ffc.errors import CannotApplyError, InputError
-from ffc.train.models.layers import TorchLayer, anatomy
+from ffc.train.models.layers import TorchLayer, find_layers
 from ffc.train.models.slicing import cut_heads, cut_units, keep_planes, planes
 from ffc.train.models.span_classifier import SpanClassifier
 
@@ -144,7 +144,7 @@ def _labels(config: Any) -> tuple[str, ...]:
 
 def _shapes(model: nn.Module) -> tuple[LayerShape, ...] | None:
     try:
-        layers = anatomy(model)
+        layers = find_layers(model)
     except CannotApplyError:  # then nothing can have been cut
         return None
     return tuple(LayerShape(heads=it.heads, units=it.units, planes=planes(it.attention)) for it in layers)
@@ -176,7 +176,7 @@ def _carve(model: nn.Module, blueprint: Blueprint) -> None:
         model.set_submodule(path, activation())
     if blueprint.layers is None:
         return
-    layers = anatomy(model)
+    layers = find_layers(model)
     if len(layers) != len(blueprint.layers):
         raise InputError(f"ffc.json states {len(blueprint.layers)} layers and the config {len(layers)}")
     for layer, shape in zip(layers, blueprint.layers, strict=True):

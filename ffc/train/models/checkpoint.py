@@ -20,7 +20,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from ffc.errors import FfcError, InputError, UsageError, one_line
 from ffc.graph.files import publish
 from ffc.train.models.blueprint import Blueprint, architecture, build, describe
-from ffc.train.models.silence import quiet
+from ffc.train.models.silence import silenced
 
 __all__ = ["CONFIG", "RECORD", "WEIGHTS", "Tokenizer", "load_pruned", "save_pruned"]
 
@@ -141,7 +141,7 @@ def _plain(place: Path) -> nn.Module:
     if not list(place.glob("model*.safetensors")):
         raise InputError(f"it has no {WEIGHTS}; weights in other files are not read, save it with transformers 5")
     found: Any = architecture(names[0], config)
-    with quiet():
+    with silenced():
         model, info = found.from_pretrained(
             str(place),
             config=config,

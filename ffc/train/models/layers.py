@@ -1,4 +1,4 @@
-"""The anatomy of an encoder in torch: its layers, and in each the Linears by role and the number of heads."""
+"""The layers of an encoder in torch, and in each the Linears by role and the number of heads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from ffc.errors import CannotApplyError
 
-__all__ = ["HEAD_COUNTS", "ROLES", "TorchLayer", "anatomy"]
+__all__ = ["HEAD_COUNTS", "ROLES", "TorchLayer", "find_layers"]
 
 ROLES = ("q", "k", "v", "attn_out", "ffn_in", "ffn_out")
 """What a Linear of an encoder layer is for."""
@@ -68,7 +68,7 @@ class TorchLayer:
         return matrix
 
 
-def anatomy(model: nn.Module) -> tuple[TorchLayer, ...]:
+def find_layers(model: nn.Module) -> tuple[TorchLayer, ...]:
     """Find the encoder layers of a model, however deep it wraps them.
 
     A layer is an entry of a `ModuleList` in which every role is played by exactly one Linear, by its name and its

@@ -23,7 +23,7 @@ from transformers import (
 
 from ffc.errors import CannotApplyError, InputError, MissingError, UsageError, one_line
 from ffc.train.models.checkpoint import RECORD, load_pruned
-from ffc.train.models.silence import quiet
+from ffc.train.models.silence import silenced
 from ffc.train.models.span_classifier import SpanClassifier
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
         MissingError: If it is on the hub, which cannot be reached.
     """
     place = locate(source)
-    with quiet(), _loading(place, "tokenizer"):
+    with silenced(), _loading(place, "tokenizer"):
         result = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     if not result.is_fast:
         raise InputError(f"the tokenizer of {source} has no tokenizer.json; save it as a fast tokenizer")
@@ -121,7 +121,7 @@ def classifier(source: str | Path, task: Task, *, seed: int = 0) -> nn.Module:
         MissingError: If it is on the hub, which cannot be reached.
     """
     place = locate(source)
-    with quiet(), torch.random.fork_rng(devices=[]):
+    with silenced(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         found = _load(place, AutoModelForSequenceClassification, _CLASSIFIES)
         model = found if _fits(found, task) else _classifying(base(found), task)
@@ -133,7 +133,7 @@ def classifier(source: str | Path, task: Task, *, seed: int = 0) -> nn.Module:
 def encoder(source: str | Path) -> nn.Module:
     """Return the transformer of a source without its head, in evaluation mode; arguments and errors as `classifier`."""
     place = locate(source)
-    with quiet(), torch.random.fork_rng(devices=[]):
+    with silenced(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return base(_load(place)).eval()
 
@@ -144,7 +144,7 @@ def language_model(source: str | Path) -> nn.Module:
     Arguments and errors are those of `classifier`; the model is in evaluation mode.
     """
     place = locate(source)
-    with quiet(), torch.random.fork_rng(devices=[]):
+    with silenced(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         found = _load(place, AutoModelForMaskedLM, *_FILLING)
     return (found if fills_masks(found) else base(found)).eval()
@@ -162,7 +162,7 @@ def filling(transformer: nn.Module, *, seed: int = 0) -> nn.Module:
         transformer: A model without a head.
         seed: Seed of the head; torch's random state is left as it was.
     """
-    with quiet(), torch.random.fork_rng(devices=[]):
+    with silenced(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return _headed(transformer, AutoModelForMaskedLM)
 

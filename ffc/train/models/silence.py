@@ -10,11 +10,11 @@ from typing import Any
 
 from transformers.utils import logging as transformers_logging
 
-__all__ = ["quiet"]
+__all__ = ["silenced"]
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def silenced() -> Iterator[None]:
     """Silence the warnings, logs and bars of loading and exporting; errors still raise."""
     library: Any = transformers_logging
     disabled, bars = logging.root.manager.disable, library.is_progress_bar_enabled()

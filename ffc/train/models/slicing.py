@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ffc.pruning.plan import Plan, check_sizes, check_weight, fingerprint
-from ffc.train.models.layers import HEAD_COUNTS, TorchLayer, anatomy
+from ffc.train.models.layers import HEAD_COUNTS, TorchLayer, find_layers
 
 __all__ = ["HeadPlanes", "apply", "cut_heads", "cut_units", "keep_planes", "planes", "stamp"]
 
@@ -35,14 +35,14 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
     Raises:
         CannotApplyError: If the encoder is not understood, or the plan is for other layers, widths or weights.
     """
-    layers = anatomy(model)
+    layers = find_layers(model)
     check_sizes(plan, [(layer.heads, layer.units) for layer in layers])
     for layer, kept in zip(layers, plan.layers, strict=True):
         for role in kept.fingerprints.keys() & layer.linears.keys():
             check_weight(kept, layer.index, role, layer.matrix(role), needed=True)
     smaller = copy.deepcopy(model)
     smaller.zero_grad(set_to_none=True)
-    for layer, kept in zip(anatomy(smaller), plan.layers, strict=True):
+    for layer, kept in zip(find_layers(smaller), plan.layers, strict=True):
         if kept.heads is not None:
             cut_heads(layer, kept.heads, kept.head_scales)
         if kept.units is not None:
@@ -56,7 +56,7 @@ def stamp(plan: Plan, model: nn.Module) -> Plan:
     Raises:
         CannotApplyError: If the encoder is not understood, or the plan is for other layers or widths.
     """
-    layers = anatomy(model)
+    layers = find_layers(model)
     check_sizes(plan, [(layer.heads, layer.units) for layer in layers])
     stamped = [
         kept.model_copy(update={"fingerprints": {role: fingerprint(layer.matrix(role)) for role in layer.linears}})

@@ -15,7 +15,7 @@ from ffc.errors import CannotApplyError, InputError, UsageError, nearest
 from ffc.pruning.importance import Importance, LayerImportance, weights_hash
 from ffc.train.checks import check_precision, check_rows
 from ffc.train.evaluate import Progress, batches, evaluating
-from ffc.train.models.layers import ROLES, TorchLayer, anatomy
+from ffc.train.models.layers import ROLES, TorchLayer, find_layers
 from ffc.train.models.pretrained import read_logits, takes
 from ffc.train.pruning.masks import masked
 
@@ -81,7 +81,7 @@ def gradients(
             not finite.
         CannotApplyError: If the encoder is not understood, it is no classifier, or its weights are in half precision.
     """
-    layers = anatomy(model)
+    layers = find_layers(model)
     heads = tuple(np.empty((len(rows), layer.heads), np.float32) for layer in layers)
     units = tuple(np.empty((len(rows), layer.units), np.float32) for layer in layers)
     for chosen, found in _sweep(model, layers, rows, collator, on, batch_size, progress):
@@ -130,7 +130,7 @@ def score(
     """
     if method not in _MEANS:
         raise UsageError(f"cannot score by '{method}'{nearest(method, METHODS)}")
-    layers = anatomy(model)
+    layers = find_layers(model)
     sums = [np.zeros(layer.heads) for layer in layers] + [np.zeros(layer.units) for layer in layers]
     for _, found in _sweep(model, layers, rows, collator, on, batch_size, progress):
         for total, gradient in zip(sums, found, strict=True):
@@ -147,7 +147,7 @@ def score(
 
 
 def layers_hash(layers: Sequence[TorchLayer]) -> str:
-    """Return the `ffc.pruning.importance.weights_hash` of a model, from its anatomy."""
+    """Return the `ffc.pruning.importance.weights_hash` of a model, from its layers."""
     return weights_hash(layer.matrix(role) for layer in layers for role in ROLES)
 
 

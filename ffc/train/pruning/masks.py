@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ffc.errors import CannotApplyError
 from ffc.pruning.plan import Plan, check_sizes
-from ffc.train.models.layers import TorchLayer, anatomy
+from ffc.train.models.layers import TorchLayer, find_layers
 
 __all__ = ["factors", "masked"]
 
@@ -30,7 +30,7 @@ def masked(model: nn.Module, heads: Sequence[Tensor | None], units: Sequence[Ten
     Raises:
         CannotApplyError: If the encoder is not understood, or masks have other sizes than its layers.
     """
-    layers = anatomy(model)
+    layers = find_layers(model)
     with ExitStack() as hooks:
         for part, masks in (("heads", heads), ("units", units)):
             if len(masks) != len(layers):
@@ -57,7 +57,7 @@ def factors(model: nn.Module, plan: Plan) -> tuple[list[Tensor | None], list[Ten
     Raises:
         CannotApplyError: If the encoder is not understood or the plan is for other layers or widths.
     """
-    layers = anatomy(model)
+    layers = find_layers(model)
     check_sizes(plan, [(layer.heads, layer.units) for layer in layers])
     pairs = list(zip(layers, plan.layers, strict=True))
     heads = [_factors(layer.heads, kept.heads, kept.head_scales) for layer, kept in pairs]

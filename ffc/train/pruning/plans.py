@@ -18,7 +18,7 @@ from ffc.pruning.plan import Plan
 from ffc.pruning.score import head_norms, unit_norms
 from ffc.pruning.sizes import LENGTH, LayerSizes
 from ffc.train.models.checkpoint import load_pruned
-from ffc.train.models.layers import TorchLayer, anatomy
+from ffc.train.models.layers import TorchLayer, find_layers
 from ffc.train.models.slicing import stamp
 from ffc.train.pruning import scales
 from ffc.train.pruning.importance import Target, gradients, layers_hash
@@ -50,7 +50,7 @@ def make_plan(folder: Path, amount: Amount, *, importance: Path | None = None, b
     if scores is None:
         scores = by_norm(model)
     reason = scores.misfit([(layer.heads, layer.units) for layer in layers])
-    if reason := reason or scores.estranged(layers_hash(anatomy(model))):
+    if reason := reason or scores.estranged(layers_hash(find_layers(model))):
         raise CannotApplyError(f"{importance} was made for another model: {reason}")
     return stamp(amount.plan(scores, layers), model)
 
@@ -110,7 +110,7 @@ def layer_sizes(model: nn.Module) -> tuple[LayerSizes, ...]:
     """
     return tuple(
         LayerSizes.of(layer.heads, layer.units, width=layer.linears["q"].in_features, head_size=layer.head_size)
-        for layer in anatomy(model)
+        for layer in find_layers(model)
     )
 
 
@@ -120,7 +120,7 @@ def by_norm(model: nn.Module) -> Importance:
     Raises:
         CannotApplyError: If the encoder is not understood.
     """
-    return Importance(tuple(_norms(layer) for layer in anatomy(model)), method="norm")
+    return Importance(tuple(_norms(layer) for layer in find_layers(model)), method="norm")
 
 
 def _norms(layer: TorchLayer) -> LayerImportance:

@@ -13,7 +13,7 @@ from ffc.errors import InputError
 from ffc.pruning.plan import LayerPlan, Plan, check_sizes
 from ffc.train.checks import check_precision, check_rows
 from ffc.train.evaluate import Progress, batches, evaluating
-from ffc.train.models.layers import TorchLayer, anatomy
+from ffc.train.models.layers import TorchLayer, find_layers
 from ffc.train.pruning.masks import factors, masked
 from ffc.train.pruning.replay import State, start
 
@@ -74,7 +74,7 @@ def tune(
         CannotApplyError: If the encoder is not understood, its weights are in half precision, or the plan is for other
             layers or widths.
     """
-    layers = anatomy(model)
+    layers = find_layers(model)
     check_sizes(plan, [(layer.heads, layer.units) for layer in layers])
     if not len(rows):
         raise InputError("there are no rows to fit scales on; give some hundred")

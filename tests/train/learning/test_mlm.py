@@ -19,7 +19,7 @@ from ffc.train.learning.mlm import MaskingCollator, distill_general, read_texts,
 from ffc.train.learning.students import keep_layers
 from ffc.train.learning.trainer import Training
 from ffc.train.models import pretrained
-from ffc.train.models.layers import anatomy
+from ffc.train.models.layers import find_layers
 from ffc.train.tasks.base import Task
 from tests.train.tiny import WORDS, save_model
 
@@ -159,7 +159,7 @@ def test_a_student_learns_from_all_losses_and_starts_other_students(
     assert history.steps == 40
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
     student = pretrained.language_model(tmp_path)
-    assert pretrained.fills_masks(student) and len(anatomy(student)) == 2
+    assert pretrained.fills_masks(student) and len(find_layers(student)) == 2
     assert surprise(student, tokenizer) < 0.9 * surprise(keep_layers(teacher, 2), tokenizer)
     task = Task("moods", ("bad", "good"), "accuracy", (), ())
     model = pretrained.classifier(tmp_path, task)

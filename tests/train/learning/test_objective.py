@@ -13,7 +13,7 @@ from ffc.errors import CannotApplyError
 from ffc.train.learning.capture import Capture
 from ffc.train.learning.losses import Losses, relation_log_probabilities
 from ffc.train.learning.objective import LiveTeacher, Objective, Pairing
-from ffc.train.models.layers import anatomy
+from ffc.train.models.layers import find_layers
 from ffc.train.models.pretrained import takes
 from tests.encoders import VOCABULARY, Kind
 from tests.train.lessons import (
@@ -51,7 +51,7 @@ def test_the_loss_of_a_row_depends_on_neither_padding_nor_its_neighbours(kind: K
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "electra"])
 def test_attention_maps_are_those_that_eager_attention_returns(kind: Kind) -> None:
     model = classifier(kind)
-    layers = anatomy(model)
+    layers = find_layers(model)
     capture = Capture(model, layers, embeddings=True, hidden=(0, 1), projections=[(1, "q"), (1, "k")])
     batch = collator()([encoded()[index] for index in range(4)])
     model.set_attn_implementation("eager")

@@ -16,7 +16,7 @@ from ffc.pruning import LayerPlan, Plan
 from ffc.train.learning.activation import Anneal, relu_for_gelu
 from ffc.train.learning.students import keep_layers
 from ffc.train.models.checkpoint import load_pruned, save_pruned
-from ffc.train.models.layers import anatomy
+from ffc.train.models.layers import find_layers
 from ffc.train.models.slicing import apply
 from tests.encoders import FFN, HEADS, Kind, perturb, random_model
 
@@ -53,13 +53,13 @@ def test_a_student_is_its_teacher_without_the_other_layers(kind: Kind) -> None:
     model = teacher(kind)
     student = keep_layers(model, 2)
     skipped = teacher(kind)
-    for layer in anatomy(skipped):
+    for layer in find_layers(skipped):
         if layer.index not in (1, 3):
             module: nn.Module = Skip()
             if kind == "mpnet":  # whose layers return tuples
                 module.register_forward_hook(lambda module, inputs, output: (output,))
             skipped.set_submodule(layer.name, module)
-    assert len(anatomy(student)) == 2
+    assert len(find_layers(student)) == 2
     torch.testing.assert_close(logits(student), logits(skipped), rtol=0, atol=0)
     assert not torch.equal(logits(student), logits(model))
 
@@ -78,7 +78,7 @@ def test_the_teacher_stays_as_it_is_when_its_student_changes() -> None:
     with torch.no_grad():
         for parameter in student.parameters():
             parameter.zero_()
-    assert len(anatomy(model)) == model.config.num_hidden_layers == 4
+    assert len(find_layers(model)) == model.config.num_hidden_layers == 4
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
     assert torch.equal(logits(model), before)
 
@@ -91,7 +91,7 @@ def test_layers_of_uneven_sizes_are_kept() -> None:
         )
     )
     student = keep_layers(apply(teacher(), plan), [1, 3])
-    assert [(layer.heads, layer.units) for layer in anatomy(student)] == [(2, 11), (4, 13)]
+    assert [(layer.heads, layer.units) for layer in find_layers(student)] == [(2, 11), (4, 13)]
     assert logits(student).isfinite().all()
 
 

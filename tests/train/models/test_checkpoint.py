@@ -19,7 +19,7 @@ from ffc.errors import CannotApplyError, InputError, UsageError
 from ffc.pruning import LayerPlan, Plan
 from ffc.train.learning.activation import Anneal, relu_for_gelu
 from ffc.train.models.checkpoint import CONFIG, RECORD, WEIGHTS, load_pruned, save_pruned
-from ffc.train.models.layers import anatomy
+from ffc.train.models.layers import find_layers
 from ffc.train.models.slicing import apply
 from ffc.train.models.span_classifier import SpanClassifier
 from tests import encoders
@@ -345,4 +345,4 @@ def test_a_cut_model_keeps_its_shape_when_cut_and_saved_again(tmp_path: Path) ->
     save_pruned(twice, tmp_path)
     loaded = load_pruned(tmp_path)
     assert same(twice, loaded)
-    assert [(layer.heads, layer.units) for layer in anatomy(loaded)] == [(2, 67), (1, 2), (HEADS, 2)]
+    assert [(layer.heads, layer.units) for layer in find_layers(loaded)] == [(2, 67), (1, 2), (HEADS, 2)]

@@ -10,7 +10,7 @@ import transformers
 from torch import nn
 
 from ffc.errors import CannotApplyError
-from ffc.train.models.layers import ROLES, anatomy
+from ffc.train.models.layers import ROLES, find_layers
 from tests.encoders import FFN, HEADS, HIDDEN, Kind, random_model
 
 WIDTH, UNITS, SIZE = 32, 40, 8
@@ -63,7 +63,7 @@ def made(prefix: str, options: dict[str, Any]) -> nn.Module:
 @pytest.mark.parametrize(("kind", "first"), FIRST.items())
 def test_layers_are_found_under_a_head(kind: Kind, first: str) -> None:
     model = random_model(kind, 3, 0, True, "eager")
-    layers = anatomy(model)
+    layers = find_layers(model)
     assert [layer.index for layer in layers] == [0, 1, 2]
     assert layers[0].name == first
     for layer in layers:
@@ -75,7 +75,7 @@ def test_layers_are_found_under_a_head(kind: Kind, first: str) -> None:
 
 
 def test_roles_are_told_apart_by_name() -> None:
-    names = anatomy(random_model("bert", 1, 0, True))[0].names
+    names = find_layers(random_model("bert", 1, 0, True))[0].names
     assert {role: name.removeprefix("bert.encoder.layer.0.") for role, name in names.items()} == {
         "q": "attention.self.query",
         "k": "attention.self.key",
@@ -88,7 +88,7 @@ def test_roles_are_told_apart_by_name() -> None:
 
 @pytest.mark.parametrize(("prefix", "options", "last"), BY_CLASS.values(), ids=BY_CLASS)
 def test_further_architectures_are_understood(prefix: str, options: dict[str, Any], last: str) -> None:
-    layers = anatomy(made(prefix, options))
+    layers = find_layers(made(prefix, options))
     assert (len(layers), layers[1].name) == (2, last)
     assert (layers[1].heads, layers[1].head_size, layers[1].units) == (WIDTH // SIZE, SIZE, UNITS)
     assert len(layers[1].positions) == (2 if options.get("share_att_key") is False else 0)
@@ -96,7 +96,7 @@ def test_further_architectures_are_understood(prefix: str, options: dict[str, An
 
 def test_layers_are_found_inside_a_wrapper() -> None:
     wrapper = nn.ModuleDict({"inside": nn.Sequential(random_model("bert", 2, 0, False))})
-    assert [layer.name for layer in anatomy(wrapper)] == ["inside.0.encoder.layer.0", "inside.0.encoder.layer.1"]
+    assert [layer.name for layer in find_layers(wrapper)] == ["inside.0.encoder.layer.0", "inside.0.encoder.layer.1"]
 
 
 @pytest.mark.parametrize(("prefix", "options", "why"), REFUSED.values(), ids=REFUSED)
@@ -104,7 +104,7 @@ def test_what_is_not_understood_is_refused_with_the_nearest_miss(
     prefix: str, options: dict[str, Any], why: str
 ) -> None:
     with pytest.raises(CannotApplyError) as caught:
-        anatomy(made(prefix, options))
+        find_layers(made(prefix, options))
     message = str(caught.value)
     assert message.startswith(f"no encoder layers were found in {prefix}Model: ")
     assert why in message and "\n" not in message
@@ -112,13 +112,13 @@ def test_what_is_not_understood_is_refused_with_the_nearest_miss(
 
 def test_no_encoder_at_all_is_refused() -> None:
     with pytest.raises(CannotApplyError, match="no encoder layers were found in Linear: no ModuleList holds attention"):
-        anatomy(nn.Linear(3, 3))
+        find_layers(nn.Linear(3, 3))
 
 
 def test_two_encoders_are_refused() -> None:
     both = nn.ModuleDict({"a": random_model("bert", 1, 0, False), "b": random_model("bert", 1, 1, False)})
     with pytest.raises(CannotApplyError, match=r"several encoders, at 'a\.encoder\.layer' and 'b\.encoder\.layer'"):
-        anatomy(both)
+        find_layers(both)
 
 
 def test_a_layer_that_stands_twice_is_refused() -> None:
@@ -127,28 +127,28 @@ def test_a_layer_that_stands_twice_is_refused() -> None:
     assert isinstance(layers, nn.ModuleList)
     layers[1] = layers[0]
     with pytest.raises(CannotApplyError, match=r"layers at 'encoder\.layer' of BertModel share weights"):
-        anatomy(model)
+        find_layers(model)
 
 
 def test_a_weight_that_two_layers_read_is_refused() -> None:
     model = random_model("bert", 2, 0, False)
-    first, second = anatomy(model)
+    first, second = find_layers(model)
     second.linears["ffn_in"].weight = first.linears["ffn_in"].weight
     with pytest.raises(CannotApplyError, match="share weights"):
-        anatomy(model)
+        find_layers(model)
 
 
 def test_a_linear_of_another_shape_than_its_role_needs_is_refused() -> None:
     model = random_model("bert", 1, 0, False)
-    anatomy(model)[0].linears["k"].out_features = HIDDEN // 2
+    find_layers(model)[0].linears["k"].out_features = HIDDEN // 2
     with pytest.raises(
         CannotApplyError, match=rf"'encoder\.layer\.0': its k is {HIDDEN} -> 48, expected {HIDDEN} -> {HIDDEN}"
     ):
-        anatomy(model)
+        find_layers(model)
 
 
 def test_a_parameter_beside_the_linears_is_refused() -> None:
     model = random_model("bert", 1, 0, False)
-    anatomy(model)[0].attention.register_parameter("sink", nn.Parameter(torch.zeros(HEADS)))
+    find_layers(model)[0].attention.register_parameter("sink", nn.Parameter(torch.zeros(HEADS)))
     with pytest.raises(CannotApplyError, match=r"its attention has a parameter 'sink' \[4\] that is not understood"):
-        anatomy(model)
+        find_layers(model)

@@ -18,7 +18,7 @@ from ffc.errors import CannotApplyError
 from ffc.graph.blocks.finder import find
 from ffc.pruning import LayerPlan, Plan
 from ffc.pruning import stamp as stamp_onnx
-from ffc.train.models.layers import anatomy
+from ffc.train.models.layers import find_layers
 from ffc.train.models.slicing import apply, stamp
 from ffc.train.pruning.masks import factors, masked
 from tests import encoders
@@ -73,7 +73,7 @@ def trained(model: nn.Module) -> dict[str, Tensor]:
     loss = model(**rows("right-padded"), labels=torch.tensor([0, 1, 2])).loss
     loss.backward()
     assert all(torch.isfinite(it.grad).all() for it in model.parameters() if it.grad is not None)
-    assert all(linear.weight.grad is not None for layer in anatomy(model) for linear in layer.linears.values())
+    assert all(linear.weight.grad is not None for layer in find_layers(model) for linear in layer.linears.values())
     optimizer.step()
     return dict(model.named_parameters())
 
@@ -108,8 +108,8 @@ def test_a_smaller_model_is_a_new_one() -> None:
     model = encoder("bert")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     smaller = apply(model, UNEVEN)
-    assert [(layer.heads, layer.units) for layer in anatomy(smaller)] == [(3, 67), (1, FFN), (HEADS, 3)]
-    assert [(layer.heads, layer.units) for layer in anatomy(model)] == [(HEADS, FFN)] * 3
+    assert [(layer.heads, layer.units) for layer in find_layers(smaller)] == [(3, 67), (1, FFN), (HEADS, 3)]
+    assert [(layer.heads, layer.units) for layer in find_layers(model)] == [(HEADS, FFN)] * 3
     trained(smaller)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
@@ -119,7 +119,7 @@ def test_training_goes_on(kind: Kind) -> None:
     smaller = apply(encoder(kind), UNEVEN)
     before = {name: tensor.detach().clone() for name, tensor in smaller.named_parameters()}
     after = trained(smaller)
-    for layer in anatomy(smaller):
+    for layer in find_layers(smaller):
         assert all(not torch.equal(after[f"{name}.weight"], before[f"{name}.weight"]) for name in layer.names.values())
 
 
@@ -143,10 +143,10 @@ def test_what_was_cut_can_be_cut_again(kind: Kind) -> None:
 
 def test_the_mode_and_what_is_frozen_are_kept() -> None:
     model = encoder("bert").train()
-    frozen = anatomy(model)[0].linears["q"].weight.requires_grad_(False)
+    frozen = find_layers(model)[0].linears["q"].weight.requires_grad_(False)
     smaller = apply(model, UNEVEN)
     assert smaller.training and not frozen.requires_grad
-    weights = [layer.linears["q"].weight for layer in anatomy(smaller)]
+    weights = [layer.linears["q"].weight for layer in find_layers(smaller)]
     assert [weight.requires_grad for weight in weights] == [False, True, True]
 
 
@@ -173,7 +173,7 @@ def test_a_mask_gets_its_gradient_from_the_weight_behind_it() -> None:
     units = [torch.ones(FFN, requires_grad=True) for _ in range(3)]
     with masked(model, heads, units):
         model(**rows("holed"), labels=torch.tensor([0, 1, 2])).loss.backward()
-    for layer, of_heads, of_units in zip(anatomy(model), heads, units, strict=True):
+    for layer, of_heads, of_units in zip(find_layers(model), heads, units, strict=True):
         for role, mask, size in (("attn_out", of_heads, HIDDEN // HEADS), ("ffn_out", of_units, 1)):
             weight = layer.linears[role].weight
             assert weight.grad is not None and mask.grad is not None
@@ -233,7 +233,7 @@ def test_a_stamped_plan_meets_only_its_weights() -> None:
     for role in ("q", "k", "v", "attn_out", "ffn_in", "ffn_out"):
         other = encoder("bert")
         with torch.no_grad():
-            anatomy(other)[1].linears[role].weight[0, 0] += 1e-3
+            find_layers(other)[1].linears[role].weight[0, 0] += 1e-3
         with pytest.raises(CannotApplyError, match=f"layer 1, {role}: the weight is not the one the plan was made for"):
             apply(other, plan)
 

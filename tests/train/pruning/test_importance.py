@@ -15,7 +15,7 @@ from ffc.errors import CannotApplyError, InputError, UsageError
 from ffc.pruning import Importance, LayerPlan, Plan
 from ffc.train.encoding import Collator, Rows
 from ffc.train.evaluate import predict
-from ffc.train.models.layers import anatomy
+from ffc.train.models.layers import find_layers
 from ffc.train.models.slicing import apply
 from ffc.train.models.span_classifier import SpanClassifier
 from ffc.train.pruning import importance
@@ -98,7 +98,7 @@ def test_the_gradient_is_that_of_the_weights_times_the_weights(kind: Kind) -> No
     model, rows = classifier(kind), encoded()
     found = importance.gradients(model, rows, collator(), batch_size=2)
     losses(model, rows).sum().backward()
-    for layer, heads, units in zip(anatomy(model), found.heads, found.units, strict=True):
+    for layer, heads, units in zip(find_layers(model), found.heads, found.units, strict=True):
         by_column = {
             role: (weight * weight.grad).sum(dim=0).detach().numpy()
             for role in ("attn_out", "ffn_out")
@@ -204,7 +204,7 @@ def test_an_unevenly_pruned_model_is_scored(bert: nn.Module) -> None:
     found = importance.gradients(pruned, rows, collator())
     assert [array.shape[1] for array in (*found.heads, *found.units)] == [3, 1, 100, 3]
     losses(pruned, rows).sum().backward()
-    for layer, units in zip(anatomy(pruned), found.units, strict=True):
+    for layer, units in zip(find_layers(pruned), found.units, strict=True):
         weight = layer.linears["ffn_out"].weight
         assert weight.grad is not None
         assert_close(units.sum(axis=0), (weight * weight.grad).sum(dim=0).detach().numpy(), 1e-5)
@@ -218,7 +218,7 @@ def test_a_model_with_a_head_for_spans_is_scored() -> None:
     rows = encoded(spans=2)
     found = importance.gradients(model, rows, collator(), batch_size=2)
     losses(model, rows).sum().backward()
-    for layer, units in zip(anatomy(model), found.units, strict=True):
+    for layer, units in zip(find_layers(model), found.units, strict=True):
         weight = layer.linears["ffn_out"].weight
         assert weight.grad is not None
         assert_close(units.sum(axis=0), (weight * weight.grad).sum(dim=0).detach().numpy(), 1e-5)
@@ -279,7 +279,7 @@ def test_a_model_without_a_classifier_is_refused() -> None:
 def test_a_gradient_that_is_not_finite_is_refused() -> None:
     model = classifier()
     with torch.no_grad():
-        anatomy(model)[0].linears["ffn_out"].weight[0, 0] = torch.inf
+        find_layers(model)[0].linears["ffn_out"].weight[0, 0] = torch.inf
     with pytest.raises(InputError, match="the loss of row 2 has no finite gradient; check the weights"):
         importance.score(model, encoded(), collator())
 

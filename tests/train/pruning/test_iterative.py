@@ -20,7 +20,7 @@ from ffc.graph.files import load
 from ffc.pruning import Amount, Importance, Plan, by_norm, globally, sizes, uniform
 from ffc.train.encoding import Collator, Rows
 from ffc.train.models.checkpoint import save_pruned
-from ffc.train.models.layers import anatomy
+from ffc.train.models.layers import find_layers
 from ffc.train.models.slicing import apply
 from ffc.train.pruning import iterative, plans
 from ffc.train.pruning.importance import score
@@ -230,7 +230,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_the_model_is_left_as_it_was(bert: nn.Module) -> None:
-    before = [layer.linears["ffn_out"].weight.clone() for layer in anatomy(bert)]
+    before = [layer.linears["ffn_out"].weight.clone() for layer in find_layers(bert)]
     prune_in_steps(bert, encoded(3), collator(), steps=2, allocate=halves)
-    for weight, layer in zip(before, anatomy(bert), strict=True):
+    for weight, layer in zip(before, find_layers(bert), strict=True):
         assert torch.equal(weight, layer.linears["ffn_out"].weight)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ffc.errors import CannotApplyError, InputError
 from ffc.pruning import LayerPlan, Plan
 from ffc.train.encoding import Collator, Rows
-from ffc.train.models.layers import anatomy
+from ffc.train.models.layers import find_layers
 from ffc.train.models.pretrained import takes
 from ffc.train.models.slicing import apply
 from ffc.train.pruning import scales
@@ -59,7 +59,7 @@ def streams(model: nn.Module, rows: Rows, plan: Plan | None = None) -> list[np.n
         inputs.append(args[0])
 
     batch = collator()([rows[index] for index in range(len(rows))])
-    inside = {id(module): module for layer in anatomy(model) for module in model.get_submodule(layer.name).modules()}
+    inside = {id(module): module for layer in find_layers(model) for module in model.get_submodule(layer.name).modules()}
     handles = [m.register_forward_pre_hook(norm) for m in inside.values() if isinstance(m, nn.LayerNorm)]
     nothing: list[Tensor | None] = [None] * 2
     with torch.no_grad(), masked(model, *(factors(model, plan) if plan else (nothing, nothing))):
@@ -184,7 +184,7 @@ def test_scales_stay_within_bounds_where_little_is_kept(bert: nn.Module, monkeyp
 def test_a_unit_that_puts_out_nothing_keeps_its_scale() -> None:
     model = classifier()
     with torch.no_grad():
-        anatomy(model)[0].linears["ffn_out"].weight[:, 4] = 0
+        find_layers(model)[0].linears["ffn_out"].weight[:, 4] = 0
     plan = tune(model, HALF, encoded(), collator())
     assert plan.layers[0].units and plan.layers[0].unit_scales
     assert plan.layers[0].unit_scales[plan.layers[0].units.index(4)] == 1
@@ -228,6 +228,6 @@ def test_what_cannot_be_fit_is_refused(bert: nn.Module) -> None:
         tune(bert, Plan(layers=(LayerPlan(),)), encoded(), collator())
     broken = classifier()
     with torch.no_grad():
-        anatomy(broken)[0].linears["ffn_out"].bias[0] = torch.inf
+        find_layers(broken)[0].linears["ffn_out"].bias[0] = torch.inf
     with pytest.raises(InputError, match="what goes into layer 1 is not finite"):
         tune(broken, HALF, encoded(), collator())

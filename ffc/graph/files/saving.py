@@ -1,0 +1,184 @@
+"""Saving models so that no file is ever half written, in the same bytes each time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+from google.protobuf.message import EncodeError
+
+from ffc.errors import InputError, UsageError, innermost
+from ffc.graph.files import wire
+from ffc.graph.files.publish import Piece, Staging, sweep
+from ffc.graph.files.tensors import Tensor, graphs, replace_tensors
+
+__all__ = ["save"]
+
+# A protobuf message ends at 2 GiB; the margin leaves room for what is not weights.
+_INLINE_LIMIT = int(1.8 * 2**30)
+# Smaller tensors stay in the model file even with external data: runtimes need shapes and axes to plan.
+_EXTERNAL_MINIMUM = 1024
+_ALIGNMENT = 64
+
+
+def save(model: ir.Model, path: str | os.PathLike[str], *, external: bool | None = None) -> None:
+    """Save a model atomically: afterwards the path holds the whole new model or what it held before.
+
+    The bytes depend on the model alone: two saves of one model are identical. Saving over the file, or the data
+    file, that the model was loaded from is safe.
+
+    Args:
+        model: The model; it is not changed.
+        path: Where to write the model. External data go beside it, into
+            ``<file name>.<hash of the data>.data``; those of former models there go, unless a file names them.
+        external: True writes the weights to external data, False keeps them in the model file, None decides by size.
+
+    Raises:
+        UsageError: If the folder does not exist or cannot be written to, if a folder is at the path, or if weights
+            that must stay inside do not fit into a protobuf file.
+        InputError: If a tensor has no data, or if writing fails, for example because the disk is full.
+    """
+    path = Path(path)
+    _check_target(path)
+    copy = model.clone()
+    replace_tensors(copy, _resident)
+    if not external:
+        inline = _bytes_inside(copy) <= _INLINE_LIMIT
+        if not inline and external is False:
+            raise UsageError(f"cannot save {path}: the weights do not fit into one file; allow external data")
+        external = not inline
+    try:
+        if external:
+            data = _save_external(copy, path)
+        else:
+            data = None
+            with Staging(path.parent) as staging:
+                staging.place(staging.write(_serialized(copy, path)), path)
+    except OSError as error:
+        raise InputError(f"cannot save {path}: {error.strerror or error}; nothing was changed") from error
+    sweep(path, re.compile(re.escape(path.name) + r"\.[0-9a-f]{16}\.data"), data)
+
+
+def _bytes_inside(model: ir.Model) -> int:
+    """Return the bytes of all tensors, which is what counts of a model's size."""
+    sizes: list[int] = []
+
+    def measured(tensor: Tensor) -> Tensor:
+        sizes.append(tensor.nbytes)
+        return tensor
+
+    replace_tensors(model, measured)
+    return sum(sizes)
+
+
+def _resident(tensor: Tensor) -> Tensor:
+    if not isinstance(tensor, ir.ExternalTensor):
+        return tensor
+    return ir.Tensor(tensor.numpy(), tensor.dtype, name=tensor.name)
+
+
+def _check_target(path: Path) -> None:
+    folder = path.parent
+    if not folder.is_dir():
+        raise UsageError(f"cannot save {path}: folder {str(folder)!r} does not exist; create it first")
+    if path.is_dir():
+        raise UsageError(f"cannot save {path}: a folder is in the way; choose another path")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"cannot save {path}: folder {str(folder)!r} is read-only; choose another path")
+
+
+def _serialized(model: ir.Model, path: Path) -> Iterable[Piece]:
+    """Serialise a model in pieces, in the same bytes each time. Changes `model`: its large weights leave it."""
+    values = [value for graph in graphs(model) for value in graph.initializers.values()]
+    missing = [value.name for value in values if value.const_value is None]
+    if missing:
+        raise InputError(f"cannot save {path}: initializer {missing[0]!r} has no data; give it some or remove it")
+    apart: dict[str, Tensor] = {}
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        assert tensor is not None
+        if not isinstance(tensor, ir.ExternalTensor) and wire.is_large(tensor):
+            apart[name] = tensor
+            value.const_value = ir.Tensor(np.empty(0, tensor.dtype.numpy()), tensor.dtype, name=name)
+    try:
+        proto = ir.to_proto(model)
+    except Exception as error:  # onnx_ir raises many kinds; its innermost message is the one that explains
+        raise InputError(f"cannot save {path}: {innermost(error)}; this model cannot be written as ONNX") from error
+    try:
+        return list(wire.chunks(proto, apart))
+    except (EncodeError, ValueError) as error:
+        raise InputError(f"cannot save {path}: constants hold more than 2 GiB; make them initializers") from error
+
+
+def _save_external(model: ir.Model, path: Path) -> Path:
+    """Write a model and its large initializers apart; return where these are. Changes `model`.
+
+    The data file is named by its contents: the model that stands at `path` meanwhile keeps the data that it names, and
+    a process killed between the two leaves the old pair or the new one.
+    """
+    contents = hashlib.sha256()
+    with Staging(path.parent) as staging:
+        places = _places(model)
+        staged = staging.write(_hashed(_laid_out(places), contents))
+        data = path.with_name(f"{path.name}.{contents.hexdigest()[:16]}.data")
+        _refer(model, places, data.name)
+        whole = staging.write(_serialized(model, path))
+        known = data.exists()
+        staging.place(staged, data)
+        try:
+            staging.place(whole, path)
+        except OSError:
+            if not known:
+                data.unlink(missing_ok=True)
+            raise
+    return data
+
+
+def _places(model: ir.Model) -> dict[int, tuple[Tensor, int]]:
+    """Return the tensors that go to external data, each with its offset there, by identity."""
+    places: dict[int, tuple[Tensor, int]] = {}
+    end = 0
+    for tensor in (value.const_value for graph in graphs(model) for value in graph.initializers.values()):
+        if tensor is None or id(tensor) in places or not _goes_outside(tensor):
+            continue
+        places[id(tensor)] = (tensor, end)
+        end += tensor.nbytes + -tensor.nbytes % _ALIGNMENT
+    return places
+
+
+def _goes_outside(tensor: Tensor) -> bool:
+    return tensor.dtype != ir.DataType.STRING and tensor.nbytes >= _EXTERNAL_MINIMUM
+
+
+def _laid_out(places: Mapping[int, tuple[Tensor, int]]) -> Iterator[Piece]:
+    end = 0
+    for tensor, start in places.values():
+        yield bytes(start - end)
+        yield wire.content(tensor)
+        end = start + tensor.nbytes
+
+
+def _hashed(pieces: Iterable[Piece], digest: hashlib._Hash) -> Iterator[Piece]:
+    for piece in pieces:
+        digest.update(piece)
+        yield piece
+
+
+def _refer(model: ir.Model, places: Mapping[int, tuple[Tensor, int]], location: str) -> None:
+    for value in (value for graph in graphs(model) for value in graph.initializers.values()):
+        tensor = value.const_value
+        if tensor is None or id(tensor) not in places:
+            continue
+        value.const_value = ir.ExternalTensor(
+            location,
+            places[id(tensor)][1],
+            tensor.nbytes,
+            tensor.dtype,
+            shape=ir.Shape(tensor.shape.numpy()),
+            name=value.name or "",
+        )
