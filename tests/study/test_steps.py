@@ -151,7 +151,7 @@ def test_a_killed_process_leaves_what_it_has_finished(chain: Chain) -> None:
 import os, signal
 from pathlib import Path
 from tests.study.test_steps import Chain, Told
-from ffc.recipe import steps
+from ffc.study import steps
 chain = Chain(Path({str(chain.folder)!r}))
 chain.numbers["b"] = 8
 def die(job):

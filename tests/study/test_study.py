@@ -246,7 +246,7 @@ def test_reading_a_study_needs_no_torch() -> None:
     path = Path(write(WHOLE)).resolve()
     script = f"""
 import sys
-from ffc.recipe import study
+from ffc.study import study
 study.load({str(path)!r})
 sys.exit("torch" in sys.modules or "transformers" in sys.modules)
 """
