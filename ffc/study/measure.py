@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,13 +10,11 @@ from ffc.runtime.latency import Answer, Measurement, latency, sample
 from ffc.study.report.summary import COMPILED, EAGER, FP32, PADDED, Measurements, Run
 
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
     from transformers import PreTrainedTokenizerFast
 
-    from ffc.train.encoding import Collator, Rows
+    from ffc.train.encoding import Rows
 
-__all__ = ["measure", "onnx_answer", "torch_answer"]
+__all__ = ["measure"]
 
 
 def measure(
@@ -47,6 +45,7 @@ def measure(
     Raises:
         UsageError: If there is no row or no round.
     """
+    from ffc.train.answers import onnx_answer, torch_answer
     from ffc.train.encoding import Collator
     from ffc.train.models.checkpoint import load_pruned
 
@@ -65,53 +64,3 @@ def measure(
     for (name, way), taken in latency(answers, len(chosen), rounds=rounds, progress=progress).items():
         found.setdefault(name, {})[way] = taken
     return Measurements(len(chosen), rows.max_length, dollars_per_hour, found)
-
-
-def torch_answer(model: nn.Module, rows: Rows, collator: Collator, chosen: Sequence[int]) -> Answer:
-    """Return a PyTorch model as a system, in evaluation mode, on the processor, without gradients.
-
-    Args:
-        model: The model, which is moved to the processor.
-        rows: The encoded rows.
-        collator: Pads, to the length of the row itself or to a fixed one.
-        chosen: Number of the row that each query asks about.
-    """
-    import torch
-
-    from ffc.train.models.pretrained import takes
-
-    model = model.eval().to("cpu")
-    names = takes(model)
-    feeds = [_feed(rows, collator, row, names) for row in chosen]
-
-    def answer(query: int) -> object:
-        with torch.inference_mode():
-            return model(**feeds[query])
-
-    return answer
-
-
-def onnx_answer(path: Path, rows: Rows, collator: Collator, chosen: Sequence[int]) -> Answer:
-    """Return an ONNX file as a system, in stock onnxruntime on one thread.
-
-    Args:
-        path: The file.
-        rows: The encoded rows.
-        collator: Pads, to the length of the row itself or to a fixed one.
-        chosen: Number of the row that each query asks about.
-
-    Raises:
-        InputError: If onnxruntime cannot load it.
-    """
-    from ffc.train.evaluate import session
-
-    opened = session(path, threads=1)
-    names = [each.name for each in opened.get_inputs()]
-    feeds = [{name: value.numpy() for name, value in _feed(rows, collator, row, names).items()} for row in chosen]
-    return lambda query: opened.run(None, feeds[query])
-
-
-def _feed(rows: Rows, collator: Collator, row: int, names: Sequence[str]) -> dict[str, torch.Tensor]:
-    """Return what a model is given for one row, by name: int64 [1, length], spans [1, spans, 2]."""
-    batch = collator([rows[row]])
-    return {name: batch[name] for name in names if name in batch}

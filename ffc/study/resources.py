@@ -125,8 +125,7 @@ class Resources:
 
 def load_weights(folder: Path) -> nn.Module:
     """Return a model that a step has saved, on the GPU if there is one."""
-    import torch
-
     from ffc.train.models.checkpoint import load_pruned
+    from ffc.train.models.device import on_gpu
 
-    return load_pruned(folder).to("cuda" if torch.cuda.is_available() else "cpu")
+    return on_gpu(load_pruned(folder))

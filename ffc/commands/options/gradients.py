@@ -73,16 +73,15 @@ def draw(folder: Path, given: Mapping[str, Any]) -> Drawn:
         InputError: If a file is missing or broken.
     """
     task = read_task(**{**given, "rows": None})  # rows are drawn here, by the seed that the result names
-    import torch
-
     from ffc.train.encoding import Collator, encode
     from ffc.train.models import pretrained
+    from ffc.train.models.device import on_gpu
 
     tokenizer, model = pretrained.tokenizer(folder), learned(str(folder), task)
     number = len(task.train)
     chosen = choose(number, min(given["rows"] or number, number), given["seed"])
     rows = encode([task.train[index] for index in chosen], tokenizer, given["max_length"])
-    return Drawn(task, model.to("cuda" if torch.cuda.is_available() else "cpu"), rows, Collator(tokenizer))
+    return Drawn(task, on_gpu(model), rows, Collator(tokenizer))
 
 
 def choose(number: int, rows: int, seed: int) -> list[int]:

@@ -201,7 +201,7 @@ def fit(wanted: Fit, out: Path, onnx: Path | None, as_json: bool, given: Mapping
         given: The options of `training_options`, and ``max_length``.
     """
     from ffc.train.encoding import Collator, encode
-    from ffc.train.learning import trainer
+    from ffc.train.learning import processes, trainer
     from ffc.train.tasks import metrics
 
     training, task = read_training(**given), wanted.task
@@ -221,7 +221,7 @@ def fit(wanted: Fit, out: Path, onnx: Path | None, as_json: bool, given: Mapping
         progress=tell,
         activation=wanted.activation,
     )
-    part()
+    processes.leave()
     if not first():
         return
     shutil.rmtree(scratch, ignore_errors=True)
@@ -229,14 +229,6 @@ def fit(wanted: Fit, out: Path, onnx: Path | None, as_json: bool, given: Mapping
     record = _record(wanted, training, history, found, len(rows))
     _save(wanted, out, onnx, record)
     click.echo(record if as_json else _line(task, found, out, onnx), nl=not as_json)
-
-
-def part() -> None:
-    """Leave the other processes, if there are any: what is left to do, the first does alone."""
-    from torch import distributed
-
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
 
 
 def _scores(wanted: Fit, history: History, validation: Rows) -> Scores:

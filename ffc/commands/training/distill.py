@@ -19,7 +19,6 @@ from ffc.commands.options.training import (
     fit,
     learned,
     output_options,
-    part,
     read_training,
     several,
     tell,
@@ -126,7 +125,7 @@ def _for_task(teacher: str, out: Path, onnx: Path | None, as_json: bool, given: 
 def _for_none(teacher: str, out: Path, onnx: Path | None, as_json: bool, given: dict[str, Any]) -> None:
     losses, training = read_losses(given["losses"] or ON_TEXTS, given["layer_map"]), read_training(**given)
     from ffc.train.export import export
-    from ffc.train.learning import mlm
+    from ffc.train.learning import mlm, processes
     from ffc.train.models import pretrained
     from ffc.train.models.checkpoint import load_pruned
 
@@ -141,7 +140,7 @@ def _for_none(teacher: str, out: Path, onnx: Path | None, as_json: bool, given: 
     history = mlm.distill_general(
         master, student, texts, tokenizer, training, losses, out, max_length=given["max_length"], progress=tell
     )
-    part()
+    processes.leave()
     if not first():
         return
     if onnx:
