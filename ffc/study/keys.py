@@ -80,7 +80,7 @@ class TrainingKeys(Keys):
 
 
 class LossKeys(Keys):
-    """What to learn from the teacher, and how much of each; as `ffc.train.learning.losses.Losses` has them."""
+    """What to learn from the teacher, and how much of each; as `ffc.train.distillation.losses.Losses` has them."""
 
     labels: _Number = Field(default=0.0, description=_WEIGHT)
     logits: _Number = Field(default=0.0, description=_WEIGHT)

@@ -37,7 +37,7 @@ def teacher(resources: Resources, keys: TeacherKeys, training: Mapping[str, Any]
     """Return the work that trains the teacher on labels; with 0 epochs it is taken as it is."""
 
     def work(job: Job) -> Mapping[str, Any]:
-        from ffc.train.learning.losses import Losses
+        from ffc.train.distillation.losses import Losses
         from ffc.train.models import pretrained
 
         source = resources.study.source(keys.model)
@@ -105,7 +105,7 @@ def student(resources: Resources, name: str, training: Mapping[str, Any], taught
 
 def _fresh(resources: Resources, name: str, master: nn.Module, seed: int) -> nn.Module:
     """Return a student that has learned nothing yet."""
-    from ffc.train.learning import students
+    from ffc.train.distillation import students
     from ffc.train.models import pretrained
 
     study = resources.study
@@ -234,7 +234,7 @@ def _trained(
 
 
 def _losses(keys: LossKeys) -> Any:
-    from ffc.train.learning.losses import Losses
+    from ffc.train.distillation.losses import Losses
 
     return Losses(**keys.model_dump())
 

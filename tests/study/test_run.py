@@ -395,7 +395,7 @@ def work(does: weights.Work, folder: Path, done: dict[str, steps.Done]) -> steps
 
 
 def test_the_keys_are_those_of_training_and_losses() -> None:
-    from ffc.train.learning.losses import Losses
+    from ffc.train.distillation.losses import Losses
     from ffc.train.learning.trainer import SCHEDULES, Training
 
     schedule = keys.TrainingKeys.model_fields["schedule"].annotation

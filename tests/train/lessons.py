@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 
 from ffc.pruning import LayerPlan, Plan
+from ffc.train.distillation.losses import Losses
 from ffc.train.encoding import Collator, Rows
-from ffc.train.learning.losses import Losses
 from ffc.train.models.slicing import apply
 from ffc.train.tasks.base import Example
 from tests.encoders import FFN, HEADS, LABELS, VOCABULARY, Kind, perturb, random_model

@@ -14,11 +14,11 @@ from torch import nn
 from ffc.errors import CannotApplyError, FfcError, InputError, UsageError
 from ffc.pruning import LayerPlan, Plan
 from ffc.train.checks import check_vocabulary
+from ffc.train.distillation.losses import Losses
+from ffc.train.distillation.teacher import cached_logits
 from ffc.train.encoding import Collator, Rows, encode
 from ffc.train.evaluate import predict
 from ffc.train.learning.activation import Anneal
-from ffc.train.learning.losses import Losses
-from ffc.train.learning.teacher import cached_logits
 from ffc.train.learning.trainer import Training, train
 from ffc.train.models import pretrained
 from ffc.train.models.checkpoint import load_pruned, save_pruned

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerFast
 
+    from ffc.train.distillation.losses import Losses
     from ffc.train.encoding import Rows
     from ffc.train.learning.activation import Anneal
-    from ffc.train.learning.losses import Losses
     from ffc.train.learning.trainer import History, Training
     from ffc.train.tasks import Scores, Task
 

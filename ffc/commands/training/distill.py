@@ -29,8 +29,8 @@ from ffc.errors import UsageError, nearest
 if TYPE_CHECKING:
     from torch import nn
 
+    from ffc.train.distillation.losses import Losses
     from ffc.train.learning.activation import Anneal
-    from ffc.train.learning.losses import Losses
     from ffc.train.tasks import Task
 
 __all__ = ["ON_A_TASK", "ON_TEXTS", "distill", "read_losses"]
@@ -168,7 +168,7 @@ def _student(teacher: str, master: nn.Module, task: Task, given: dict[str, Any])
 def _made_of(master: nn.Module, given: dict[str, Any]) -> nn.Module | None:
     """Return the student that is made from its teacher, or None if the options name another model."""
     from ffc.pruning import Plan
-    from ffc.train.learning import students
+    from ffc.train.distillation import students
     from ffc.train.models import slicing
 
     if given["layers"] is not None:
@@ -204,7 +204,7 @@ def _read_layers(text: str) -> int | list[int]:
 
 def read_losses(texts: tuple[str, ...], layer_map: str | None) -> Losses:
     """Read the losses; those that are not named have no weight."""
-    from ffc.train.learning.losses import Losses
+    from ffc.train.distillation.losses import Losses
 
     known = {field.name: field.type for field in fields(Losses) if field.name != "layers"}
     found: dict[str, Any] = {}

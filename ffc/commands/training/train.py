@@ -32,7 +32,7 @@ def train(source: str, out: Path, onnx: Path | None, as_json: bool, **given: Any
     """
     check_outputs(out, onnx, [source], task_files(given))
     task = read_task(**given)
-    from ffc.train.learning.losses import Losses
+    from ffc.train.distillation.losses import Losses
     from ffc.train.models import pretrained
 
     shared.hush()

@@ -1,1 +1,1 @@
-"""Training: on labels, on a teacher, or on plain text."""
+"""Training: on labels, on a teacher, or on plain text; how it goes, and in how many processes."""

@@ -10,8 +10,8 @@ from ffc.errors import InputError, UsageError
 from ffc.train.checks import check_precision, check_rows
 
 if TYPE_CHECKING:
+    from ffc.train.distillation.losses import Losses
     from ffc.train.encoding import Rows
-    from ffc.train.learning.losses import Losses
 
 __all__ = ["check_finite", "check_known", "check_labels", "check_training", "check_validation"]
 

@@ -18,14 +18,14 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging
 
 from ffc.errors import UsageError, nearest, one_line
+from ffc.train.distillation.losses import Losses
+from ffc.train.distillation.objective import LiveTeacher, Objective, Pairing, run
+from ffc.train.distillation.teacher import CachedTeacher, cached_logits
 from ffc.train.evaluate import evaluating
 from ffc.train.learning.activation import Anneal
 from ffc.train.learning.callbacks import BestEpoch, History, Progress, Reporter
 from ffc.train.learning.checks import check_finite, check_known, check_labels, check_training, check_validation
-from ffc.train.learning.losses import Losses
-from ffc.train.learning.objective import LiveTeacher, Objective, Pairing, run
 from ffc.train.learning.sampling import LengthSampler
-from ffc.train.learning.teacher import CachedTeacher, cached_logits
 from ffc.train.models.pretrained import read_logits, takes
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM
 
 from ffc.errors import CannotApplyError, FfcError, InputError, UsageError
+from ffc.train.distillation.losses import IGNORED, Losses
+from ffc.train.distillation.students import keep_layers
 from ffc.train.evaluate import predict
 from ffc.train.learning.activation import Anneal
-from ffc.train.learning.losses import IGNORED, Losses
-from ffc.train.learning.students import keep_layers
 from ffc.train.learning.trainer import History, Training, train
 from ffc.train.models.pretrained import base
 from ffc.train.tasks.base import Scores

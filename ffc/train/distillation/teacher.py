@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from ffc.errors import UsageError
 from ffc.graph.files import publish
+from ffc.train.distillation.objective import Batch, Lesson
 from ffc.train.evaluate import predict
-from ffc.train.learning.objective import Batch, Lesson
 from ffc.train.models.digest import digest
 from ffc.train.models.pretrained import takes
 

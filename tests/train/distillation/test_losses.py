@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ffc.errors import UsageError
-from ffc.train.learning.layer_map import layer_map, spread
-from ffc.train.learning.losses import (
+from ffc.train.distillation.layer_map import layer_map, spread
+from ffc.train.distillation.losses import (
     IGNORED,
     Losses,
     divergence,

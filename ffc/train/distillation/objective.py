@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ffc.errors import CannotApplyError, UsageError
-from ffc.train.learning.capture import HIDDEN, Capture, Caught
-from ffc.train.learning.layer_map import layer_map
-from ffc.train.learning.losses import (
+from ffc.train.distillation.capture import HIDDEN, Capture, Caught
+from ffc.train.distillation.layer_map import layer_map
+from ffc.train.distillation.losses import (
     IGNORED,
     Losses,
     divergence,

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from ffc.errors import UsageError
-from ffc.train.learning.layer_map import spread
+from ffc.train.distillation.layer_map import spread
 from ffc.train.models.layers import find_layers
 
 __all__ = ["keep_layers"]
@@ -20,7 +20,7 @@ def keep_layers(teacher: nn.Module, layers: int | Sequence[int]) -> nn.Module:
 
     Args:
         teacher: An encoder with or without a head, pruned or not; it stays as it is.
-        layers: How many layers to keep, spread evenly as `ffc.train.learning.layer_map.spread` says; or which,
+        layers: How many layers to keep, spread evenly as `ffc.train.distillation.layer_map.spread` says; or which,
             ascending.
 
     Returns:

@@ -13,8 +13,8 @@ from transformers import BertConfig, BertForMaskedLM
 
 from ffc.errors import CannotApplyError, UsageError
 from ffc.pruning import LayerPlan, Plan
+from ffc.train.distillation.students import keep_layers
 from ffc.train.learning.activation import Anneal, relu_for_gelu
-from ffc.train.learning.students import keep_layers
 from ffc.train.models.checkpoint import load_pruned, save_pruned
 from ffc.train.models.layers import find_layers
 from ffc.train.models.slicing import apply

@@ -1,0 +1,1 @@
+"""Distillation: what a student learns from its teacher, and which of its layers it is made of."""
