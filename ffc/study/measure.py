@@ -45,9 +45,9 @@ def measure(
     Raises:
         UsageError: If there is no row or no round.
     """
-    from ffc.train.answers import onnx_answer, torch_answer
     from ffc.train.encoding import Collator
     from ffc.train.models.checkpoint import load_pruned
+    from ffc.train.queries import onnx_answer, torch_answer
 
     chosen = sample(len(rows), queries)
     short, padded = Collator(tokenizer), Collator(tokenizer, pad_to=rows.max_length)
