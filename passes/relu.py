@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 import ffc
 from ffc import Editor
-from ffc.compiler.proof.probes import read
+from ffc.compiler.proof.rows import read
 
 KERNELS = ("BiasGelu", "FastGelu", "Gelu", "QuickGelu")
 """GELU among the operators of onnxruntime; some take a bias."""

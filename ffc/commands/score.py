@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +70,7 @@ def _check_options(of_folder: bool, given: Mapping[str, Any]) -> None:
 
 def _of_file(path: Path, out: Path, given: Mapping[str, Any]) -> Importance:
     """Score an ONNX file by forward passes."""
-    from ffc.compiler.proof import probes
+    from ffc.compiler.proof import rows
     from ffc.graph import files
     from ffc.graph.files import publish
     from ffc.pruning.forward import by_forward
@@ -79,9 +78,8 @@ def _of_file(path: Path, out: Path, given: Mapping[str, Any]) -> Importance:
     data: Path = given["data"]
     publish.check_apart([out], files.parts(path, [out]))  # the file of its weights, if it has one
     loaded = files.load(path)
-    arrays = _drawn(loaded, probes.read(data), given["rows"], given["seed"])
-    axes = probes.token_axes(loaded)
-    batches = [replace(probe, axes=axes) for probe in probes.from_data(loaded, arrays)]
+    arrays = _drawn(loaded, rows.read(data), given["rows"], given["seed"])
+    batches = rows.from_data(loaded, arrays)
     return by_forward(loaded, batches, data=data.name, seed=given["seed"], progress=tenths("batches"))
 
 

@@ -21,6 +21,7 @@ from ffc.compiler.passes import Pass
 from ffc.compiler.proof import expected, overflow, probes
 from ffc.compiler.proof.contracts import Budget, Verdict
 from ffc.compiler.proof.full_precision import dequantised, holds_int8
+from ffc.compiler.proof.rows import from_data
 from ffc.compiler.proof.trial import Trial
 from ffc.compiler.proof.verify import Outputs, Prover, measure
 from ffc.compiler.reports.report import Report, Step
@@ -117,7 +118,7 @@ def compile(
     if out is not None and isinstance(model, str | Path):
         publish.check_apart([Path(out)], files.parts(model, [Path(out)]))
     source = open_model(model)
-    rows = [] if data is None else probes.from_data(source, data)
+    rows = [] if data is None else from_data(source, data)
     tell("running the model as it came")
     prover = Prover(source, [*probes.make(source), *rows])
     before = cost(source, BATCH, LENGTH)

@@ -21,7 +21,7 @@ __all__ = ["Batch", "by_forward"]
 
 
 class Batch(Protocol):
-    """Rows to run at once; `ffc.compiler.proof.probes.from_data` makes such batches."""
+    """Rows to run at once; `ffc.compiler.proof.rows.from_data` makes such batches."""
 
     @property
     def feeds(self) -> Mapping[str, np.ndarray]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 
-from ffc.compiler.proof.probes import Probe, from_data, token_axes
+from ffc.compiler.proof.probes import Probe
+from ffc.compiler.proof.rows import from_data
 from ffc.errors import CannotApplyError, InputError
 from ffc.graph.blocks.finder import find
 from ffc.graph.dialect.edit import Editor
@@ -29,8 +29,7 @@ def batched(model: ir.Model, given: Mapping[str, np.ndarray], sizes: Sequence[in
     """Cut rows into batches of these sizes, as the command does into its own."""
     ends = np.cumsum(sizes)
     parts = [{n: a[end - size : end] for n, a in given.items()} for size, end in zip(sizes, ends, strict=True)]
-    axes = token_axes(model)
-    return [replace(probe, axes=axes) for part in parts for probe in from_data(model, part)]
+    return [probe for part in parts for probe in from_data(model, part)]
 
 
 def score(model: ir.Model, given: Mapping[str, np.ndarray], sizes: Sequence[int] = (5,)) -> Importance:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
-from ffc.compiler.proof import probes
 from ffc.compiler.proof.contracts import Contract, Verdict
+from ffc.compiler.proof.rows import from_data
 from ffc.compiler.proof.verify import Outputs, hold, measure
 from ffc.errors import InputError
 from ffc.graph.execute import Runner
@@ -30,8 +29,7 @@ def judge(contract: Contract, model: ir.Model, rows: Mapping[str, np.ndarray]) -
         InputError: If the arrays do not fit the model.
         GateError: If the contract does not hold.
     """
-    axes = probes.token_axes(model)
-    batches = [replace(probe, axes=axes) for probe in probes.from_data(model, rows)]
+    batches = from_data(model, rows)
     runner = Runner(model)
     wanted = [str(value.name) for value in model.graph.outputs if value.name in rows]
     found: Outputs = []

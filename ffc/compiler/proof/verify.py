@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from ffc.compiler.proof.contracts import Budget, Contract, Verdict
 from ffc.compiler.proof.full_precision import dequantised, exact, holds_int8
-from ffc.compiler.proof.probes import Probe, token_axes
+from ffc.compiler.proof.probes import Probe
 from ffc.errors import CannotApplyError, GateError, InputError
 from ffc.graph.dialect.half import holds_half, rounded
 from ffc.graph.execute import CPU, Runner
@@ -63,14 +63,13 @@ class Prover:
             runner = Runner(model)
         except CannotApplyError as error:  # nothing was done to it yet
             raise InputError(f"{error}; it is broken, or made for another runtime") from error
-        axes = token_axes(model)
         taken, refusals = _takes(runner, [probe for probe in probes if not probe.spare])
         if refusals or not taken:
             short, more = _takes(runner, [probe for probe in probes if probe.spare])
             taken, refusals = [*taken, *short], [*refusals, *more]
         if not taken:
             raise InputError(f"the model runs on none of the inputs made for it: {'; '.join(refusals[-1:])}")
-        self.probes = [replace(probe, axes={**axes, **probe.axes}) for probe, _ in taken]
+        self.probes = [probe for probe, _ in taken]
         self.source = [outputs for _, outputs in taken]
         for place in {0, len(taken) - 1}:
             _check_same(self.probes[place], self.source[place], runner.run(self.probes[place].feeds))

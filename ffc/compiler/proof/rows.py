@@ -1,0 +1,134 @@
+"""Probes from rows of a user's own."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ffc.compiler.proof.inputs import dtype_of, fixed_size, mask_input
+from ffc.compiler.proof.probes import Probe
+from ffc.compiler.proof.token_axes import token_axes
+from ffc.errors import InputError
+
+__all__ = ["from_data", "read"]
+
+_DATA_BATCH = 16
+
+_LEAST_REAL = -1000.0
+"""An additive mask of a user's own holds less than this at padding; position biases hold more."""
+
+
+def from_data(model: ir.Model, data: str | Path | Mapping[str, Any]) -> list[Probe]:
+    """Make probes from a user's rows; a model must run on each of them.
+
+    Args:
+        model: The model.
+        data: An array per input, rows first, or the path of an ``.npz`` file with them. An input whose first dimension
+            is fixed while that of others is not is the same for all rows.
+
+    Raises:
+        InputError: If the file is missing or broken, or an input has no array or one of another type, rank, size or
+            number of rows.
+    """
+    given = read(data)
+    inputs = list(model.graph.inputs)
+    missing = next((str(value.name) for value in inputs if value.name not in given), None)
+    if missing:
+        raise InputError(f"the data has no array '{missing}', which the model takes; it has {', '.join(given)}")
+    arrays = {str(value.name): _fitting(value, given[str(value.name)]) for value in inputs}
+    by_row = [value for value in inputs if fixed_size(value, 0) is None and arrays[str(value.name)].ndim] or inputs
+    fixed = fixed_size(by_row[0], 0) if by_row else None
+    number = _number_of_rows(by_row, arrays, fixed)
+    _check_sizes(inputs, by_row, arrays)
+    source, axes = mask_input(model), token_axes(model)
+    step = fixed or _DATA_BATCH
+    probes = []
+    for start in range(0, number, step):
+        part = {str(value.name): arrays[str(value.name)][start : start + step] for value in by_row}
+        mask = None if source is None else _real_tokens((arrays | part)[str(source.name)])
+        probes.append(Probe(f"data row {start}", arrays | part, mask, required=True, axes=axes))
+    return probes
+
+
+def read(data: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the arrays of an ``.npz`` file, or those given.
+
+    Raises:
+        InputError: If the file is missing or broken.
+    """
+    if isinstance(data, Mapping):
+        return data
+    try:
+        with Path(data).open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, AttributeError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        reason = str(error.strerror) if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
+        raise InputError(
+            f"cannot read rows from {data}: {reason}; give an .npz file with an array per input"
+        ) from error
+
+
+def _fitting(value: ir.Value, given: Any) -> np.ndarray:
+    """Return the array given for an input in the input's type, refusing one whose numbers or rank do not fit."""
+    what = f"the data's array '{value.name}'"
+    try:
+        array = np.asarray(given)
+    except ValueError as error:
+        raise InputError(f"{what} has rows of different lengths; pad them to one length") from error
+    dtype = dtype_of(value)
+    if dtype.kind not in "biuf":
+        raise InputError(f"input '{value.name}' is of type {value.dtype}; models of numbers only can be proved")
+    if array.dtype.kind not in "biuf" or not np.can_cast(array.dtype, dtype, "same_kind"):
+        raise InputError(f"{what} is of type {array.dtype}, the input takes {dtype}; give it in that type")
+    if array.dtype.kind == "f" and np.isnan(array).any():
+        raise InputError(f"{what} holds NaN; give numbers")
+    if value.shape is not None and array.ndim != len(value.shape):
+        raise InputError(f"{what} has {array.ndim} dimensions, the input has {len(value.shape)}: {value.shape}")
+    with np.errstate(over="ignore"):
+        cast = array.astype(dtype, copy=False)
+    if dtype.kind in "iu" and not np.array_equal(cast, array):
+        raise InputError(f"{what} holds numbers that do not fit into the input's type, {dtype}")
+    return cast
+
+
+def _number_of_rows(by_row: Sequence[ir.Value], arrays: Mapping[str, np.ndarray], step: int | None) -> int:
+    """Return how many rows there are, which must be a multiple of the fixed batch size `step` if there is one."""
+    rows = {len(array) if (array := arrays[str(value.name)]).ndim else 0 for value in by_row}
+    if len(rows) != 1 or not min(rows):
+        raise InputError(f"the data's arrays have {sorted(rows)} rows; all must have the same number, at least one")
+    number = rows.pop()
+    if step and number % step:
+        raise InputError(f"the data has {number} rows; the model takes {step} at a time, so give a multiple of that")
+    return number
+
+
+def _check_sizes(inputs: Sequence[ir.Value], by_row: Sequence[ir.Value], arrays: Mapping[str, np.ndarray]) -> None:
+    for value in inputs:
+        array = arrays[str(value.name)]
+        first = 1 if any(value is other for other in by_row) else 0
+        for axis in range(first, array.ndim):
+            size = fixed_size(value, axis)
+            if size is not None and array.shape[axis] != size:
+                raise InputError(
+                    f"the data's array '{value.name}' has size {array.shape[axis]} on axis {axis}, "
+                    f"the input is fixed at {size}: {value.shape}"
+                )
+
+
+def _real_tokens(array: np.ndarray) -> np.ndarray:
+    """Return which tokens a mask of the user's own keeps, bool [B, S]: those that any query sees."""
+    least = 0.0
+    if array.dtype.kind == "f" and array.size and not array.max() > 0:
+        least = _LEAST_REAL  # nothing is above zero: it is added to the scores
+    kept = array > least
+    between = tuple(range(1, array.ndim - 1))
+    real = kept.any(axis=between)
+    if array.ndim > 2 and array.shape[-2] == array.shape[-1] > 1:
+        real &= kept.any(axis=(*between[:-1], array.ndim - 1))  # one that sees nothing has no meaning
+    return np.asarray(real)

@@ -1,0 +1,33 @@
+"""The axis of the tokens is told by the names of dimensions."""
+
+from __future__ import annotations
+
+import pytest
+
+from ffc.compiler.proof.token_axes import token_axes
+from tests.compiler.proof.masked_attention import INT64
+from tests.graphs import Draft
+
+
+def axes(output: tuple[int | str, ...], mask: tuple[int | str, ...] = ("batch", "seq")) -> int | str | None:
+    draft = Draft()
+    given = draft.input("attention_mask", *mask, dtype=INT64)
+    result = draft.op.node("Unknown", given)
+    return token_axes(draft.model({"y": (result, output)})).get("y", "by size")
+
+
+@pytest.mark.parametrize(
+    ("output", "axis"),
+    [
+        (("batch", "seq", 12), 1), (("batch", "seq"), 1), (("batch", 3, "seq", "seq"), 2), (("batch", 12), 0),
+        (("batch", 12, 4), 0), ((3, 12), None), (("batch", "other", 4), "by size"), (("batch", "labels"), 0),
+    ],
+)  # fmt: skip
+def test_dimensions_name_the_axis_of_the_tokens(output: tuple[int | str, ...], axis: int | str | None) -> None:
+    assert axes(output) == axis
+
+
+def test_equal_numbers_are_tokens_only_in_outputs_of_vectors() -> None:
+    assert axes((1, 6, 4), (1, 6)) == 1
+    assert axes((1, 6), (1, 6)) == 0
+    assert axes(("batch", 6, 4), ("batch", 6)) == 1
