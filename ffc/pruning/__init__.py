@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ffc.pruning.allocate import by_macs, globally, random_like, uniform
-from ffc.pruning.amount import Amount, make_plan
+from ffc.pruning.amount import Amount
 from ffc.pruning.importance import Importance, LayerImportance
 from ffc.pruning.plan import LayerPlan, Macs, Plan, check, fingerprint, stamp
+from ffc.pruning.planning import make_plan
 from ffc.pruning.score import by_norm
 from ffc.pruning.search import search
 from ffc.pruning.sizes import LayerSizes, count_macs, sizes

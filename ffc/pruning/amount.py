@@ -1,22 +1,18 @@
-"""How much of a model to keep and how that is shared out among its layers, and the plan of a model file made so."""
+"""How much of a model to keep, and how that is shared out among its layers."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ffc.errors import CannotApplyError, UsageError, nearest
-from ffc.graph.blocks.finder import find
+from ffc.errors import UsageError
 from ffc.graph.blocks.structure import Blocks
-from ffc.graph.files import load
 from ffc.pruning.allocate import Count, Floor, by_macs, globally, uniform
 from ffc.pruning.importance import Importance
-from ffc.pruning.plan import Plan, stamp
-from ffc.pruning.score import METHODS, by_norm
-from ffc.pruning.sizes import LENGTH, LayerSizes, count_macs, sizes
+from ffc.pruning.plan import Plan
+from ffc.pruning.sizes import LENGTH, LayerSizes, count_macs
 
-__all__ = ["Amount", "check_source", "make_plan"]
+__all__ = ["Amount"]
 
 
 @dataclass(frozen=True)
@@ -94,68 +90,6 @@ class Amount:
             ffn=_towards(self.ffn, units, progress),
             macs=None if self.macs is None else _between(1.0, self.macs, progress),
         )
-
-
-def check_source(importance: str | os.PathLike[str] | None, by: str | None) -> None:
-    """Check that there is one source of scores.
-
-    Args:
-        importance: An importance file.
-        by: A way to score the model without data instead: ``norm``.
-
-    Raises:
-        UsageError: If there are none or two, or the way is not known.
-    """
-    if importance is None and by is None:
-        raise UsageError(
-            "a plan needs scores: `ffc plan MODEL --by norm` takes them from the weights, and --importance from a file "
-            "that `ffc score` makes"
-        )
-    if importance is not None and by is not None:
-        raise UsageError(f"two sources of scores, --importance {importance} and --by {by}; give one")
-    if by is not None and by not in METHODS:
-        raise UsageError(f"cannot score by '{by}'{nearest(by, METHODS)}")
-
-
-def make_plan(
-    model_path: str | os.PathLike[str],
-    *,
-    heads: Count = None,
-    ffn: Count = None,
-    importance: str | os.PathLike[str] | None = None,
-    by: str | None = None,
-    across: bool = False,
-    macs: float | None = None,
-    length: int = LENGTH,
-    floor: Floor = None,
-) -> Plan:
-    """Make a plan for an ONNX file, with fingerprints.
-
-    Args:
-        model_path: The ONNX model, as exported or later.
-        heads: Heads to keep, see `Amount`.
-        ffn: Feed-forward units to keep.
-        importance: An importance file.
-        by: A way to score the model without data instead: ``norm``.
-        across: Whether `heads` and `ffn` are of all layers together.
-        macs: The share of the multiply-accumulates to keep instead.
-        length: The length of the row for which these are counted, in tokens.
-        floor: What every layer keeps at least.
-
-    Raises:
-        UsageError: If there is nothing to cut or not exactly one source of scores, or an amount cannot be kept.
-        InputError: If a file is broken.
-        CannotApplyError: If no layers are found in the model, or the importance is of another shape or other weights.
-    """
-    amount = Amount(heads, ffn, across, macs, length, floor)
-    check_source(importance, by)
-    scores = None if importance is None else Importance.load(importance)
-    blocks = find(load(model_path))
-    if scores is None:
-        scores = by_norm(blocks)
-    if reason := scores.mismatch(blocks):
-        raise CannotApplyError(f"{importance} was made for another model: {reason}")
-    return stamp(amount.plan(scores, sizes(blocks), blocks), blocks)
 
 
 def _towards(count: Count, there: int, progress: float) -> Count:

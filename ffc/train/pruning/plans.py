@@ -12,9 +12,10 @@ from torch import nn
 from ffc.errors import CannotApplyError
 from ffc.pruning import search as fisher_search
 from ffc.pruning.allocate import Floor
-from ffc.pruning.amount import Amount, check_source
+from ffc.pruning.amount import Amount
 from ffc.pruning.importance import Importance, LayerImportance
 from ffc.pruning.plan import Plan
+from ffc.pruning.planning import check_source
 from ffc.pruning.score import head_norms, unit_norms
 from ffc.pruning.sizes import LENGTH, LayerSizes
 from ffc.train.models.checkpoint import load_pruned
