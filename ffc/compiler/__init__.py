@@ -1,1 +1,1 @@
-"""Compiler wing: what a pass is, how passes run, and how each step is proved."""
+"""What a pass is, how passes run, and how each step is proved and reported."""

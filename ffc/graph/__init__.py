@@ -1,1 +1,1 @@
-"""Graph wing: loading, reading, measuring and changing models."""
+"""Models as graphs: their files, shapes, blocks and functions, what they cost, and running them."""

@@ -1,1 +1,1 @@
-"""Where weights come from: tasks, distillation, importance, surgery, export. Needs the extra ``train``: torch."""
+"""Where weights come from: tasks, training, distillation, pruning, export. Needs the extra ``train``: torch."""

@@ -68,7 +68,8 @@ def make(model: ir.Model, seed: int = 0) -> list[Probe]:
         InputError: If an input has a type that no probe can be made for.
     """
     random = np.random.default_rng(seed)
-    source, axes = mask_input(model), token_axes(model)
+    source = mask_input(model)
+    axes = token_axes(model, source)
     found: dict[str, Probe] = {}
     for kind, batch, length in [*_CASES, *_SHORT_CASES]:
         if source is None and kind != "full":

@@ -46,7 +46,8 @@ def from_data(model: ir.Model, data: str | Path | Mapping[str, Any]) -> list[Pro
     fixed = fixed_size(by_row[0], 0) if by_row else None
     number = _number_of_rows(by_row, arrays, fixed)
     _check_sizes(inputs, by_row, arrays)
-    source, axes = mask_input(model), token_axes(model)
+    source = mask_input(model)
+    axes = token_axes(model, source)
     step = fixed or _DATA_BATCH
     probes = []
     for start in range(0, number, step):

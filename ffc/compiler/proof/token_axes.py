@@ -6,27 +6,31 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from ffc.compiler.proof.inputs import mask_input
 from ffc.graph.shapes.dim import Dim
 from ffc.graph.shapes.inference import infer
 
 __all__ = ["token_axes"]
 
 
-def token_axes(model: ir.Model) -> dict[str, int | None]:
-    """Return, by output, the axis along which the tokens of the model's mask lie, told by the names of dimensions.
+def token_axes(model: ir.Model, mask: ir.Value | None) -> dict[str, int | None]:
+    """Return, by output, the axis along which the tokens of a mask lie, told by the names of dimensions.
+
+    Args:
+        model: The model.
+        mask: Its input that says which tokens are real, as `ffc.compiler.proof.inputs.mask_input` finds it.
 
     Returns:
         1 for [B, S, ...], 2 for attention [B, H, S, S]; 0 for an output with one entry per row; None for one that does
         not depend on the batch. Outputs for which names do not tell are left out.
     """
-    source = mask_input(model)
+    if mask is None or mask.shape is None:
+        return {}
     shapes = infer(model)
-    wanted = None if source is None else shapes.of(source)
-    if source is None or source.shape is None or not wanted:
+    wanted = shapes.of(mask)
+    if not wanted:
         return {}
     batch, length = wanted[0], wanted[-1]
-    names = {_name(source.shape[0]): batch, _name(source.shape[-1]): length}
+    names = {_name(mask.shape[0]): batch, _name(mask.shape[-1]): length}
     found = {}
     for value in model.graph.outputs:
         dims = _dims(value, shapes.of(value) or (), names)

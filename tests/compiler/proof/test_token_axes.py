@@ -13,7 +13,7 @@ def axes(output: tuple[int | str, ...], mask: tuple[int | str, ...] = ("batch", 
     draft = Draft()
     given = draft.input("attention_mask", *mask, dtype=INT64)
     result = draft.op.node("Unknown", given)
-    return token_axes(draft.model({"y": (result, output)})).get("y", "by size")
+    return token_axes(draft.model({"y": (result, output)}), given).get("y", "by size")
 
 
 @pytest.mark.parametrize(
