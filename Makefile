@@ -7,6 +7,8 @@
 #   make lint     ruff
 #   make types    mypy
 #   make bench    latency by length, against onnxruntime's own tools
+#   make docs     the documents as a site, in build/site; strict about links
+#   make dist     wheel and sdist, each tried in a bare environment
 #   make cost     seconds and memory of a compile, against onnxruntime's own tools; exports models of up to 2.4 GB
 #   make quality DATA=DIR   what training, distillation and pruning keep, on SST-2 and SuperGLUE tasks in DIR; takes hours
 #   make clean    away with .venv and build
@@ -25,7 +27,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test coverage fuzz lint types bench cost quality clean
+.PHONY: demo test coverage fuzz lint types docs dist bench cost quality clean
 
 demo: .venv/demo.stamp
 	$(BIN)/python examples/minilm/demo.py build
@@ -44,6 +46,13 @@ lint: .venv/dev.stamp
 
 types: .venv/dev.stamp
 	$(BIN)/mypy
+
+docs: .venv/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo build/site/index.html
+
+dist: .venv/dev.stamp
+	$(BIN)/python -m tests.packaging.bare build/dist
 
 bench: .venv/demo.stamp build/minilm.onnx
 	$(BIN)/python examples/benchmarks/latency.py build/minilm.onnx
@@ -82,3 +91,7 @@ clean:
 .venv/dev.stamp: .venv/torch.stamp pyproject.toml
 	$(PIP) --editable '.[dev]'
 	@touch $@ .venv/demo.stamp
+
+.venv/docs.stamp: .venv/dev.stamp pyproject.toml
+	$(PIP) --editable '.[docs]'
+	@touch $@

@@ -16,12 +16,17 @@ import pytest
 
 import ffc
 from ffc import cli
+from ffc.compiler.syntax import kinds
 from ffc.pruning import by_norm
 from tests.checkout import ROOT
-from tests.graphs import of_program
+from tests.graphs import LIBRARY, of_program
 from tests.train import tiny
 
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "examples/own_pass/README.md"]
+PAGES = sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "examples/own_pass/README.md", *PAGES]
+WITHOUT = {"docs/architecture.md", "docs/proofs.md"}
+"""Documents that give nothing to type."""
+
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 
 
@@ -81,6 +86,7 @@ def test_every_command_works(document: str, workplace: Path, capsys: pytest.Capt
     for number, block in enumerate(blocks(document)):
         if block.language == "python":
             run_python(block, number)
+            ran += 1
         if block.language == "toml":
             Path("r.toml").write_text(block.text, encoding="utf-8")
         for program, *arguments in block.commands:
@@ -92,7 +98,7 @@ def test_every_command_works(document: str, workplace: Path, capsys: pytest.Capt
                 code = cli.main(arguments)
                 assert code == 0, f"{where}\n{capsys.readouterr().err}"
             ran += 1
-    assert ran
+    assert ran or document in WITHOUT
 
 
 def test_every_target_that_the_readme_names_exists() -> None:
@@ -106,8 +112,28 @@ def test_every_pass_of_the_library_is_in_the_readme(capsys: pytest.CaptureFixtur
     assert not missing
 
 
-def test_exit_codes_in_the_readme_are_those_of_the_errors() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_page_on_passes_has_every_pass_option_and_rule() -> None:
+    path = ROOT / "docs" / "passes_page.py"
+    made = runpy.run_path(str(path))["page"]()
+    for name, kind in LIBRARY.items():
+        section = made.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+        wanted = {*kinds(kind), *(rule.name for rule in kind.rules)} - {"expect"}
+        assert section and not [word for word in wanted if f"`{word}`" not in section]
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_lead_to_files(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    lost = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link and not (ROOT / link).exists()]
+    assert not lost
+
+
+def test_the_readme_is_read_in_five_minutes() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_exit_codes_in_the_documents_are_those_of_the_errors() -> None:
+    text = (ROOT / "docs" / "compile.md").read_text(encoding="utf-8")
     stated = set(map(int, re.findall(r"^\| (\d+) \| [a-z]", text, re.MULTILINE)))
     kinds = [kind for kind in vars(ffc.errors).values() if isinstance(kind, type) and issubclass(kind, ffc.FfcError)]
     assert stated == {0, *(kind.exit_code for kind in kinds)}
@@ -115,30 +141,30 @@ def test_exit_codes_in_the_readme_are_those_of_the_errors() -> None:
 
 @pytest.fixture
 def contributed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Return all that the blocks of CONTRIBUTING.md define."""
+    """Return all that the blocks of the page on passes of one's own define."""
     monkeypatch.chdir(tmp_path)
     defined: dict[str, Any] = {}
-    for number, block in enumerate(blocks("CONTRIBUTING.md")):
+    for number, block in enumerate(blocks("docs/writing-a-pass.md")):
         if block.language == "python":
             defined |= run_python(block, number)
     return defined
 
 
-def test_the_rule_in_contributing_matches_its_samples_alone(contributed: dict[str, Any]) -> None:
+def test_the_rule_in_the_documents_matches_its_samples_alone(contributed: dict[str, Any]) -> None:
     (rule,) = contributed["RULES"]
     for sample in rule.samples(np.random.default_rng(0)):
         model = of_program(rule.match, sample.inputs, sample.constants, sample.attributes)
         assert ffc.rules.apply([rule], model, ffc.Log()) == sample.matches
 
 
-def test_the_pass_in_contributing_keeps_its_contract(
+def test_the_pass_in_the_documents_keeps_its_contract(
     contributed: dict[str, Any], exported: Callable[..., Path]
 ) -> None:
     report = ffc.compile(exported("bert"), [contributed["Reciprocal"]()]).report
     assert [step.text for step in report.steps if step.text == "reciprocal"]
 
 
-def test_the_lowering_in_contributing_computes_the_body(contributed: dict[str, Any]) -> None:
+def test_the_lowering_in_the_documents_computes_the_body(contributed: dict[str, Any]) -> None:
     from ffc.graph.execute import Runner
 
     random = np.random.default_rng(0)
