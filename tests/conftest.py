@@ -1,18 +1,36 @@
-"""Fixtures that several test files share: exported encoders, made once a session, and golden texts."""
+"""Fixtures that several test files share: exported encoders, each made once a run, and golden texts."""
 
 from __future__ import annotations
 
 import difflib
+import gc
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
+from ffc.graph.execute import Runner
 from tests import encoders
 from tests.coverage import tables
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_configure() -> None:
+    """Let workers, of which there are as many as cores, not stand in each other's way."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # A pool of threads in each session would wait for cores that other workers are using, and spin meanwhile.
+        Runner.__init__.__kwdefaults__["threads"] = 1
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage less often: what is imported stays, and by default a seventh of the time goes into looking at it."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -61,22 +79,37 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Return `tests.encoders.small`, its exports kept for the session."""
-    folder = tmp_path_factory.mktemp("exported")
-    made: dict[tuple[Any, ...], Path] = {}
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that all workers of this run share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def exported(shared_folder: Path) -> Callable[..., Path]:
+    """Return `tests.encoders.small` that exports each encoder once, whichever worker asks first."""
 
     def export(kind: encoders.Kind, **options: Any) -> Path:
-        key = (kind, *sorted(options.items()))
-        if key not in made:
-            made[key] = encoders.small(kind, folder, **options)
-        return made[key]
+        path = encoders.path_of(shared_folder, kind, **options)
+        return _made_once(path, lambda: encoders.small(kind, shared_folder, **options))
 
     return export
 
 
 @pytest.fixture(scope="session")
-def minilm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def minilm(shared_folder: Path) -> Path:
     """Return the path of the real MiniLM, exported."""
     pytest.importorskip(encoders.minilm_example().PACKAGE, reason="the weights of MiniLM are not installed")
-    return encoders.minilm(tmp_path_factory.mktemp("minilm"))
+    return _made_once(shared_folder / "minilm.onnx", lambda: encoders.minilm(shared_folder))
+
+
+def _made_once(path: Path, make: Callable[[], Path]) -> Path:
+    """Return `path` once a worker has made it."""
+    done = path.with_suffix(".done")  # an export that fails leaves half a file
+    with FileLock(path.with_suffix(".lock")):
+        if not done.exists():
+            assert make() == path
+            done.touch()
+    return path

@@ -48,7 +48,6 @@ _PREFIX: dict[Kind, str] = {
 }
 
 
-
 def small(
     kind: Kind,
     folder: Path,
@@ -75,16 +74,29 @@ def small(
     Returns:
         The path of the file.
     """
-    example = minilm_example()
-    words = [kind, f"{layers}l", f"seed{seed}", *["head"] * head, *["zero"] * zero_biases, *way.split()]
-    path = folder / f"{'-'.join(words)}.onnx"
-    with example.quiet():
+    path = path_of(folder, kind, layers=layers, seed=seed, head=head, zero_biases=zero_biases, way=way)
+    with minilm_example().quiet():
         model = random_model(kind, layers, seed, head, "eager" if "eager" in way or kind == "mpnet" else "sdpa")
         perturb(model, seed, zero_biases)
         write = to_onnx_by_tracing if way.startswith("TorchScript") else to_onnx
         options = {"opset_version": 23} if way == "dynamo opset 23" else {}
         write(model, INPUTS[kind], path, "logits" if head else "last_hidden_state", **options)
     return path
+
+
+def path_of(
+    folder: Path,
+    kind: Kind,
+    *,
+    layers: int = 2,
+    seed: int = 0,
+    head: bool = False,
+    zero_biases: bool = False,
+    way: Way = "dynamo sdpa",
+) -> Path:
+    """Return where `small` writes an encoder."""
+    words = [kind, f"{layers}l", f"seed{seed}", *["head"] * head, *["zero"] * zero_biases, *way.split()]
+    return folder / f"{'-'.join(words)}.onnx"
 
 
 def minilm(folder: Path) -> Path:

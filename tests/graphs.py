@@ -237,6 +237,7 @@ class Stock:
     def __init__(self, model: ir.Model | Path) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 4
+        options.intra_op_num_threads = 1
         given = ir.to_proto(model).SerializeToString() if isinstance(model, ir.Model) else str(model)
         self._session = ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
         self._outputs = [output.name for output in self._session.get_outputs()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,6 @@ from onnx import numpy_helper
 from tests import encoders
 
 SHAPES = ((1, 5), (3, 17))
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder that the tests of this file share."""
-    return tmp_path_factory.mktemp("encoders")
 
 
 def run(path: Path, kind: encoders.Kind, shape: tuple[int, int], padding: int = 0) -> npt.NDArray[np.float32]:
@@ -38,25 +33,25 @@ def run(path: Path, kind: encoders.Kind, shape: tuple[int, int], padding: int = 
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
-def test_bare_encoder_runs_at_any_shape_up_to_its_longest(kind: encoders.Kind, folder: Path) -> None:
-    path = encoders.small(kind, folder, layers=1)
+def test_bare_encoder_runs_at_any_shape_up_to_its_longest(kind: encoders.Kind, exported: Callable[..., Path]) -> None:
+    path = exported(kind)
     for shape in (*SHAPES, (1, encoders.MAX_LENGTH[kind])):
         assert run(path, kind, shape).shape == (*shape, encoders.HIDDEN)
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
-def test_classifier_gives_three_logits_that_heed_the_mask(kind: encoders.Kind, folder: Path) -> None:
-    path = encoders.small(kind, folder, head=True, layers=1)
+def test_classifier_gives_three_logits_that_heed_the_mask(kind: encoders.Kind, exported: Callable[..., Path]) -> None:
+    path = exported(kind, head=True)
     for shape in SHAPES:
         assert run(path, kind, shape).shape == (shape[0], encoders.LABELS)
     assert np.abs(run(path, kind, (1, 8)) - run(path, kind, (1, 8), padding=3)).max() > 1e-3
 
 
-def test_biases_and_norm_weights_are_all_different_unless_zero_is_asked_for(folder: Path) -> None:
-    own = vectors(encoders.small("bert", folder, layers=1))
-    # query, key, value, output, two of the FFN, and weight and bias of three norms
-    assert len({v.tobytes() for v in own}) == len(own) == 12
-    merged = vectors(encoders.small("bert", folder, layers=1, zero_biases=True))
+def test_biases_and_norm_weights_are_all_different_unless_zero_is_asked_for(exported: Callable[..., Path]) -> None:
+    own = vectors(exported("bert"))
+    # in each of two layers query, key, value, output and two of the FFN; and weight and bias of five norms
+    assert len({v.tobytes() for v in own}) == len(own) == 22
+    merged = vectors(exported("bert", zero_biases=True))
     zeros = [v for v in merged if not v.any()]
     # the exporter keeps one zero bias of each length
     assert sorted(len(v) for v in zeros) == [encoders.HIDDEN, encoders.FFN]
@@ -68,10 +63,8 @@ def vectors(path: Path) -> list[npt.NDArray[np.float32]]:
     return [a for a in arrays if a.ndim == 1 and a.dtype == np.float32 and len(a) in (encoders.HIDDEN, encoders.FFN)]
 
 
-def test_minilm_is_the_real_one(folder: Path) -> None:
-    pytest.importorskip(encoders.minilm_example().PACKAGE, reason="the weights of MiniLM are not installed")
-    path = encoders.minilm(folder)
-    opened = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+def test_minilm_is_the_real_one(minilm: Path) -> None:
+    opened = ort.InferenceSession(str(minilm), providers=["CPUExecutionProvider"])
     words = encoders.minilm_example().tokenizer()
     sentences = ("A man plays guitar.", "Someone plays a guitar.", "Taxes rose in May.")
     first, same, other = (mean_pooled(opened, words.encode(sentence)) for sentence in sentences)

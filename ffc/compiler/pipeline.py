@@ -28,7 +28,7 @@ from ffc.compiler.reports.report import Report, Step
 from ffc.compiler.tidy import tidy
 from ffc.errors import GateError
 from ffc.graph import files
-from ffc.graph.cost import cost
+from ffc.graph.cost import Cost, cost
 from ffc.graph.execute import CUDA, cuda_at_hand
 from ffc.graph.files import publish
 
@@ -127,7 +127,7 @@ def compile(
     steps: list[Step] = []
     for item, needed_by in links:
         tell(f"{item.name} ...")
-        stage, step = _step(item, needed_by, stage, steps, prover)
+        stage, step = _step(item, needed_by, stage, steps[-1].cost if steps else before, prover)
         steps.append(step)
         if before.bytes > _LARGE:
             gc.collect()  # graphs are full of cycles, and the one before this pass holds all weights
@@ -152,8 +152,8 @@ def compile(
     return Result(stage.model, report)
 
 
-def _step(item: Pass, needed_by: str | None, stage: _Stage, steps: list[Step], prover: Prover) -> tuple[_Stage, Step]:
-    """Run and prove one pass."""
+def _step(item: Pass, needed_by: str | None, stage: _Stage, before: Cost, prover: Prover) -> tuple[_Stage, Step]:
+    """Run and prove one pass on a model that costs `before`."""
     started = time.perf_counter()
     text = syntax.unparse([item])
     log = Log(trial=Trial(prover, stage.outputs))
@@ -164,7 +164,7 @@ def _step(item: Pass, needed_by: str | None, stage: _Stage, steps: list[Step], p
         if log.count:
             stage, verdict = _prove(item, stage, after, prover)
     seconds = time.perf_counter() - started
-    spent = cost(stage.model, BATCH, LENGTH) if verdict or not steps else steps[-1].cost
+    spent = cost(stage.model, BATCH, LENGTH) if verdict else before
     return stage, Step(text, needed_by, log.done, log.taken, log.notes, _skipped(log), spent, seconds, verdict)
 
 

@@ -145,9 +145,11 @@ class _Attempt:
         self.depth = 0
         self.why = ""
 
-    def fail(self, state: Match, why: str) -> None:
-        if len(state.nodes) > self.depth or not self.why:
-            self.depth, self.why = len(state.nodes), why
+    def fail(self, state: Match, why: str, *, inside: int = 0) -> None:
+        """Note why a try ends; `inside` are nodes that fit but for it, beyond those of `state`."""
+        depth = len(state.nodes) + inside
+        if depth > self.depth or not self.why:
+            self.depth, self.why = depth, why
 
     def value(self, want: ir.Value | None, have: ir.Value | None, state: Match) -> Iterator[Match]:
         if want is None or have is None:
@@ -194,9 +196,10 @@ class _Attempt:
         if (want.domain, want.op_type) != (have.domain, have.op_type):
             self.fail(state, f"{have.op_type} {have.name} is not {want.op_type}")
             return
-        inside = self._attributes(want, have, replace(state, nodes={**state.nodes, want: have}))
-        if inside is None:
+        bound = self._attributes(want, have, state)
+        if bound is None:
             return
+        inside = Match(state.root, state.editor, state.values, bound, {**state.nodes, want: have})
         wanted = _padded(want.inputs, have.inputs)
         found = _padded(have.inputs, want.inputs)
         yield from self._operands(wanted, found, inside)
@@ -212,7 +215,8 @@ class _Attempt:
         for inside in self.value(want[0], have[0], state):
             yield from self._operands(want[1:], have[1:], inside)
 
-    def _attributes(self, want: ir.Node, have: ir.Node, state: Match) -> Match | None:
+    def _attributes(self, want: ir.Node, have: ir.Node, state: Match) -> Mapping[str, ir.Attr] | None:
+        """Return the attributes bound so far and by this node, None where they do not fit."""
         bound = dict(state.attributes)
         for name in sorted({*want.attributes, *have.attributes}):
             pattern = want.attributes.get(name)
@@ -220,16 +224,16 @@ class _Attempt:
             reference = None if pattern is None else pattern.ref_attr_name
             if reference is not None:
                 if found is None or (reference in bound and bound[reference].value != found.value):
-                    self.fail(state, f"{have.op_type} {have.name} has no fitting {name}")
+                    self.fail(state, f"{have.op_type} {have.name} has no fitting {name}", inside=1)
                     return None
                 bound[reference] = ir.Attr(reference, found.type, found.value)
                 continue
             pattern = pattern or _default(have, name)
             if pattern is None or found is None or not _same(pattern, found):
                 shown = "unset" if found is None else found.value
-                self.fail(state, f"{have.op_type} {have.name} has {name} {shown}")
+                self.fail(state, f"{have.op_type} {have.name} has {name} {shown}", inside=1)
                 return None
-        return replace(state, attributes=bound)
+        return bound
 
 
 def _padded(values: Sequence[ir.Value | None], other: Sequence[ir.Value | None]) -> list[ir.Value | None]:
@@ -297,13 +301,16 @@ def _refused(rule: Rule, match: Match) -> str | None:
 def _added_axes(match: Match) -> str | None:
     """Say which literal has more axes than what is computed: written as a plain number, its axes would be lost."""
     bound = set(match.values.values())
+    literals = [value for node in match.nodes.values() for value in node.inputs if value not in bound]
+    arrays = {value.name: constant(value) for value in literals if value is not None}
+    axes = {name: array.ndim for name, array in arrays.items() if array is not None and array.size == 1}
+    most = max(axes.values(), default=0)
+    if most <= 1:
+        return None
     shapes = [match.editor.shapes.of(value) for value in bound if constant(value) is None]
     least = min((0 if shape is None else len(shape) for shape in shapes), default=0)
-    for value in (value for node in match.nodes.values() for value in node.inputs if value not in bound):
-        array = constant(value)
-        if value is not None and array is not None and array.size == 1 and array.ndim > max(1, least):
-            return f"the constant {value.name} has {array.ndim} axes, more than what it is applied to"
-    return None
+    name = next((name for name, count in axes.items() if count > max(1, least)), None)
+    return None if name is None else f"the constant {name} has {axes[name]} axes, more than what it is applied to"
 
 
 def apply(rules: Sequence[Rule], model: ir.Model, log: Log) -> int:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ffc.graph.shapes.dim import Dim, Expr, evaluate, product
-from ffc.graph.shapes.inference import infer
+from ffc.graph.shapes.inference import Shapes, infer
 from ffc.graph.shapes.kernels import einsum_sizes
 from ffc.graph.shapes.rule import ODDITIES, Fact, Shape, Site, UnknownError
 
-__all__ = ["Cost", "cost", "products"]
+__all__ = ["Cost", "ProductCounter", "cost", "products"]
 
 # Operators that multiply and accumulate but have no formula here.
 _UNCOUNTED = frozenset(
@@ -75,19 +75,31 @@ def products(model: ir.Model, batch: int = 1, length: int = 128) -> list[tuple[i
         Pairs of a node of the main graph and the count, None where a size is not known. A product inside a function
         is listed under the call, so a call appears once for each product in it.
     """
-    found: list[tuple[ir.Node, Dim | None]] = []
+    counter = ProductCounter(model)
+    return counter.counts(infer(model, counter.visit), batch, length)
 
-    def visit(site: Site, outputs: Sequence[Fact]) -> None:
-        if site.node.op_identifier() in model.functions or site.node.op_type in _UNCOUNTED:
+
+class ProductCounter:
+    """Counts the products of a model while its shapes are inferred."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self._model = model
+        self._found: list[tuple[ir.Node, Dim | None]] = []
+
+    def visit(self, site: Site, outputs: Sequence[Fact]) -> None:
+        """Take note of one node; a `Visit` of `infer`."""
+        found = self._found
+        if site.node.op_identifier() in self._model.functions or site.node.op_type in _UNCOUNTED:
             found.append((site.root, None))
         elif site.node.op_type in _FORMULAS and site.node.domain in _DOMAINS:
             found.append((site.root, _macs(site, outputs)))
         # Nothing is known of how often a branch or a loop body runs.
         found.extend((site.root, None) for node in _nested(site.node) if node.op_type in _FORMULAS.keys() | _UNCOUNTED)
 
-    shapes = infer(model, visit)
-    sizes = _sizes([shapes.of(value) or () for value in model.graph.inputs], batch, length)
-    return [(node, None if macs is None else _evaluated(macs, sizes)) for node, macs in found]
+    def counts(self, shapes: Shapes, batch: int, length: int) -> list[tuple[ir.Node, int | None]]:
+        """Return what `products` does, once `shapes` have been inferred."""
+        sizes = _sizes([shapes.of(value) or () for value in self._model.graph.inputs], batch, length)
+        return [(node, None if macs is None else _evaluated(macs, sizes)) for node, macs in self._found]
 
 
 def _is_parameter(tensor: ir.TensorProtocol) -> bool:

@@ -7,6 +7,7 @@ import ctypes
 import sys
 import threading
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -35,22 +36,39 @@ def light_proto(model: ir.Model) -> tuple[bytes, dict[str, np.ndarray]]:
     Returns: The protobuf, in which each large initializer points to external data that does not exist, and those
         initializers by name.
     """
-    shell = model.clone()
-    weights = {}
-    for name, value in list(shell.graph.initializers.items()):
+    kept: list[ir.Value] = []
+    weights: dict[str, np.ndarray] = {}
+    for name, value in model.graph.initializers.items():
         if not value.uses() and not value.is_graph_output():
-            del shell.graph.initializers[name]  # onnxruntime drops what nothing reads, and then misses it
-            continue
+            continue  # onnxruntime drops what nothing reads, and then misses it
         tensor = value.const_value
         if tensor is None or tensor.nbytes <= _EMBEDDED_BYTES or tensor.dtype == ir.DataType.STRING:
+            kept.append(value)
             continue
         weights[name] = np.ascontiguousarray(tensor.numpy())
-        value.const_value = ir.ExternalTensor(
-            _PLACE, 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name, base_dir=""
-        )
-    for node in shell.graph:
-        node.metadata_props.clear()
-    return ir.to_proto(shell).SerializeToString(), weights
+        kept.append(_without_data(value, tensor))
+    graph = model.graph
+    view: Any = ir.GraphView(
+        graph.inputs,
+        graph.outputs,
+        nodes=graph,
+        initializers=kept,
+        opset_imports=graph.opset_imports,
+        name=graph.name,
+    )
+    proto = ir.to_proto(ir.Model(view, ir_version=model.ir_version, functions=[*model.functions.values()]))
+    for node in proto.graph.node:
+        del node.metadata_props[:]
+    return proto.SerializeToString(), weights
+
+
+def _without_data(value: ir.Value, tensor: ir.TensorProtocol) -> ir.Value:
+    """Return a copy of an initializer whose data are said to lie in a file that does not exist."""
+    shape, name = ir.Shape(tensor.shape.numpy()), value.name or ""
+    elsewhere = ir.ExternalTensor(_PLACE, 0, tensor.nbytes, tensor.dtype, shape=shape, name=name, base_dir="")
+    copy = ir.Value(name=value.name, type=value.type, shape=value.shape, const_value=elsewhere)
+    copy.meta.update(value.meta)
+    return copy
 
 
 def cuda_at_hand() -> bool:

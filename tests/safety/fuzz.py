@@ -207,7 +207,9 @@ def main() -> int:
     arguments = _arguments()
     with tempfile.TemporaryDirectory(prefix="ffc-seeds-") as folder:
         models = seeds(Path(folder), not arguments.no_export)
-    _warm(models)
+    from tests.safety import warm
+
+    assert warm.LIBRARY and models
     numbers = range(arguments.start, arguments.start + arguments.count) if arguments.only is None else [arguments.only]
     started = time.monotonic()
     endings: Counter[str] = Counter()
@@ -242,19 +244,6 @@ def _settle() -> None:
 def _run_case(work: tuple[int, int, list[Seed], Path | None]) -> Outcome:
     number, seed, models, keep = work
     return run(number, damaged(number, seed, models), keep)
-
-
-def _warm(models: list[Seed]) -> None:
-    """Import, in the parent, what every child needs; sessions are for the children, for threads do not survive a fork."""
-    import onnx.reference
-    import onnxscript.version_converter
-
-    import ffc.compiler.pipeline
-    import ffc.compiler.reports.writing
-    from ffc.compiler.library import Library
-
-    Library.default()
-    assert onnx.reference and onnxscript.version_converter and ffc.compiler.pipeline and ffc.compiler.reports.writing and models
 
 
 def _arguments() -> argparse.Namespace:

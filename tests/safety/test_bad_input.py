@@ -1,25 +1,28 @@
 """Every broken and hostile input ends in one line and an exit code, in bounded time and memory, and changes no file.
 
-Each row runs the command in a process of its own with limits on time and memory; two run at a time.
+Each row runs the command in a process of its own with limits on time and memory; two run at a time. These are forked
+from one that has imported everything, which takes longer than most refusals do.
 """
 
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import os
 import resource
 import signal
-import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from tests.checkout import ROOT
+from ffc import cli
 from tests.safety import broken_models, broken_requests
 from tests.safety.broken import TABLE as ROWS
 from tests.safety.broken import Row
@@ -28,6 +31,8 @@ SECONDS = 120
 MEMORY = 6 << 30
 assert broken_models and broken_requests, "which fill the table"
 TABLE = ROWS.rows
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["tests.safety.warm"])
 
 
 @dataclass(frozen=True)
@@ -54,34 +59,44 @@ def endings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
 def run(row: Row, folder: Path) -> Ending:
     arguments = row.prepare(folder) or ["compile", "m.onnx", "-o", "out.onnx"]
     before = snapshot(folder)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    environment.pop("FFC_TRACEBACK", None)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ffc.cli", *arguments], cwd=folder, env=environment, text=True, start_new_session=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=limits(row),
-    )  # fmt: skip
-    watch = threading.Timer(SECONDS, os.killpg, (process.pid, signal.SIGKILL))
-    watch.start()
-    assert process.stderr is not None
-    with process.stderr:
-        said = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)  # the processor time of its own child included
-    process.returncode = os.waitstatus_to_exitcode(status)
-    watch.cancel()
-    return Ending(process.returncode, said, usage.ru_utime + usage.ru_stime, before, snapshot(folder))
+    reading, writing = CONTEXT.Pipe(duplex=False)
+    process = CONTEXT.Process(target=command, args=(arguments, folder, row.file_size, writing))
+    process.start()
+    writing.close()
+    process.join(SECONDS)
+    if process.exitcode is None:
+        assert process.pid is not None
+        os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+    said, seconds = reading.recv()
+    assert process.exitcode is not None
+    return Ending(process.exitcode, said, seconds, before, snapshot(folder))
 
 
-def limits(row: Row) -> Callable[[], None]:
-    """Return what a child does before it becomes the command."""
+def command(arguments: Sequence[str], folder: Path, file_size: int | None, report: Connection) -> NoReturn:
+    """Run the command as a shell would, in a process that was forked for it, within limits; send what it said."""
+    os.setsid()
+    os.chdir(folder)
+    with tempfile.TemporaryFile() as stderr, Path(os.devnull).open("r+b") as nothing:
+        for stream, number in ((nothing, 0), (nothing, 1), (stderr, 2)):
+            os.dup2(stream.fileno(), number)
+        os.environ.pop("FFC_TRACEBACK", None)
+        sys.argv = ["ffc", *arguments]
+        limit(file_size)
+        code = cli.main()
+        stderr.seek(0)
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        report.send((stderr.read().decode(), sum(each.ru_utime + each.ru_stime for each in used)))
+    os._exit(code)
 
-    def apply() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        if row.file_size is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (row.file_size, row.file_size))
 
-    return apply
+def limit(file_size: int | None) -> None:
+    """Limit what this process and its child may take."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if file_size is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
 
 
 def snapshot(folder: Path) -> dict[str, object]:

@@ -79,8 +79,9 @@ class Op:
     def _value(self, item: Any) -> ir.Value | None:
         if item is None or isinstance(item, ir.Value):
             return item
-        node = ir.Node("", "Constant", [], [ir.AttrTensor("value", as_tensor(item))])
-        node.outputs[0].const_value = node.attributes["value"].as_tensor()
+        tensor = as_tensor(item)
+        node = ir.Node("", "Constant", [], [ir.AttrTensor("value", tensor)])
+        node.outputs[0].const_value = tensor
         self.nodes.append(node)
         return node.outputs[0]
 

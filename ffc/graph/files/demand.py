@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from ffc import limits
 from ffc.errors import InputError
-from ffc.graph.cost import products
+from ffc.graph.cost import ProductCounter
 from ffc.graph.shapes.dim import Dim, Expr, evaluate, symbols
 from ffc.graph.shapes.inference import infer
 from ffc.graph.shapes.rule import ODDITIES, Fact, Shape, Site
@@ -41,7 +41,10 @@ def check_demand(model: ir.Model, path: Path) -> None:
     made: list[_Made] = []
     where = f"cannot load {path}"
 
+    counter = ProductCounter(model)
+
     def visit(site: Site, outputs: Sequence[Fact]) -> None:
+        counter.visit(site, outputs)
         made.extend(_Made(_label(site), fact) for fact in outputs)
 
     shapes = infer(model, visit)
@@ -58,7 +61,7 @@ def check_demand(model: ir.Model, path: Path) -> None:
     if total > most.values + 4 * weights:
         found = f"all that it computes has {total} bytes on a probe, over the limit 'values' of {most.values}"
         raise InputError(f"{where}: {found}; no encoder needs that, raise the limit if this one does")
-    macs = sum(count or 0 for _, count in products(model, BATCH, LENGTH))
+    macs = sum(count or 0 for _, count in counter.counts(shapes, BATCH, LENGTH))
     if macs > most.macs:
         found = f"its products take {macs} multiply-accumulates on a probe, over the limit 'macs' of {most.macs}"
         raise InputError(f"{where}: {found}; no encoder needs that, raise the limit if this one does")

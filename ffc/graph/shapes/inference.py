@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import onnx_ir as ir
@@ -143,14 +143,13 @@ def _walk_nodes(walk: _Walk, scope: _Scope, nodes: Iterable[ir.Node]) -> None:
 
 def _site(scope: _Scope, node: ir.Node) -> Site:
     attributes: Mapping[str, ir.Attr] = node.attributes
-    if any(attribute.is_ref() for attribute in node.attributes.values()):
-        attributes = dict(_resolved(scope, node))
+    if scope.attributes is not None and any(attribute.is_ref() for attribute in attributes.values()):
+        attributes = dict(_resolved(scope.attributes, node))
     inputs = tuple(None if value is None else _lookup(scope, value) for value in node.inputs)
     return Site(node, inputs, attributes, scope.opsets.get("", 1), scope.root or node)
 
 
-def _resolved(scope: _Scope, node: ir.Node) -> Iterable[tuple[str, ir.Attr]]:
-    given = scope.attributes or {}
+def _resolved(given: Mapping[str, ir.Attr], node: ir.Node) -> Iterable[tuple[str, ir.Attr]]:
     for name, attribute in node.attributes.items():
         if not attribute.is_ref():
             yield name, attribute
@@ -217,8 +216,7 @@ def _settled(walk: _Walk, scope: _Scope, value: ir.Value, out: Out) -> Fact:
     if shape is None or _is_absurd(shape):
         return Fact(None, dtype)
     whole = tuple(_fresh(walk, f"{scope.path}{value.name}.{k}") if dim is None else dim for k, dim in enumerate(shape))
-    fact = Fact(whole, dtype)
-    return replace(fact, ints=out.ints) if _fits(whole, out.ints) else fact
+    return Fact(whole, dtype, out.ints if _fits(whole, out.ints) else None)
 
 
 def _is_absurd(numbers: PartialShape) -> bool:

@@ -93,7 +93,8 @@ class Site:
     def attr(self, name: str, default: Any = None) -> Any:
         """Return the value of attribute `name`, or `default`."""
         attribute = self.attributes.get(name)
-        return default if attribute is None else attribute.value
+        value = None if attribute is None else attribute.value  # None too where it names one that no call gives
+        return default if value is None else value
 
     def axis(self, default: int, rank: int, name: str = "axis") -> int:
         """Return attribute `name` as an axis from 0 to ``rank - 1``, or raise UnknownError."""

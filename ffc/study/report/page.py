@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import base64
-import html
 from collections.abc import Iterator
 from pathlib import Path
 
-from ffc.compiler.reports.html import STYLE
+from ffc.compiler.reports.html import render
 from ffc.errors import UsageError
 from ffc.graph.files import publish
 from ffc.study.report import plots, table
@@ -45,21 +44,18 @@ def to_html(run: Run, pictures: tuple[bytes, bytes]) -> str:
         pictures: The plots of `ffc.study.report.plots`, PNG: of sizes, and of throughput.
     """
     titles = ("What pruning saves and what it costs", "What a core answers in a second")
-    parts = [
-        _section("What each method adds", _table(table.method_table(run))),
-        *(_section(title, _picture(title, png)) for title, png in zip(titles, pictures, strict=True)),
-        _section("All systems", _table(table.system_table(run))),
-        _section("How they were made", _table(_making(run))),
-    ]
-    title = f"{run.recipe}: {run.task.name}"
-    return _PAGE.format(style=STYLE + _PICTURES, title=html.escape(title), facts=_facts(run), body="\n".join(parts))
+    return render(
+        Path(__file__).with_name("run.html"),
+        title=f"{run.recipe}: {run.task.name}",
+        facts=dict(_facts(run)),
+        methods=table.method_table(run),
+        pictures=[(title, base64.b64encode(png).decode()) for title, png in zip(titles, pictures, strict=True)],
+        systems=table.system_table(run),
+        making=_making(run),
+    )
 
 
-def _facts(run: Run) -> str:
-    return "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in _told(run))
-
-
-def _told(run: Run) -> Iterator[tuple[str, str]]:
+def _facts(run: Run) -> Iterator[tuple[str, str]]:
     """Yield what a reader needs to judge the numbers or to take them again."""
     task, chosen, teacher = run.task, run.system(run.chosen), run.systems[0]
     form = "as exported" if chosen.refused else "compiled"
@@ -98,46 +94,3 @@ def _making(run: Run) -> table.Table:
         cells.append((system.name, system.words, steps))
     chosen = frozenset(index for index, system in enumerate(run.systems) if system.name == run.chosen)
     return table.Table(("system", "made by", "steps"), tuple(cells), chosen, text_columns=3)
-
-
-def _section(title: str, body: str) -> str:
-    return f"<h2>{html.escape(title)}</h2>\n{body}"
-
-
-def _picture(title: str, png: bytes) -> str:
-    data = base64.b64encode(png).decode()
-    return f'<img alt="{html.escape(title)}" src="data:image/png;base64,{data}">'
-
-
-def _table(shown: table.Table) -> str:
-    kinds = ["t" if index < shown.text_columns else "n" for index in range(len(shown.columns))]
-    head = "".join(
-        f'<th class="{kind}">{html.escape(name)}</th>' for kind, name in zip(kinds, shown.columns, strict=True)
-    )
-    rows = "\n".join(
-        ('<tr class="chosen">' if index in shown.bold else "<tr>")
-        + "".join(f'<td class="{kind}">{html.escape(cell)}</td>' for kind, cell in zip(kinds, row, strict=True))
-        + "</tr>"
-        for index, row in enumerate(shown.rows)
-    )
-    notes = "".join(f'\n<p class="note">{html.escape(note)}</p>' for note in shown.notes)
-    grid = f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table>"
-    return f'<div class="wide">{grid}</div>{notes}'
-
-
-_PICTURES = """
-img { max-width: 100%; width: 52rem; background: #fff; border-radius: 4px; }
-.chosen td { font-weight: 600; }
-"""
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><style>{style}</style></head>
-<body>
-<h1>{title}</h1>
-<dl>{facts}</dl>
-{body}
-</body>
-</html>
-"""

@@ -55,6 +55,7 @@ def assert_as_run(model: ir.Model) -> Shapes:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
+    options.intra_op_num_threads = 1
     session = ort.InferenceSession(proto.SerializeToString(), options)
     for batch, seq in SETTINGS:
         sizes = {"batch": batch, "seq": seq}

@@ -134,7 +134,7 @@ def test_what_was_not_compiled_is_marked(tmp_path: Path) -> None:
     run = dataclasses.replace(RUN, systems=systems)
     (row,) = [row for row in table.method_rows(run) if row.system == chosen.name]
     assert row.method.endswith(", not compiled")
-    assert ", as exported;" in dict(page._told(run))["accuracy"]
+    assert ", as exported;" in dict(page._facts(run))["accuracy"]
 
 
 @pytest.fixture(scope="module")
