@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.coverage import matrix, tables
+from tests.shared_steps import shared_steps
 
 TITLE = "exporters and encoders"
 
@@ -21,8 +22,9 @@ def test_every_block_is_found_and_every_pass_is_right(
     try:
         path = exported(cell.kind, way=cell.way, head=cell.head, layers=matrix.LAYERS)
         row["found"] = matrix.found(cell, path)
-        row["fused"], row["equal"] = matrix.fused(cell, path)
-        row["pruned"], row["int8"] = matrix.pruned(cell, path, tmp_path)
-        row["fp16"] = matrix.halved(path)
+        with shared_steps():
+            row["fused"], row["equal"] = matrix.fused(cell, path)
+            row["pruned"], row["int8"] = matrix.pruned(cell, path, tmp_path)
+            row["fp16"] = matrix.halved(path)
     finally:
         record_property(tables.named(TITLE), row)

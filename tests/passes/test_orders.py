@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 
 import ffc
-from ffc.compiler import pipeline
 from ffc.compiler.library import builtin_folder
-from ffc.compiler.proof.verify import Prover
-from ffc.compiler.syntax import parse, unparse
+from ffc.compiler.syntax import parse
 from ffc.graph.text import text
 from tests.classifiers import classifier
 from tests.graphs import LIBRARY, Stock, difference, feeds, masks
+from tests.shared_steps import shared_steps
 
 PASSES = {
     "clean": "clean",
@@ -38,8 +37,6 @@ NOT_AFTER = {name: {"fp16", "int8"} for name in ("deadtokens", "prune", "relu")}
 COSINE = 0.9
 """What passes with budgets, up to three of them, may move the outputs by."""
 
-STEP = pipeline._step
-
 PROBES = [feeds(mask) for length in (1, 2, 7) for mask in masks(3, length).values()]
 
 
@@ -58,32 +55,9 @@ def must_refuse(order: Sequence[str]) -> bool:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def shared_steps() -> Iterator[None]:
-    """Run and prove a step once for all orders that come to it; a stage is told by its outputs on the probes."""
-    steps: dict[tuple[int, str], Any] = {}
-    provers: list[Prover] = []
-    kept: list[Any] = []  # so that no identity is given twice
-
-    def prover(model: Any, probes: Any) -> Prover:
-        if not provers:
-            provers.append(Prover(model, probes))
-        return provers[0]
-
-    def step(item: ffc.Pass, needed_by: str | None, stage: Any, *rest: Any) -> Any:
-        key = (id(stage.outputs), unparse([item]))
-        kept.append(stage)
-        if key not in steps:
-            try:
-                steps[key] = STEP(item, needed_by, stage, *rest)
-            except ffc.FfcError as error:
-                steps[key] = error
-        if isinstance(steps[key], ffc.FfcError):
-            raise steps[key]
-        return steps[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "_step", step)
-        patch.setattr(pipeline, "Prover", prover)
+def _shared_steps() -> Iterator[None]:
+    """Run and prove a step once for all orders that come to it."""
+    with shared_steps():
         yield
 
 
@@ -168,8 +142,7 @@ def test_passes_do_change_the_model_in_these_orders() -> None:
 
 
 @pytest.mark.parametrize("order", [("int8", "fuse"), ("deadtokens", "prune", "int8")])
-def test_sharing_steps_between_orders_changes_nothing(order: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sharing_steps_between_orders_changes_nothing(order: tuple[str, ...]) -> None:
     shared = text(compiled(order).model)
-    monkeypatch.setattr(pipeline, "_step", STEP)
-    monkeypatch.setattr(pipeline, "Prover", Prover)
-    assert text(compiled(order).model) == shared
+    with shared_steps():
+        assert text(compiled(order).model) == shared
