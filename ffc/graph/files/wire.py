@@ -1,8 +1,10 @@
 """Large weights beside the protobuf instead of in it: reading and writing a model file in one pass over its bytes.
 
 A protobuf library holds a message twice while it parses or writes it, and hands out a copy of a tensor's bytes at
-every look. So the weights of a model file are read straight into arrays, and written straight from them; the library
-sees the model without them. The format is that of protobuf's binary encoding: https://protobuf.dev/programming-guides/encoding.
+every look. Reading and writing a model of 1 GB again took onnx 1.23 3.1 times its size in memory and onnx_ir 1.1 4.1
+times; this takes 1.15 times, and a fifth of onnx's time (``examples/benchmarks/libraries.py``, on AVX2). So the weights
+of a model file are read straight into arrays, and written straight from them; the library sees the model without them.
+The format is that of protobuf's binary encoding: https://protobuf.dev/programming-guides/encoding.
 """
 
 from __future__ import annotations
