@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from ffc.compiler.reports import content
 from ffc.compiler.reports.report import Report
 
@@ -35,6 +33,8 @@ def render(template: Path, **values: object) -> str:
         template: The file. It finds its neighbours by name, and ``page.html`` and ``table.html`` that stand here.
         values: What the template names, and what those name that it uses.
     """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # 0.06 s, which only a page need wait for
+
     loader = FileSystemLoader([template.parent, _TEMPLATES])
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return environment.get_template(template.name).render(values)
