@@ -89,11 +89,11 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def exported(shared_folder: Path) -> Callable[..., Path]:
-    """Return `tests.encoders.small` that exports each encoder once, whichever worker asks first."""
+    """Return a function that exports an `encoders.Export` once, whichever worker asks first, and returns its path."""
 
     def export(kind: encoders.Kind, **options: Any) -> Path:
-        path = encoders.path_of(shared_folder, kind, **options)
-        return _made_once(path, lambda: encoders.small(kind, shared_folder, **options))
+        wanted = encoders.Export(kind, **options)
+        return _made_once(shared_folder / wanted.file_name, lambda: wanted.write(shared_folder))
 
     return export
 

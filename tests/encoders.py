@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -48,21 +49,12 @@ _PREFIX: dict[Kind, str] = {
 }
 
 
-def small(
-    kind: Kind,
-    folder: Path,
-    *,
-    layers: int = 2,
-    seed: int = 0,
-    head: bool = False,
-    zero_biases: bool = False,
-    way: Way = "dynamo sdpa",
-) -> Path:
-    """Export a small random encoder, by default as `torch.onnx.export` does today; that takes about six seconds.
+@dataclass(frozen=True)
+class Export:
+    """A small random encoder, exported by default as `torch.onnx.export` does today.
 
-    Args:
+    Attributes:
         kind: The architecture.
-        folder: Where the file goes, under a name that says which encoder it is.
         layers: How many layers.
         seed: Seed of all weights.
         head: With a classifier of three labels, output `logits` `[batch, 3]`; otherwise `last_hidden_state`
@@ -70,33 +62,32 @@ def small(
         zero_biases: Leave every bias zero, which makes the exporter merge those of one size into one initializer.
             Otherwise no two tensors are equal, and a lost or swapped bias shows in the output.
         way: Exporter and attention.
-
-    Returns:
-        The path of the file.
     """
-    path = path_of(folder, kind, layers=layers, seed=seed, head=head, zero_biases=zero_biases, way=way)
-    with minilm_example().quiet():
-        model = random_model(kind, layers, seed, head, "eager" if "eager" in way or kind == "mpnet" else "sdpa")
-        perturb(model, seed, zero_biases)
-        write = to_onnx_by_tracing if way.startswith("TorchScript") else to_onnx
-        options = {"opset_version": 23} if way == "dynamo opset 23" else {}
-        write(model, INPUTS[kind], path, "logits" if head else "last_hidden_state", **options)
-    return path
 
+    kind: Kind
+    layers: int = 2
+    seed: int = 0
+    head: bool = False
+    zero_biases: bool = False
+    way: Way = "dynamo sdpa"
 
-def path_of(
-    folder: Path,
-    kind: Kind,
-    *,
-    layers: int = 2,
-    seed: int = 0,
-    head: bool = False,
-    zero_biases: bool = False,
-    way: Way = "dynamo sdpa",
-) -> Path:
-    """Return where `small` writes an encoder."""
-    words = [kind, f"{layers}l", f"seed{seed}", *["head"] * head, *["zero"] * zero_biases, *way.split()]
-    return folder / f"{'-'.join(words)}.onnx"
+    @property
+    def file_name(self) -> str:
+        """A name that says which encoder it is."""
+        flags = [*["head"] * self.head, *["zero"] * self.zero_biases]
+        return "-".join([self.kind, f"{self.layers}l", f"seed{self.seed}", *flags, *self.way.split()]) + ".onnx"
+
+    def write(self, folder: Path) -> Path:
+        """Export it, which takes about six seconds, and return the path of the file."""
+        path, way = folder / self.file_name, self.way
+        with minilm_example().quiet():
+            attention = "eager" if "eager" in way or self.kind == "mpnet" else "sdpa"
+            model = random_model(self.kind, self.layers, self.seed, self.head, attention)
+            perturb(model, self.seed, self.zero_biases)
+            write = to_onnx_by_tracing if way.startswith("TorchScript") else to_onnx
+            options = {"opset_version": 23} if way == "dynamo opset 23" else {}
+            write(model, INPUTS[self.kind], path, "logits" if self.head else "last_hidden_state", **options)
+        return path
 
 
 def minilm(folder: Path) -> Path:

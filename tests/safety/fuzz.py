@@ -95,7 +95,7 @@ def seeds(folder: Path, export: bool) -> list[Seed]:
 
 def _exported(folder: Path) -> Iterator[Seed]:
     """Yield a real export with a head, where torch is installed; made in another process, so that none here carries torch."""
-    make = "import sys, pathlib; from tests import encoders; encoders.small('bert', pathlib.Path(sys.argv[1]), layers=1, head=True)"
+    make = "import sys, pathlib; from tests import encoders; encoders.Export('bert', layers=1, head=True).write(pathlib.Path(sys.argv[1]))"
     done = subprocess.run([sys.executable, "-c", make, str(folder)], capture_output=True, text=True, check=False)
     if done.returncode == 0:
         (path,) = folder.glob("bert-*.onnx")
