@@ -74,6 +74,8 @@ def chain(asked: Sequence[Pass], library: Library) -> list[Link]:
         CannotApplyError: If a pass that must run before numbers are rounded comes after that.
     """
     links: list[Link] = []
+    if not asked or asked[0].name != "opset":
+        links.append((library["opset"](), "every compile"))
     for item in asked:
         rounding = next((done.name for done, _ in links if done.name in _ROUNDING), None)
         if item.before_int8 and rounding:
@@ -81,8 +83,6 @@ def chain(asked: Sequence[Pass], library: Library) -> list[Link]:
         _add(item, None, links, library)
     if any(item.name == "lower" for item, _ in links[:-1]):
         raise UsageError("'lower' ends every compile; put no pass after it")
-    if all(item.name != "opset" for item, _ in links):
-        links.insert(0, (library["opset"](), "every compile"))
     return links
 
 

@@ -15,7 +15,7 @@ import pytest
 import ffc
 from ffc.graph.text import text
 from tests.checkout import ROOT
-from tests.graphs import Draft, Stock, count, difference, encoder, feeds, masks, run_stock
+from tests.graphs import LIBRARY, Draft, Stock, count, difference, encoder, feeds, masks, run_stock
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,12 @@ def test_what_a_pass_needs_runs_before_it_and_lower_runs_last(passes: str, chain
     found = names(ffc.compile(encoder(), passes))
     assert [name for name, _ in found] == chain
     assert {name for name, needed_by in found if needed_by is None} == asked - {""}
+
+
+@pytest.mark.parametrize("after", ["fuse", "int8", "clean", "opset"])
+def test_opset_runs_before_a_pass_that_does_not_ask_for_it_whatever_follows(after: str) -> None:
+    result = ffc.compile(encoder(), [Nothing(), *(LIBRARY[name]() for name in [after])])
+    assert [step.text for step in result.report.steps][:2] == ["opset", "nothing"]
 
 
 def test_lower_is_no_pass_for_the_middle() -> None:

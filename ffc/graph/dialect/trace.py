@@ -20,6 +20,8 @@ from typing import Any, get_type_hints
 import numpy as np
 import onnx_ir as ir
 
+from ffc.errors import UsageError
+
 __all__ = ["DOMAINS", "OPSET", "Fragment", "Op", "Program", "as_tensor", "insert", "trace"]
 
 OPSET = 23
@@ -113,7 +115,11 @@ class Fragment:
 
 @functools.cache
 def trace(program: Program) -> Fragment:
-    """Run `program` once on placeholders and return what it recorded."""
+    """Run `program` once on placeholders and return what it recorded.
+
+    Raises:
+        UsageError: If an attribute of it is not annotated with one of the types that attributes have.
+    """
     signature = inspect.signature(program)
     hints = get_type_hints(program)
     inputs: dict[str, ir.Value] = {}
@@ -122,7 +128,11 @@ def trace(program: Program) -> Fragment:
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
             inputs[parameter.name] = ir.Value(name=parameter.name)
             continue
-        kind = _ATTRIBUTE_TYPES[_plain(hints[parameter.name])]
+        kind = _ATTRIBUTE_TYPES.get(_plain(hints.get(parameter.name)))
+        if kind is None:
+            known = ", ".join(each.__name__ for each in _ATTRIBUTE_TYPES if isinstance(each, type))
+            what = f"attribute '{parameter.name}' of program '{getattr(program, '__qualname__', program)}'"
+            raise UsageError(f"{what} has no type that attributes have; annotate it: {known}")
         default = None if parameter.default is inspect.Parameter.empty else parameter.default
         attributes[parameter.name] = ir.Attr(parameter.name, kind, default)
     op = Op()

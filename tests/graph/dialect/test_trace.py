@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from ffc.errors import UsageError
 from ffc.graph.dialect.trace import Op, as_tensor, insert, trace
 from ffc.graph.execute import Runner
 from tests.graphs import of_program
@@ -100,3 +101,8 @@ def test_several_outputs_and_inputs_left_out() -> None:
 def test_a_name_that_is_no_operator_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError):
         Op().matmul  # noqa: B018
+
+
+def test_an_attribute_without_a_type_is_refused_by_its_name() -> None:
+    with pytest.raises(UsageError, match=r"attribute 'epsilon' of program '.*' has no type .*: int, float, str"):
+        trace(lambda op, x, *, epsilon: op.Add(x, epsilon))
