@@ -57,7 +57,7 @@ def main(folder: Path) -> None:
 def check_wheel(wheel: Path) -> None:
     """Hold the files of the wheel against those of the checkout: the packages, and nothing else."""
     found = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    expect("the wheel", found, set(modules().values()) | {"ffc/py.typed"})
+    expect("the wheel", found, set(package_files().values()))
     about = {PurePosixPath(name).name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" in name}
     expect("its .dist-info", about & {"LICENSE", "entry_points.txt"}, {"LICENSE", "entry_points.txt"})
 
@@ -67,14 +67,15 @@ def check_sdist(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
     found = {name for name in names if not name.startswith("fastformers_compiler.egg-info/")}
-    needed = {"CHANGELOG.md", "LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "ffc/py.typed"}
-    expect("the sdist", found, set(modules()) | needed | {"PKG-INFO", "setup.cfg"})  # setuptools writes the last two
+    needed = {"CHANGELOG.md", "LICENSE", "MANIFEST.in", "README.md", "pyproject.toml"}
+    expect("the sdist", found, set(package_files()) | needed | {"PKG-INFO", "setup.cfg"})  # setuptools writes the last two
 
 
-def modules() -> dict[str, str]:
-    """Return where every module of the checkout lies, and where in the wheel."""
-    found = [path.relative_to(ROOT).as_posix() for part in ("ffc", "passes") for path in (ROOT / part).rglob("*.py")]
-    return {name: name if name.startswith("ffc/") else f"ffc/{name}" for name in found}
+def package_files() -> dict[str, str]:
+    """Return where every file of the packages lies in the checkout, and where in the wheel."""
+    found = [path for part in ("ffc", "passes") for path in (ROOT / part).rglob("*") if path.is_file()]
+    names = [path.relative_to(ROOT).as_posix() for path in found if path.parent.name != "__pycache__"]
+    return {name: name if name.startswith("ffc/") else f"ffc/{name}" for name in names}
 
 
 def expect(what: str, found: set[str], wanted: set[str]) -> None:
@@ -99,7 +100,8 @@ def try_in_bare_environment(archive: Path, model: Path, place: Path) -> None:
     run(*pip, "install", archive.resolve(), cwd=place)
     run(binaries / "ffc", "--version", cwd=place)
     run(binaries / "ffc", "passes", cwd=place)
-    run(binaries / "ffc", "compile", model, "--passes", "fuse,int8", "-o", "out.onnx", cwd=place)
+    pipeline = ("--passes", "fuse,int8", "-o", "out.onnx", "--report", "report.html")
+    run(binaries / "ffc", "compile", model, *pipeline, cwd=place)
     run(binaries / "python", "-I", "-c", SCRIPT, cwd=place)
 
 

@@ -6,6 +6,7 @@ from one that has imported everything, which takes longer than most refusals do.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import multiprocessing
 import os
@@ -63,12 +64,13 @@ def run(row: Row, folder: Path) -> Ending:
     process = CONTEXT.Process(target=command, args=(arguments, folder, row.file_size, writing))
     process.start()
     writing.close()
-    process.join(SECONDS)
-    if process.exitcode is None:
-        assert process.pid is not None
-        os.killpg(process.pid, signal.SIGKILL)
-        process.join()
-    said, seconds = reading.recv()
+    said, seconds = "", float(SECONDS)
+    with contextlib.suppress(EOFError):  # it died without a word, as its exit code will say
+        if reading.poll(SECONDS):
+            said, seconds = reading.recv()
+        elif process.pid is not None:
+            os.killpg(process.pid, signal.SIGKILL)
+    process.join()
     assert process.exitcode is not None
     return Ending(process.exitcode, said, seconds, before, snapshot(folder))
 
