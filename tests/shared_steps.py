@@ -10,10 +10,9 @@ import pytest
 
 import ffc
 from ffc.compiler import pipeline
-from ffc.compiler.proof.verify import Prover
 from ffc.compiler.syntax import unparse
 
-_STEP = pipeline._step
+_STEP, _PROVER = pipeline._step, pipeline.Prover
 
 
 @contextmanager
@@ -21,15 +20,15 @@ def shared_steps() -> Iterator[None]:
     """Run and prove a step once for all compiles inside that come to it; they must be of the same model.
 
     A step is told by its pass and options, and by the stage it starts from: by the outputs of that on the probes, which
-    are the same object only where all steps before were shared too. Inside another such block this one starts anew.
+    are the same object only where all steps before were shared too.
     """
     steps: dict[tuple[int, str], Any] = {}
-    provers: list[Prover] = []
+    provers: list[Any] = []
     kept: list[Any] = []  # so that no identity is given twice
 
-    def prover(model: Any, probes: Any) -> Prover:
+    def prover(model: Any, probes: Any) -> Any:
         if not provers:
-            provers.append(Prover(model, probes))
+            provers.append(_PROVER(model, probes))
         return provers[0]
 
     def step(item: ffc.Pass, needed_by: str | None, stage: Any, *rest: Any) -> Any:
@@ -47,4 +46,13 @@ def shared_steps() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "_step", step)
         patch.setattr(pipeline, "Prover", prover)
+        yield
+
+
+@contextmanager
+def unshared_steps() -> Iterator[None]:
+    """Compile as usual inside `shared_steps`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "_step", _STEP)
+        patch.setattr(pipeline, "Prover", _PROVER)
         yield

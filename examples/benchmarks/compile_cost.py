@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import statistics
@@ -13,11 +12,11 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from contestants import compiled, ort_optimized_int8_tensor
 from random_bert import export
+from record import save
 from rich.console import Console
 from rich.table import Table
 
@@ -179,9 +178,7 @@ def main() -> None:
     }
     found = {name: part() for name, part in parts.items() if given.only in (None, name)}
     if given.json:
-        date = datetime.now(UTC).isoformat(timespec="seconds")
-        kept = {"format": "ffc.examples.compile-cost/2", "date": date, "seed": 0, "machine": asdict(where), **found}
-        given.json.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        save(given.json, "ffc.examples.compile-cost/2", where, 0, **found)
 
 
 if __name__ == "__main__":

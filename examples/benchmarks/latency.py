@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +16,11 @@ import numpy.typing as npt
 import onnxruntime as ort
 from contestants import CONTESTANTS, EXPORT, PEER, Contestant
 from feeds import MASKS, Feed, feed, vocabulary
+from record import save
 from rich.console import Console
 from rich.table import Table
 
-from ffc.runtime.machine import Machine, machine
+from ffc.runtime.machine import machine
 
 ROUND_SECONDS = 0.05
 """A round repeats a short model until the export has taken about this long, so that the clock's grain is no matter."""
@@ -162,23 +161,6 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def record(
-    given: argparse.Namespace, where: Machine, failed: dict[str, str], cases: Sequence[Case]
-) -> dict[str, object]:
-    """Return all that a reader needs to judge the numbers or to take them again, as JSON values."""
-    return {
-        "format": "ffc.examples.latency/2",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": given.model.name,
-        "machine": asdict(where),
-        "threads": given.threads,
-        "seed": given.seed,
-        "batch": given.batch,
-        "failed": failed,
-        "cases": [asdict(case) for case in cases],
-    }
-
-
 def main() -> None:
     """Build the contestants, time them at each length and mask, print tables and write the JSON asked for."""
     given = arguments()
@@ -199,7 +181,10 @@ def main() -> None:
     for name, reason in failed.items():
         console.print(f"{name} failed: {reason}", markup=False, highlight=False, soft_wrap=True)
     if given.json:
-        given.json.write_text(json.dumps(record(given, where, failed, cases), indent=1) + "\n", encoding="utf-8")
+        save(
+            given.json, "ffc.examples.latency/2", where, given.seed, model=given.model.name, threads=given.threads,
+            batch=given.batch, failed=failed, cases=[asdict(case) for case in cases],
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -14,14 +14,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import sympy
+from record import save
 from rich.console import Console
 from rich.table import Table
 
@@ -281,10 +280,8 @@ def main() -> None:
         "files": compare_files(given.folder, given.rounds, console),
     }
     if given.json:
-        date = datetime.now(UTC).isoformat(timespec="seconds")
         versions = {name: importlib.metadata.version(name) for name in ("onnx", "onnx-ir", "onnxruntime", "sympy")}
-        kept = {"format": "ffc.examples.libraries/1", "date": date, "seed": 0, "machine": asdict(where)}
-        given.json.write_text(json.dumps(kept | {"versions": versions} | found, indent=1) + "\n", encoding="utf-8")
+        save(given.json, "ffc.examples.libraries/1", where, 0, versions=versions, **found)
 
 
 if __name__ == "__main__":

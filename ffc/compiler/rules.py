@@ -301,16 +301,15 @@ def _refused(rule: Rule, match: Match) -> str | None:
 def _added_axes(match: Match) -> str | None:
     """Say which literal has more axes than what is computed: written as a plain number, its axes would be lost."""
     bound = set(match.values.values())
-    literals = [value for node in match.nodes.values() for value in node.inputs if value not in bound]
-    arrays = {value.name: constant(value) for value in literals if value is not None}
-    axes = {name: array.ndim for name, array in arrays.items() if array is not None and array.size == 1}
-    most = max(axes.values(), default=0)
-    if most <= 1:
+    inputs = [value for node in match.nodes.values() for value in node.inputs if value is not None]
+    arrays = [(value.name, constant(value)) for value in inputs if value not in bound]
+    literals = [(name, array.ndim) for name, array in arrays if array is not None and array.size == 1 < array.ndim]
+    if not literals:  # as nearly always: shapes need not be inferred
         return None
     shapes = [match.editor.shapes.of(value) for value in bound if constant(value) is None]
     least = min((0 if shape is None else len(shape) for shape in shapes), default=0)
-    name = next((name for name, count in axes.items() if count > max(1, least)), None)
-    return None if name is None else f"the constant {name} has {axes[name]} axes, more than what it is applied to"
+    wide = ((name, axes) for name, axes in literals if axes > least)
+    return next((f"the constant {name} has {axes} axes, more than what it is applied to" for name, axes in wide), None)
 
 
 def apply(rules: Sequence[Rule], model: ir.Model, log: Log) -> int:

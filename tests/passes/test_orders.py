@@ -16,7 +16,7 @@ from ffc.compiler.syntax import parse
 from ffc.graph.text import text
 from tests.classifiers import classifier
 from tests.graphs import LIBRARY, Stock, difference, feeds, masks
-from tests.shared_steps import shared_steps
+from tests.shared_steps import shared_steps, unshared_steps
 
 PASSES = {
     "clean": "clean",
@@ -144,5 +144,5 @@ def test_passes_do_change_the_model_in_these_orders() -> None:
 @pytest.mark.parametrize("order", [("int8", "fuse"), ("deadtokens", "prune", "int8")])
 def test_sharing_steps_between_orders_changes_nothing(order: tuple[str, ...]) -> None:
     shared = text(compiled(order).model)
-    with shared_steps():
+    with unshared_steps():
         assert text(compiled(order).model) == shared

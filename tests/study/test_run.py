@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
-import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -392,14 +390,3 @@ def test_training_that_ends_beyond_all_numbers_is_no_finished_step(
 def work(does: weights.Work, folder: Path, done: dict[str, steps.Done]) -> steps.Done:
     (folder / "scratch").mkdir(parents=True, exist_ok=True)
     return steps.Done(folder, "", 0.0, dict(does(steps.Job(folder, folder / "scratch", done, lambda line: None))))
-
-
-def test_the_keys_are_those_of_training_and_losses() -> None:
-    from ffc.train.distillation.losses import Losses
-    from ffc.train.learning.trainer import SCHEDULES, Training
-
-    schedule = keys.TrainingKeys.model_fields["schedule"].annotation
-    assert typing.get_args(typing.get_args(schedule)[0]) == SCHEDULES
-    assert {*keys.TrainingKeys.model_fields, "epochs"} == {field.name for field in dataclasses.fields(Training)}
-    stated = {name: field.default for name, field in keys.LossKeys.model_fields.items()}
-    assert {**stated, "layers": None} == {field.name: field.default for field in dataclasses.fields(Losses)}
