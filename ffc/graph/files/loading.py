@@ -27,7 +27,7 @@ from ffc.graph.files.tensors import Tensor, replace_tensors
 __all__ = ["digest", "load", "parts", "size", "skeleton"]
 
 
-def load(path: str | os.PathLike[str]) -> ir.Model:
+def load(path: str | os.PathLike[str], *, lazily: bool = False) -> ir.Model:
     """Load an ONNX model and check that it is whole.
 
     Weights in external data are memory-mapped right away, their files opened once: the model stays readable and
@@ -36,6 +36,8 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
 
     Args:
         path: The ``.onnx`` file, in protobuf form.
+        lazily: Whether weights stay in their files and are read anew at every look, so that no more than one need be
+            in memory; the files must then not change meanwhile, and one thread at a time may look.
 
     Returns:
         The model, its nodes in topological order.
@@ -46,7 +48,7 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
             folder; if a node reads a value that nothing produces, or the nodes form a cycle.
     """
     path = Path(path)
-    proto, arrays = _read(path)
+    proto, tensors = _read(path, lazily)
     check_calls(proto, path)
     check_names(proto, path)
     strip_notes(proto)
@@ -54,14 +56,14 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
     in_order = check_graphs(proto, path)
     try:
         model = ir.from_proto(proto)
-        wire.weights(model, arrays)
+        wire.weights(model, tensors)
         if not in_order:
             _sort(model)
     except Exception as error:  # onnx_ir raises many kinds; its innermost message is the one that explains
         raise InputError(f"cannot load {path}: {innermost(error)}; export the model again") from error
     with contextlib.ExitStack() as stack:
         opened = functools.cache(lambda location: stack.enter_context((path.parent / location).open("rb")))
-        replace_tensors(model, lambda tensor: _mapped(tensor, opened))
+        replace_tensors(model, lambda tensor: _lazy(tensor, path.parent) if lazily else _mapped(tensor, opened))
     check_demand(model, path)
     return model
 
@@ -109,8 +111,8 @@ def skeleton(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, Mapping[str
     Raises:
         InputError: As `load` does for what is no model.
     """
-    proto, arrays = _read(Path(path))
-    sizes = {name: array.shape for name, array in arrays.items()}
+    proto, tensors = _read(Path(path), lazily=True)
+    sizes = {name: tuple(tensor.shape.numpy()) for name, tensor in tensors.items()}
     for tensor in proto.graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             sizes[tensor.name] = tuple(tensor.dims)
@@ -121,7 +123,7 @@ def skeleton(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, Mapping[str
 
 
 def _files(path: Path) -> list[Path]:
-    return [path, *check_tensors(_read(path)[0], path)]
+    return [path, *check_tensors(_read(path, lazily=True)[0], path)]
 
 
 def _check_readable(path: Path) -> None:
@@ -137,11 +139,11 @@ def _check_readable(path: Path) -> None:
         raise InputError(f"cannot load {path}: it has {found}; export it with external data, or raise the limit")
 
 
-def _read(path: Path) -> tuple[onnx.ModelProto, Mapping[str, np.ndarray]]:
+def _read(path: Path, lazily: bool) -> tuple[onnx.ModelProto, Mapping[str, Tensor]]:
     """Parse a file, its large weights apart, and refuse what is no model, even where its bytes happen to parse."""
     _check_readable(path)
     try:
-        content, arrays = wire.split(path)
+        content, tensors = wire.split(path, lazily=lazily)
     except OSError as error:
         raise InputError(f"cannot load {path}: {error.strerror or error}; check its permissions") from error
     if not content:
@@ -160,13 +162,25 @@ def _read(path: Path) -> tuple[onnx.ModelProto, Mapping[str, np.ndarray]]:
     if len(set(opsets)) > 1 or not 1 <= opsets[0] <= onnx.defs.onnx_opset_version():
         found = f"opset {' and '.join(map(str, opsets))}, known are 1 to {onnx.defs.onnx_opset_version()}"
         raise InputError(f"cannot load {path}: it is of {found}; export it with opset_version=18")
-    return proto, arrays
+    return proto, tensors
 
 
 def _sort(model: ir.Model) -> None:
     model.graph.sort()
     for function in model.functions.values():
         function.sort()
+
+
+def _lazy(tensor: Tensor, folder: Path) -> Tensor:
+    """Return an external tensor as one that maps its part of a file at every look, other tensors as they are."""
+    if not isinstance(tensor, ir.ExternalTensor):
+        return tensor
+
+    def read() -> Tensor:
+        with (folder / tensor.location).open("rb") as file:
+            return _mapped(tensor, lambda location: file)
+
+    return ir.LazyTensor(read, tensor.dtype, ir.Shape(tensor.shape.numpy()), name=tensor.name)
 
 
 def _mapped(tensor: Tensor, opened: Callable[[str], IO[bytes]]) -> Tensor:

@@ -9,6 +9,7 @@ The format is that of protobuf's binary encoding: https://protobuf.dev/programmi
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -56,21 +57,23 @@ class _Weight:
     length: int
 
 
-def split(path: Path) -> tuple[bytes, Mapping[str, np.ndarray]]:
+def split(path: Path, *, lazily: bool = False) -> tuple[bytes, Mapping[str, ir.TensorProtocol]]:
     """Read a model file, its large initializers apart.
 
     Args:
         path: The file.
+        lazily: Whether the data of those stay in the file, which stays open, and are read anew at every look.
 
     Returns:
-        The serialised model, in which each large initializer has dimensions ``[0]`` and no data, and the arrays of
+        The serialised model, in which each large initializer has dimensions ``[0]`` and no data, and the tensors of
         those, by name. An initializer whose bytes do not fit its dimensions stays in the model, as does everything
         where the bytes are no message at all.
 
     Raises:
         OSError: If the file cannot be read.
     """
-    with path.open("rb") as file:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(path.open("rb"))
         size = os.fstat(file.fileno()).st_size
         try:
             pieces, found = _without_weights(file, size)
@@ -80,16 +83,18 @@ def split(path: Path) -> tuple[bytes, Mapping[str, np.ndarray]]:
         if not found or len(set(names)) < len(names):
             file.seek(0)
             return file.read(), {}
-        return b"".join(pieces), {weight.tensor.name: _array(file, weight) for weight in found}
+        if lazily:
+            stack.pop_all()  # the tensors keep the file
+            return b"".join(pieces), {weight.tensor.name: _lazy(file, weight) for weight in found}
+        return b"".join(pieces), {weight.tensor.name: _tensor(file, weight) for weight in found}
 
 
-def weights(model: ir.Model, arrays: Mapping[str, np.ndarray]) -> None:
-    """Give the initializers of `model` the arrays that `split` took from it."""
-    for name, array in arrays.items():
+def weights(model: ir.Model, tensors: Mapping[str, ir.TensorProtocol]) -> None:
+    """Give the initializers of `model` the tensors that `split` took from it."""
+    for name, tensor in tensors.items():
         value = model.graph.initializers[name]
-        assert value.const_value is not None
-        value.const_value = ir.Tensor(array, value.const_value.dtype, name=name)
-        value.shape = ir.Shape(array.shape)
+        value.const_value = tensor
+        value.shape = ir.Shape(tensor.shape.numpy())
 
 
 def is_large(tensor: ir.TensorProtocol) -> bool:
@@ -145,14 +150,21 @@ def content(tensor: ir.TensorProtocol) -> bytes | memoryview:
     return array.reshape(-1).view(np.uint8).data if plain else tensor.tobytes()
 
 
-def _array(file: IO[bytes], weight: _Weight) -> np.ndarray:
+def _tensor(file: IO[bytes], weight: _Weight) -> ir.TensorProtocol:
     """Read a tensor into memory of its own, aligned as its type wants it, which bytes in a file are not."""
     dtype = ir.DataType(weight.tensor.data_type)
     array = np.empty(weight.length, np.uint8)
     file.seek(weight.offset)
     if file.readinto(array) != weight.length:  # type: ignore[attr-defined]
         raise OSError(f"the file became shorter while it was read, at byte {weight.offset}")
-    return array.view(dtype.numpy().newbyteorder("<")).reshape(tuple(weight.tensor.dims))
+    array = array.view(dtype.numpy().newbyteorder("<")).reshape(tuple(weight.tensor.dims))
+    return ir.Tensor(array, dtype, name=weight.tensor.name)
+
+
+def _lazy(file: IO[bytes], weight: _Weight) -> ir.LazyTensor:
+    """Return a tensor that is read when it is looked at, by one thread at a time for all tensors of a file."""
+    dtype, shape = ir.DataType(weight.tensor.data_type), ir.Shape(weight.tensor.dims)
+    return ir.LazyTensor(lambda: _tensor(file, weight), dtype, shape, name=weight.tensor.name)
 
 
 def _without_weights(file: IO[bytes], size: int) -> tuple[list[bytes], list[_Weight]]:

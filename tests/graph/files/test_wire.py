@@ -41,9 +41,24 @@ def rejoined(content: bytes, arrays: dict[str, np.ndarray]) -> onnx.ModelProto:
     return proto
 
 
+def parted(path: Path) -> tuple[bytes, dict[str, np.ndarray]]:
+    """Return a file without its large weights, and these as arrays."""
+    content, tensors = wire.split(path)
+    return content, {name: each.numpy() for name, each in tensors.items()}
+
+
+def test_weights_stay_in_the_file_where_that_is_asked(tmp_path: Path) -> None:
+    path = written(model(tensor(WEIGHT, "w")), tmp_path)
+    content, tensors = wire.split(path, lazily=True)
+    assert content == wire.split(path)[0]
+    assert tensors["w"].shape.numpy() == WEIGHT.shape
+    np.testing.assert_array_equal(tensors["w"].numpy(), WEIGHT)
+    assert tensors["w"].numpy() is not tensors["w"].numpy()
+
+
 def test_split_takes_the_large_weights_and_nothing_else(tmp_path: Path) -> None:
     whole = model(tensor(SHAPE, "shape"), tensor(WEIGHT, "w"), tensor(HALF, "half"))
-    content, arrays = wire.split(written(whole, tmp_path))
+    content, arrays = parted(written(whole, tmp_path))
     assert sorted(arrays) == ["half", "w"]
     np.testing.assert_array_equal(arrays["w"], WEIGHT)
     np.testing.assert_array_equal(arrays["half"], HALF)
@@ -55,7 +70,7 @@ def test_arrays_are_aligned_and_do_not_depend_on_the_file(tmp_path: Path) -> Non
     for shift in range(4):
         whole = model(tensor(WEIGHT, "w" + "x" * shift))
         path = written(whole, tmp_path)
-        (array,) = wire.split(path)[1].values()
+        (array,) = parted(path)[1].values()
         path.write_bytes(b"something else")
         assert array.flags.aligned
         np.testing.assert_array_equal(array, WEIGHT)
@@ -68,7 +83,7 @@ def test_every_field_of_the_model_survives(tmp_path: Path) -> None:
     whole.graph.initializer[0].doc_string = "a weight"
     whole.graph.node[0].attribute.append(helper.make_attribute("pi", 3.0))
     whole.graph.node[0].attribute.append(helper.make_attribute("t", tensor(WEIGHT, "inside")))
-    content, arrays = wire.split(written(whole, tmp_path))
+    content, arrays = parted(written(whole, tmp_path))
     assert onnx.ModelProto.FromString(content).graph.initializer[0].doc_string == "a weight"
     again = rejoined(content, dict(arrays))
     again.graph.initializer[0].doc_string = "a weight"
