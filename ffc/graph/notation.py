@@ -27,13 +27,13 @@ class Notation:
     """
 
     weights: bool = True
-    known: dict[int, str] = field(default_factory=dict)
+    known: dict[int, tuple[ir.TensorProtocol, str]] = field(default_factory=dict)
 
     def tensor(self, tensor: ir.TensorProtocol) -> str:
         """Return type, shape, and contents: all of a small tensor, the first 8 hex of a sha256 of a large one."""
         if id(tensor) not in self.known:
-            self.known[id(tensor)] = self._rendered(tensor)
-        return self.known[id(tensor)]
+            self.known[id(tensor)] = tensor, self._rendered(tensor)  # as long as it is held, no other has its id
+        return self.known[id(tensor)][1]
 
     def _rendered(self, tensor: ir.TensorProtocol) -> str:
         kind = tensor_type(tensor)

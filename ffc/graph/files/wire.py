@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,13 @@ class _Weight:
     length: int
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """A file that is open as long as tensors read from it."""
+
+    file: IO[bytes]
+
+
 def split(path: Path, *, lazily: bool = False) -> tuple[bytes, Mapping[str, ir.TensorProtocol]]:
     """Read a model file, its large initializers apart.
 
@@ -84,8 +92,9 @@ def split(path: Path, *, lazily: bool = False) -> tuple[bytes, Mapping[str, ir.T
             file.seek(0)
             return file.read(), {}
         if lazily:
-            stack.pop_all()  # the tensors keep the file
-            return b"".join(pieces), {weight.tensor.name: _lazy(file, weight) for weight in found}
+            kept = _Kept(file)
+            weakref.finalize(kept, stack.pop_all().close)
+            return b"".join(pieces), {weight.tensor.name: _lazy(kept, weight) for weight in found}
         return b"".join(pieces), {weight.tensor.name: _tensor(file, weight) for weight in found}
 
 
@@ -161,10 +170,10 @@ def _tensor(file: IO[bytes], weight: _Weight) -> ir.TensorProtocol:
     return ir.Tensor(array, dtype, name=weight.tensor.name)
 
 
-def _lazy(file: IO[bytes], weight: _Weight) -> ir.LazyTensor:
+def _lazy(kept: _Kept, weight: _Weight) -> ir.LazyTensor:
     """Return a tensor that is read when it is looked at, by one thread at a time for all tensors of a file."""
     dtype, shape = ir.DataType(weight.tensor.data_type), ir.Shape(weight.tensor.dims)
-    return ir.LazyTensor(lambda: _tensor(file, weight), dtype, shape, name=weight.tensor.name)
+    return ir.LazyTensor(lambda: _tensor(kept.file, weight), dtype, shape, name=weight.tensor.name)
 
 
 def _without_weights(file: IO[bytes], size: int) -> tuple[list[bytes], list[_Weight]]:

@@ -1,0 +1,1 @@
+"""What changed between two models, by meaning and not by name."""

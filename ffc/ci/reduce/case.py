@@ -1,0 +1,108 @@
+"""A case: a model and its passes, what it weighs, when two of them are one, and what came of the first."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from ffc.ci.reduce.failure import Failure
+from ffc.compiler import syntax
+from ffc.compiler.passes import Pass
+from ffc.graph.files.wire import content
+from ffc.graph.text import text
+
+__all__ = ["Case", "Digests", "Reduction"]
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A model and a pipeline.
+
+    Attributes:
+        model: The model.
+        passes: The passes asked for.
+    """
+
+    model: ir.Model
+    passes: tuple[Pass, ...]
+
+    @property
+    def nodes(self) -> int:
+        """The number of nodes of the main graph."""
+        return len(self.model.graph)
+
+    @property
+    def weights(self) -> int:
+        """The bytes of all initializers."""
+        return sum(tensor.nbytes for _, tensor in _tensors(self.model))
+
+    @property
+    def pipeline(self) -> str:
+        """The passes as text."""
+        return syntax.unparse(self.passes)
+
+
+@dataclass(frozen=True, eq=False)
+class Reduction:
+    """A model that is as small as one could be found, and goes wrong as a larger one does.
+
+    Attributes:
+        model: The model.
+        passes: The passes that show it; empty where the condition is not about passes.
+        pipeline: Those as text.
+        failure: How it goes wrong.
+        nodes_before: The number of nodes of the model as it came.
+        nodes: The number of nodes of this one.
+        weights_before: The bytes of weights of the model as it came.
+        weights: The bytes of weights of this one.
+        tried: How many models and pipelines were run.
+        seconds: How long that took.
+        finished: Whether nothing smaller was left to try; otherwise the time was over.
+        reproduced: Whether the reproducer failed in a process of its own; None where none was written, or where that
+            cannot be told since the condition is a function.
+    """
+
+    model: ir.Model
+    passes: tuple[Pass, ...]
+    pipeline: str
+    failure: Failure
+    nodes_before: int
+    nodes: int
+    weights_before: int
+    weights: int
+    tried: int
+    seconds: float
+    finished: bool
+    reproduced: bool | None = None
+
+
+@dataclass
+class Digests:
+    """Makes digests of cases; the contents of a tensor, which cases share, are read once."""
+
+    _known: dict[int, tuple[ir.TensorProtocol, str]] = field(default_factory=dict)
+
+    def of(self, case: Case) -> str:
+        """Return a digest of the graph as its canonical text tells it, of the weights, and of the pipeline."""
+        digest = hashlib.sha256(f"{case.pipeline}\n{text(case.model, weights=False)}".encode())
+        for name, tensor in sorted(_tensors(case.model), key=lambda pair: pair[0]):
+            digest.update(f"{name} {self._tensor(tensor)}\n".encode())
+        return digest.hexdigest()
+
+    def _tensor(self, tensor: ir.TensorProtocol) -> str:
+        known = self._known.get(id(tensor))
+        if known is None:
+            plain = tensor.dtype != ir.DataType.STRING and tensor.dtype.bitwidth >= 8
+            data = content(tensor) if plain else repr(tensor.numpy().tolist()).encode()
+            known = (tensor, hashlib.sha256(data).hexdigest())
+            self._known[id(tensor)] = known  # with the tensor itself, so that its number stays its own
+        return known[1]
+
+
+def _tensors(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
+    for name, value in model.graph.initializers.items():
+        if value.const_value is not None:
+            yield name, value.const_value
