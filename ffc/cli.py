@@ -12,6 +12,7 @@ import click
 
 from ffc import guard
 from ffc.commands.compile import compile_
+from ffc.commands.diff import diff
 from ffc.commands.explain import explain
 from ffc.commands.passes import passes
 from ffc.commands.plan import plan
@@ -134,7 +135,7 @@ def ffc(context: click.Context, changes: tuple[str, ...]) -> None:
             guard.limit_memory(wanted.memory)
 
 
-for _command in (compile_, distill, explain, export, passes, plan, print_, recipe, score, search, train):
+for _command in (compile_, diff, distill, explain, export, passes, plan, print_, recipe, score, search, train):
     ffc.add_command(_command)
 
 

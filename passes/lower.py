@@ -204,6 +204,10 @@ LOWERINGS = (
 """The first entry that fits a call and a target is taken; a call without one is written as its body."""
 
 
+_OWN = "ffc."
+"""How the notes begin that say which passes and rules made a node."""
+
+
 @dataclass(frozen=True)
 class Lower(ffc.Pass):
     """Replace every call of an ``ffc`` function by what suits the target; every compile ends with this.
@@ -236,7 +240,8 @@ class Lower(ffc.Pass):
         for node, chosen in zip(calls, ways, strict=True):
             program = ffc.ops.FUNCTIONS[node.op_type] if chosen is None else chosen.program
             inputs = dict(zip(ffc.ops.parameters(node.op_type), node.inputs, strict=True))
-            editor.splice(program, inputs, node.attributes, replaces=node.outputs[0])
+            name = "body" if chosen is None else chosen.name
+            editor.splice(program, inputs, node.attributes, replaces=node.outputs[0], rule=name)
             log.did(f"{node.op_type} as {'its body' if chosen is None else chosen.name}")
         if any(node.domain == "com.microsoft" for node in model.graph):
             model.opset_imports["com.microsoft"] = 1
@@ -262,15 +267,18 @@ def _note_cuda(model: ir.Model, log: ffc.Log) -> None:
 
 
 def _strip(model: ir.Model, log: ffc.Log) -> None:
-    """Drop what exporters and rules noted on nodes and values; it is bulky and may hold paths of the machine."""
+    """Drop what exporters noted on nodes and values; it is bulky and may hold paths of the machine."""
     values = [*model.graph.inputs, *model.graph.initializers.values()]
     values += [value for node in model.graph for value in node.outputs]
-    noted = [item.metadata_props for item in (*model.graph, *values) if item.metadata_props]
-    for notes in noted:
-        notes.clear()
+    noted = 0
+    for notes in [item.metadata_props for item in (*model.graph, *values)]:
+        foreign = [key for key in notes if not key.startswith(_OWN)]
+        noted += bool(foreign)
+        for key in foreign:
+            del notes[key]
     for node in model.graph:
         node.doc_string = None
-    log.did("debugging notes", len(noted))
+    log.did("debugging notes", noted)
 
 
 def _check_portable(model: ir.Model) -> None:

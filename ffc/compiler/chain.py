@@ -131,11 +131,27 @@ def blame(item: Pass) -> Iterator[None]:
 def run(item: Pass, model: ir.Model, log: Log) -> ir.Model:
     """Run a pass on a clone of `model` and return the clone, tidied and checked."""
     after = clone(model)
+    known = {*after.graph}
     item.run(after, log)
+    _sign(after, known, item.name)
     if log.count:
         tidy(after)
         _check_interface(model, after)
     return after
+
+
+def _sign(model: ir.Model, known: set[ir.Node], name: str) -> None:
+    """Note on each new node the pass and rule that made it, after those that made what it stands for."""
+    for node in model.graph:
+        rule = node.metadata_props.pop("ffc.rule", None)
+        if rule or node not in known:
+            makers = [each for each in node.metadata_props.get("ffc.by", "").split(", ") if each]
+            passes = [each.partition("/")[0] for each in makers]
+            if name in passes and "lower" in passes:  # an earlier compile wrote it; reading it back makes nothing new
+                continue
+            others = [each for each, made in zip(makers, passes, strict=True) if made != name]
+            own = f"{name}/{rule}" if rule and rule != name else name
+            node.metadata_props["ffc.by"] = ", ".join([*others, own])
 
 
 def _check_interface(before: ir.Model, after: ir.Model) -> None:

@@ -89,7 +89,7 @@ class _Comparison:
         was, now = _counted(before), _counted(after)
         what = f"{was} → {now}" if was and now else f"{was} removed" if was else f"{now} inserted"
         where = next((node.name for node in [*before, *after] if node.name), "")
-        by = ", ".join(dict.fromkeys(node.by for node in after if node.by))
+        by = "; ".join(dict.fromkeys(node.by for node in after if node.by))
         detail = {"removed": [node.name for node in before], "inserted": [node.name for node in after]}
         return Change("structure", what, where, region.before, region.after, by, detail=detail)
 

@@ -10,13 +10,18 @@ import onnx_ir as ir
 
 from ffc.ci.diff.changes import Change
 from ffc.ci.diff.compare import compare
+from ffc.ci.diff.groups import Group, groups
 from ffc.ci.diff.matching import Matching
+from ffc.ci.diff.numerics import compare_outputs, numeric_change
 from ffc.ci.diff.snapshot import Snapshot, of_model
 from ffc.errors import UsageError
 from ffc.graph import files
 from ffc.graph.cost import Cost, cost
 
-__all__ = ["Diff", "diff"]
+__all__ = ["BATCH", "LENGTH", "Diff", "diff", "read"]
+
+BATCH, LENGTH = 1, 128
+"""Where multiply-accumulates are counted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,10 +29,11 @@ class Diff:
     """What changed between two models.
 
     Attributes:
-        before, after: The models as records.
-        costs: What each costs at batch 1 and 128 tokens.
-        changes: What changed, interface first.
-        matching: Which node is which.
+        before: One model as records.
+        after: The other.
+        costs: What each costs, multiply-accumulates at batch 1 and 128 tokens.
+        changes: What changed.
+        matching: Which node of the main graph is which.
     """
 
     before: Snapshot
@@ -41,29 +47,48 @@ class Diff:
         """Whether nothing changed."""
         return not self.changes
 
+    @property
+    def groups(self) -> list[Group]:
+        """The changes, those that say the same together."""
+        return groups(self.changes)
 
-def diff(before: str | Path | ir.Model, after: str | Path | ir.Model, *, names: bool = False) -> Diff:
+
+def diff(
+    before: str | Path | ir.Model, after: str | Path | ir.Model, *, names: bool = False, numerics: bool = False
+) -> Diff:
     """Compare two models by meaning: names inside, the order of nodes and where weights are kept do not matter.
 
     Args:
         before: A path, or a model in memory.
         after: The other.
         names: Whether names of nodes count as well.
+        numerics: Whether to run both on the same seeded inputs and compare what they give.
 
     Raises:
         InputError: If a model is missing or broken.
         UsageError: If either is neither path nor model.
+        CannotApplyError: If numbers are to be compared of models that do not take and give the same.
     """
+    models = [_open(before), _open(after)]
     with ThreadPoolExecutor(2) as pool:  # hashing is most of the time, and lets go of the interpreter
-        (first, was), (second, now) = pool.map(_read, (before, after))
+        (first, was), (second, now) = pool.map(read, models, (_name(before), _name(after)))
     matching, changes = compare(first, second, names=names)
-    return Diff(first, second, (was, now), tuple(changes), matching)
+    measured = numeric_change(compare_outputs(models[0], models[1])) if numerics else None
+    return Diff(first, second, (was, now), tuple(changes if measured is None else [*changes, measured]), matching)
 
 
-def _read(model: str | Path | ir.Model) -> tuple[Snapshot, Cost]:
-    if not isinstance(model, str | Path | ir.Model):
-        raise UsageError(f"a model is a path or an onnx_ir.Model, not {type(model).__name__}")
+def read(model: ir.Model, name: str) -> tuple[Snapshot, Cost]:
+    """Return a model as records, and what it costs."""
+    return of_model(model, name), cost(model, BATCH, LENGTH)
+
+
+def _open(model: str | Path | ir.Model) -> ir.Model:
     if isinstance(model, ir.Model):
-        return of_model(model, "a model in memory"), cost(model)
-    loaded = files.load(model, lazily=True)
-    return of_model(loaded, str(model)), cost(loaded)
+        return model
+    if not isinstance(model, str | Path):
+        raise UsageError(f"a model is a path or an onnx_ir.Model, not {type(model).__name__}")
+    return files.load(model, lazily=True)
+
+
+def _name(model: str | Path | ir.Model) -> str:
+    return "a model in memory" if isinstance(model, ir.Model) else str(model)

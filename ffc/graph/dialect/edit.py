@@ -159,7 +159,7 @@ class Editor:
         """Name `nodes`, put them before what computes `replaces`, lift their constants, and swap `result` in."""
         before = replaces.producer()
         assert before is not None
-        name = replaces.name or "value"
+        name, made_by = replaces.name or "value", before.metadata_props.get("ffc.by")
         kept = []
         for node in nodes:
             if node.op_type == "Constant" and not node.domain:
@@ -172,6 +172,8 @@ class Editor:
                     value.name = self.unique(f"{name}/{node.op_type}")
             if rule:
                 node.metadata_props["ffc.rule"] = rule
+            if made_by:
+                node.metadata_props["ffc.by"] = made_by
             kept.append(node)
         fresh = any(result in node.outputs for node in kept)
         self.graph.insert_before(before, kept)

@@ -21,7 +21,7 @@ def strip_notes(proto: onnx.ModelProto) -> None:
     """Take out, in place, what a model says beside what it computes: metadata except ``ffc.*``, docs, training.
 
     Runtimes obey some metadata: ``ort_config``, for one, sets options of onnxruntime's session. Notes on the nodes of
-    the main graph stay where they are text, to tell where a node comes from; every compile ends without them.
+    the main graph stay where they are text, to tell where a node comes from; a compile leaves none but ffc's own.
     """
     _keep(proto, _KEPT)
     for name in ("doc_string", "training_info", "configuration"):

@@ -1,0 +1,1 @@
+"""What a diff or a check found, as text, JSON, Markdown, JUnit, SARIF or annotations."""

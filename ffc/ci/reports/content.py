@@ -1,0 +1,55 @@
+"""What every form of a diff shows, as text: costs before and after, and a line for each group of changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ffc.ci.diff.groups import Group
+from ffc.compiler.reports.content import number
+from ffc.errors import one_line
+from ffc.graph.cost import Cost
+
+__all__ = ["cost_rows", "said", "summary"]
+
+_COSTS = (
+    ("nodes", "nodes", 1.0),
+    ("parameters", "parameters (M)", 1e6),
+    ("bytes", "MB", 1e6),
+    ("macs", "MACs (G)", 1e9),
+)
+
+
+def cost_rows(costs: tuple[Cost, Cost]) -> list[tuple[str, str, str, str]]:
+    """Return for each cost its name, how much it was and is, and the change in percent, empty where there is none."""
+    rows = []
+    for name, title, unit in _COSTS:
+        was, now = (getattr(cost, name) for cost in costs)
+        shown = [str(value) if unit == 1.0 else number(value / unit) for value in (was, now)]
+        change = "" if was == now else f"{100 * (now - was) / was:+.1f} %" if was else "new"
+        rows.append((title, *shown, change))
+    unknown = [cost.macs_unknown for cost in costs]
+    if any(unknown):
+        rows.append(("products not counted", *map(str, unknown), ""))
+    return rows
+
+
+def said(group: Group) -> str:
+    """Return what a group of changes is, in one line without place and number."""
+    text = one_line(group.what, 400)
+    moved = [float(str(change.detail["relative"])) for change in group.changes if "relative" in change.detail]
+    if moved and group.kind == "weight-value" and "{" not in text and "→" not in text:
+        low, high = min(moved), max(moved)
+        text += (
+            f", moved by {low:.1e} of its norm" if low == high else f", moved by {low:.1e} to {high:.1e} of its norm"
+        )
+    return text
+
+
+def summary(groups: Sequence[Group]) -> str:
+    """Say how many changes of which kinds there are."""
+    counts: dict[str, int] = {}
+    for group in groups:
+        counts[group.kind] = counts.get(group.kind, 0) + group.count
+    total = sum(counts.values())
+    kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    return f"{total} change{'s' if total != 1 else ''}: {kinds}" if total else "no changes"
