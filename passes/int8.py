@@ -105,7 +105,10 @@ class Int8(ffc.Pass):
         narrow = bool(taken) and self._narrows(log)
         stored = {product.out: _store(product, narrow, product.role in self.rows) for product in taken}
         if AUTO in self.skip:
-            reasons |= _Search(self, model, blocks, stored, _trial(log)).run(log)
+            left = _Search(self, model, blocks, stored, _trial(log)).run(log)
+            names = [product.name for product in blocks.products if product.out in left]
+            log.decide("skip", (*(word for word in self.skip if word != AUTO), *names))
+            reasons |= left
         for name, reason in _unfit(model, blocks.products):
             log.missed(f"other {name}", reason)
         editor = Editor(model)
@@ -150,7 +153,10 @@ class Int8(ffc.Pass):
         if self.range == "narrow":
             log.note("the range of weights is narrowed as asked, so that nothing overflows on any processor")
             return True
-        if not processor.overflows():
+        overflows = processor.overflows()
+        if self.range == AUTO:
+            log.decide("range", "narrow" if overflows else "full")
+        if not overflows:
             log.note(
                 "weights keep their full range, which overflows on processors without VNNI (range=narrow does not)"
             )

@@ -33,6 +33,7 @@ class Log:
         taken: What was changed, by name.
         notes: Remarks for the report.
         misses: What was left alone, and why.
+        decided: What options that leave a choice open came to, by option.
         trial: Measures what the pass might do before it decides, on the inputs that its contract will be judged on and
             on the user's rows; None where a pass runs outside a compile.
     """
@@ -41,6 +42,7 @@ class Log:
     taken: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     misses: list[Miss] = field(default_factory=list)
+    decided: dict[str, object] = field(default_factory=dict)
     trial: Trial | None = None
 
     def did(self, what: str, count: int = 1, where: str = "") -> None:
@@ -53,6 +55,13 @@ class Log:
     def note(self, text: str) -> None:
         """Add a remark for the report."""
         self.notes.append(text)
+
+    def decide(self, option: str, value: object) -> None:
+        """Record what an option came to that left a choice to the machine or to rows of data.
+
+        The pass with `value` for `option` must do the same on any machine: a lock keeps it, for checks elsewhere.
+        """
+        self.decided[option] = value
 
     def missed(self, where: str, why: str, depth: int = 0) -> None:
         """Record that `where` was left alone because of `why`."""

@@ -32,7 +32,7 @@ from ffc.graph.cost import Cost, cost
 from ffc.graph.execute import CUDA, cuda_at_hand
 from ffc.graph.files import publish
 
-__all__ = ["Result", "compile"]
+__all__ = ["Result", "compile", "versions"]
 
 BATCH, LENGTH = 1, 128
 """Where MACs are counted."""
@@ -146,7 +146,7 @@ def compile(
         steps=steps,
         verdict=verdict,
         oldest_onnxruntime=_OLDEST_ONNXRUNTIME,
-        versions=_versions(),
+        versions=versions(),
         seconds=time.perf_counter() - started,
     )
     return Result(stage.model, report)
@@ -155,7 +155,6 @@ def compile(
 def _step(item: Pass, needed_by: str | None, stage: _Stage, before: Cost, prover: Prover) -> tuple[_Stage, Step]:
     """Run and prove one pass on a model that costs `before`."""
     started = time.perf_counter()
-    text = syntax.unparse([item])
     log = Log(trial=Trial(prover, stage.outputs))
     verdict = None
     with blame(item):
@@ -165,7 +164,8 @@ def _step(item: Pass, needed_by: str | None, stage: _Stage, before: Cost, prover
             stage, verdict = _prove(item, stage, after, prover)
     seconds = time.perf_counter() - started
     spent = cost(stage.model, BATCH, LENGTH) if verdict else before
-    return stage, Step(text, needed_by, log.done, log.taken, log.notes, _skipped(log), spent, seconds, verdict)
+    text, decided = syntax.unparse([item]), syntax.unparse([replace(item, **log.decided)])  # type: ignore[arg-type]
+    return stage, Step(text, decided, needed_by, log.done, log.taken, log.notes, _skipped(log), spent, seconds, verdict)
 
 
 def _skipped(log: Log) -> list[str]:
@@ -242,13 +242,14 @@ def _stamp(model: ir.Model, asked: Sequence[Pass], steps: Sequence[Step]) -> Non
         del model.metadata_props[key]
     model.graph.metadata_props.clear()
     if any(step.changes for step in steps):
-        versions = _versions()
+        made_with = versions()
         model.metadata_props["ffc.pipeline"] = syntax.unparse(asked)
-        model.metadata_props["ffc.version"] = versions["ffc"]
-        model.producer_name, model.producer_version = "ffc", versions["ffc"]
+        model.metadata_props["ffc.version"] = made_with["ffc"]
+        model.producer_name, model.producer_version = "ffc", made_with["ffc"]
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions of ffc and of the libraries that shape what it writes."""
     names = {"ffc": "fastformers-compiler", "onnx": "onnx", "onnx-ir": "onnx-ir", "onnxruntime": "onnxruntime"}
     found = {}
     for name, distribution in names.items():

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["Notation", "digest", "is_small", "operator", "quoted", "quoted_string", "tensor_type", "typed"]
+__all__ = ["Notation", "digest", "is_learned", "is_small", "operator", "quoted", "quoted_string", "tensor_type", "typed"]
 
 _SHOWN_ELEMENTS = 8
 """Up to this many elements, a tensor is a parameter to read (axes, shapes, scales) rather than a weight."""
@@ -23,7 +23,8 @@ class Notation:
     """Writes tensors and attributes; hashes each tensor once.
 
     Attributes:
-        weights: Whether to show a hash of the contents of each tensor of more than 8 elements.
+        weights: Whether to show what weights hold: a hash of each tensor of more than 8 elements, and the elements of
+            those that are small.
     """
 
     weights: bool = True
@@ -37,7 +38,7 @@ class Notation:
 
     def _rendered(self, tensor: ir.TensorProtocol) -> str:
         kind = tensor_type(tensor)
-        if is_small(tensor):
+        if is_small(tensor) and (self.weights or not is_learned(tensor)):
             return f"{kind}{{{', '.join(_element(each) for each in tensor.numpy().reshape(-1))}}}"
         return f"{kind}#{digest(tensor)[:8]}" if self.weights else kind
 
@@ -70,6 +71,12 @@ class Notation:
 def is_small(tensor: ir.TensorProtocol) -> bool:
     """Whether a tensor is one to read (axes, shapes, scales) rather than a weight."""
     return tensor.size <= _SHOWN_ELEMENTS
+
+
+def is_learned(tensor: ir.TensorProtocol) -> bool:
+    """Whether a tensor is of a kind that training or quantising makes: numbers that are not whole, or bytes, several."""
+    bytewise = tensor.dtype in (ir.DataType.INT8, ir.DataType.UINT8)
+    return tensor.size > 1 and (bytewise or tensor.dtype.is_floating_point())
 
 
 def tensor_type(tensor: ir.TensorProtocol) -> str:

@@ -42,7 +42,8 @@ def text(model: ir.Model, *, weights: bool = True) -> str:
     Args:
         model: The model, its nodes in any order.
         weights: Whether to show a hash of the contents of each tensor of more than 8 elements (the first 8 hex of
-            a sha256 over type, shape and bytes). Without, only its type and shape are shown.
+            a sha256 over type, shape and bytes). Without, only its type and shape are shown, and those of small
+            tensors that training makes.
 
     Returns:
         The text, one node a line, ending with a newline.

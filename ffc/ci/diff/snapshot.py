@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from ffc.graph.notation import Notation, digest, is_small, operator, tensor_type, typed
+from ffc.graph.notation import Notation, digest, is_learned, is_small, operator, tensor_type, typed
 from ffc.graph.order import operands_of, ordered, trimmed
 
 __all__ = ["Function", "Graph", "Node", "Operand", "Port", "Snapshot", "Source", "Weight", "defaults", "of_model"]
@@ -161,7 +161,7 @@ def of_model(model: ir.Model, name: str = "", *, weights: bool = True) -> Snapsh
         weights: Whether to read and hash the contents of large weights, one at a time.
     """
     known: dict[int, Weight] = {}
-    notation = Notation(weights=False)
+    notation = Notation()
     reader = functools.partial(_Reader, notation=notation, weights=weights, known=known)
     functions = {}
     for identifier, function in model.functions.items():
@@ -269,7 +269,7 @@ class _Reader:
     def tensor(self, tensor: ir.TensorProtocol, name: str = "") -> Weight:
         if id(tensor) not in self.known:
             kind = tensor_type(tensor)
-            if is_small(tensor):
+            if is_small(tensor) and (self.weights or not is_learned(tensor)):
                 content = self.notation.tensor(tensor).removeprefix(kind)[1:-1]
             else:
                 content = digest(tensor) if self.weights else ""

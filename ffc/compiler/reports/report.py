@@ -12,7 +12,7 @@ from ffc.graph.cost import Cost
 
 __all__ = ["FORMAT", "Report", "Step", "from_json", "to_json"]
 
-FORMAT = "ffc.report/1"
+FORMAT = "ffc.report/2"
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Step:
 
     Attributes:
         text: The pass with its options, as in a pipeline.
+        decided: The same with what was decided on this machine in the place of what left a choice, such as ``auto``.
         needed_by: The pass that this one was inserted for, or None if it was asked for.
         changes: Number of changes by kind; empty if the pass found nothing to do.
         taken: What it changed, by name, where that is worth telling.
@@ -32,6 +33,7 @@ class Step:
     """
 
     text: str
+    decided: str
     needed_by: str | None
     changes: dict[str, int]
     taken: list[str]
@@ -74,6 +76,11 @@ class Report:
     versions: dict[str, str]
     seconds: float
     format: str = field(default=FORMAT, kw_only=True)
+
+    @property
+    def decided(self) -> str:
+        """The passes asked for, in text, with what was decided on this machine: it compiles to the same elsewhere."""
+        return ",".join(step.decided for step in self.steps if step.needed_by is None)
 
 
 def to_json(report: Report) -> str:

@@ -29,9 +29,9 @@ REPORT = Report(
     batch=1,
     length=128,
     steps=[
-        Step("clean", "fuse", {"identities": 3}, [], [], [], Cost(640, 109_482_240, 437_928_960, 11_173_000_000, 0), 1.25, VERDICT),
-        Step("fuse", None, {"Linear": 72, "AddNorm": 24}, ["Linear q"], ["12 layers"], ["/pooler: no tanh"], Cost(110, 109_482_240, 437_928_960, 11_173_000_000, 2), 2.0, VERDICT),
-        Step("int8{skip=head}", None, {}, [], [], [], Cost(110, 1_234, 4_936, 0, 0), 0.5, None),
+        Step("clean", "clean", "fuse", {"identities": 3}, [], [], [], Cost(640, 109_482_240, 437_928_960, 11_173_000_000, 0), 1.25, VERDICT),
+        Step("fuse", "fuse", None, {"Linear": 72, "AddNorm": 24}, ["Linear q"], ["12 layers"], ["/pooler: no tanh"], Cost(110, 109_482_240, 437_928_960, 11_173_000_000, 2), 2.0, VERDICT),
+        Step("int8{skip=head}", "int8{range=full skip=head}", None, {}, [], [], [], Cost(110, 1_234, 4_936, 0, 0), 0.5, None),
     ],
     verdict=Verdict("cosine ≥ 0.99", 0.021, 0.9987, 0.995, 24, "4x16 full, logits"),
     oldest_onnxruntime="1.20",
@@ -50,16 +50,16 @@ def shown(report: Report) -> str:
 
 def test_json_reads_back() -> None:
     assert from_json(to_json(REPORT)) == REPORT
-    assert json.loads(to_json(REPORT))["format"] == "ffc.report/1"
+    assert json.loads(to_json(REPORT))["format"] == "ffc.report/2"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("{", "the report is not JSON: "),
-        ("[]", "the report has format None, wanted 'ffc.report/1'; "),
-        ('{"format": "ffc.report/0"}', "the report has format 'ffc.report/0', wanted 'ffc.report/1'; "),
-        ('{"format": "ffc.report/1"}', "the report is broken at source: Field required"),
+        ("[]", "the report has format None, wanted 'ffc.report/2'; "),
+        ('{"format": "ffc.report/0"}', "the report has format 'ffc.report/0', wanted 'ffc.report/2'; "),
+        ('{"format": "ffc.report/2"}', "the report is broken at source: Field required"),
     ],
 )
 def test_json_that_is_no_report(text: str, message: str) -> None:
@@ -96,7 +96,7 @@ def test_the_terminal_shows_rows_then_facts_then_remarks() -> None:
 
 
 def test_markup_in_names_is_not_interpreted_by_the_terminal() -> None:
-    step = Step("fuse", None, {"[red]x[/red]": 1}, [], [], [], REPORT.before, 1.0, None)
+    step = Step("fuse", "fuse", None, {"[red]x[/red]": 1}, [], [], [], REPORT.before, 1.0, None)
     assert "1 [red]x[/red]" in shown(Report(**{**vars(REPORT), "steps": [step]}))
 
 

@@ -1,0 +1,1 @@
+"""What a compiled graph must look like, committed as text, and whether it still does."""

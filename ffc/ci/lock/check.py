@@ -1,0 +1,236 @@
+"""Whether a model still compiles to what its lock says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from ffc.ci.diff.changes import Change, Kind
+from ffc.ci.diff.compare import compare
+from ffc.ci.diff.diff import Diff
+from ffc.ci.diff.groups import Group
+from ffc.ci.diff.snapshot import of_model
+from ffc.ci.lock import lock as locks
+from ffc.ci.lock import policy as policies
+from ffc.ci.lock.lock import Lock, Making, lock_of, settled
+from ffc.ci.lock.policy import Policy, is_better
+from ffc.compiler import pipeline
+from ffc.compiler.proof.contracts import Verdict
+from ffc.compiler.reports.content import number
+from ffc.errors import InputError
+from ffc.graph import files
+
+__all__ = ["Check", "Failure", "accept", "check", "lock"]
+
+_COSTS = ("nodes", "parameters", "bytes", "macs")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Something that the policy does not let pass.
+
+    Attributes:
+        kind: Of the change.
+        message: What it is, in one line.
+        group: The changes, where it is changes of the graph.
+    """
+
+    kind: Kind
+    message: str
+    group: Group | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Check:
+    """A model held against its lock.
+
+    Attributes:
+        path: The lock.
+        source: The model that was compiled.
+        policy: What may pass.
+        diff: What changed, the lock before and the compiled model after.
+        verdict: What outputs differ by from those of the model as it came; None where that is not measured.
+        failures: What the policy does not let pass.
+        improved: Whether the graph changed to one that costs less, which passes and asks for a new lock.
+        lock: The lock of the model as it is now.
+    """
+
+    path: Path
+    source: Path
+    policy: Policy
+    diff: Diff
+    verdict: Verdict | None
+    failures: tuple[Failure, ...]
+    improved: bool
+    lock: Lock
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing fails."""
+        return not self.failures
+
+
+def lock(
+    model: str | Path,
+    passes: str | None = "fuse,int8",
+    *,
+    out: str | Path | None = None,
+    target: str = "cpu",
+    sets: Mapping[str, str] | Sequence[str] = (),
+    plugins: Sequence[str] = (),
+    data: str | Path | Mapping[str, np.ndarray] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Lock:
+    """Compile a model and write the lock of what comes of it.
+
+    Args:
+        model: The model's file.
+        passes: The pipeline, as `ffc.compile` takes it; None locks the model as it is.
+        out: Where to write the lock; by default ``<stem>.ffc.lock`` beside the model.
+        target: What `lower` writes.
+        sets: Further options as ``pass.option=value``.
+        plugins: Files with passes.
+        data: Rows of the user's own to prove on too.
+        progress: Called with a line at every step.
+
+    Returns:
+        The lock that was written.
+
+    Raises:
+        UsageError, InputError, CannotApplyError, GateError: As `ffc.compile` does.
+        InputError: If the lock cannot be written.
+    """
+    source = Path(model)
+    path = source.with_name(source.stem + locks.SUFFIX) if out is None else Path(out)
+    seen = Path(os.path.relpath(source, path.parent)).as_posix()
+    if passes is None:
+        made = lock_of(files.load(source, lazily=True), Making(seen, None, "", target), pipeline.versions())
+    else:
+        result = pipeline.compile(
+            source, passes, target=target, sets=sets, plugins=plugins, data=data, progress=progress
+        )
+        report = result.report
+        beside = tuple(Path(os.path.relpath(plugin, path.parent)).as_posix() for plugin in plugins)
+        making = Making(seen, report.pipeline, report.decided, report.target, beside)
+        made = lock_of(result.model, making, report.versions)
+    locks.save(made, path)
+    return made
+
+
+def check(
+    path: str | Path,
+    *,
+    model: str | Path | None = None,
+    policy: Policy | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Check:
+    """Compile the model of a lock again, as the lock says, and compare the result with it by meaning.
+
+    What was decided where the lock was written is decided the same here. Nothing is written.
+
+    Args:
+        path: The lock.
+        model: The model to compile, by default the one that the lock names.
+        policy: What may pass; by default that of the project that the lock lies in.
+        progress: Called with a line at every step.
+
+    Raises:
+        InputError: If the lock or the model is missing or broken.
+        UsageError: If the policy is malformed.
+        CannotApplyError, GateError: As `ffc.compile` does.
+    """
+    path = Path(path)
+    old = locks.load(path)
+    rules = policies.find(path.parent) if policy is None else policy
+    source = path.parent / old.making.source if model is None else Path(model)
+    if not source.exists():
+        raise InputError(f"lock {path} is of the model {source}, which does not exist; name it with --model")
+    compiled, verdict = _made(old.making, path.parent, source, progress)
+    new = lock_of(compiled, old.making, pipeline.versions())
+    found = _compared(old, new, compiled, path)
+    improved = rules.improvements and not _interface(found) and is_better(old.cost, new.cost)
+    failures = [*_changed(found, rules, improved), *_over_budget(old, new, rules), *_numbers(verdict, rules)]
+    return Check(path, source, rules, found, verdict, tuple(failures), improved and not failures, new)
+
+
+def accept(done: Check) -> bool:
+    """Write the lock of a check anew, if the model is another than it says; return whether it was."""
+    old = locks.load(done.path)
+    if locks.unparse(replace(old, versions={})) == locks.unparse(replace(done.lock, versions={})):
+        return False
+    locks.save(done.lock, done.path)
+    return True
+
+
+def _made(
+    making: Making, folder: Path, source: Path, progress: Callable[[str], None] | None
+) -> tuple[ir.Model, Verdict | None]:
+    """Return what a lock says how to make, and what outputs differ by from those of the source."""
+    if making.pipeline is None:
+        return files.load(source, lazily=True), None
+    plugins = [str(folder / plugin) for plugin in making.plugins]
+    result = pipeline.compile(source, making.decided, target=making.target, plugins=plugins, progress=progress)
+    return result.model, result.report.verdict
+
+
+def _compared(old: Lock, new: Lock, compiled: ir.Model, path: Path) -> Diff:
+    before, after = old.snapshot(str(path)), of_model(settled(compiled), "as compiled now", weights=False)
+    matching, changes = compare(before, after)
+    if old.weights.digest != new.weights.digest:
+        moved = old.weights.distance(new.weights)
+        what = f"weights moved by about {moved:.1e} of their norm"
+        detail = {"before": old.weights.digest, "after": new.weights.digest, "relative": moved}
+        changes.append(Change("weight-value", what, "all weights", detail=detail))
+    return Diff(before, after, (old.cost, new.cost), tuple(changes), matching)
+
+
+def _interface(found: Diff) -> bool:
+    return any(change.kind == "interface" for change in found.changes)
+
+
+def _changed(found: Diff, policy: Policy, improved: bool) -> list[Failure]:
+    failures = []
+    for group in found.groups:
+        forgiven = improved and group.kind in ("structure", "attribute", "weight-type")
+        if group.kind in policy.fail and not forgiven and not _is_within(group, policy):
+            failures.append(Failure(group.kind, group.what, group))
+    return failures
+
+
+def _is_within(group: Group, policy: Policy) -> bool:
+    """Whether weights moved no further than the policy allows."""
+    if group.kind != "weight-value":
+        return False
+    return all(float(str(each.detail.get("relative", "inf"))) <= policy.weights for each in group.changes)
+
+
+def _over_budget(old: Lock, new: Lock, policy: Policy) -> list[Failure]:
+    if "cost" not in policy.fail:
+        return []
+    failures = []
+    for name in _COSTS:
+        allowance = policy.budget.get(name)
+        now = getattr(new.cost, name)
+        if allowance is not None and now > allowance.most(getattr(old.cost, name)):
+            most = allowance.most(getattr(old.cost, name))
+            shown = f"{now} {name} are over the budget of {most} ({allowance.text})"
+            failures.append(Failure("cost", shown))
+    return failures
+
+
+def _numbers(verdict: Verdict | None, policy: Policy) -> list[Failure]:
+    if verdict is None or "numerics" not in policy.fail:
+        return []
+    found = []
+    if policy.difference is not None and verdict.difference > policy.difference:
+        found.append(f"outputs differ by {number(verdict.difference)} of their scale, over {policy.difference:g}")
+    if policy.cosine is not None and verdict.cosine < policy.cosine:
+        found.append(f"cosine {verdict.cosine:.6f} to the outputs of the source, under {policy.cosine:g}")
+    if policy.agreement is not None and verdict.agreement is not None and verdict.agreement < policy.agreement:
+        found.append(f"agreement {verdict.agreement:.4f} with the source, under {policy.agreement:g}")
+    return [Failure("numerics", f"{message} ({verdict.worst})") for message in found]

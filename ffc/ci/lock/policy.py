@@ -1,0 +1,175 @@
+"""What a check lets pass: the table ``[tool.ffc.check]`` of a ``pyproject.toml``."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from ffc.ci.diff.changes import KINDS, Kind
+from ffc.errors import nearest
+from ffc.graph.cost import Cost
+from ffc.recipe.file import File, Keys, parse, read_text
+
+__all__ = ["Allowance", "Policy", "find", "is_better", "load"]
+
+_PROJECT = "pyproject.toml"
+_TABLE = ("tool", "ffc", "check")
+_FAILING = tuple(kind for kind in KINDS if kind != "name")
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_AMOUNT = re.compile(r"(\d+(?:\.\d+)?) ?([kMGT]?)B?|\+(\d+(?:\.\d+)?) ?%")
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """How much of something a model may have.
+
+    Attributes:
+        text: As written: ``120M`` for that much, ``+2%`` for so much more than the lock has.
+    """
+
+    text: str
+
+    def most(self, locked: int) -> int:
+        """Return the most that is allowed where the lock has `locked`."""
+        found = _AMOUNT.fullmatch(self.text)
+        assert found is not None
+        number, unit, percent = found.groups()
+        return int(locked * (1 + float(percent) / 100)) if percent else int(float(number) * _UNITS[unit])
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a check lets pass.
+
+    Attributes:
+        source: Where it is written, for messages; empty for the default.
+        fail: Kinds of changes that fail.
+        improvements: Whether a model that costs less, and nothing more, passes though its graph is another.
+        weights: How far weights may have moved, as a share of their norm.
+        budget: The most of ``nodes``, ``parameters``, ``bytes`` and ``macs``.
+        difference: The largest difference of outputs from those of the model as it came, relative to their scale.
+        cosine: The least cosine to them.
+        agreement: The least share of rows whose largest output is the same.
+        locks: Patterns of the locks that `ffc check` without arguments checks.
+        folder: The folder that those are seen from.
+    """
+
+    source: str = ""
+    fail: tuple[Kind, ...] = _FAILING
+    improvements: bool = True
+    weights: float = 1e-5
+    budget: Mapping[str, Allowance] = field(default_factory=dict)
+    difference: float | None = None
+    cosine: float | None = None
+    agreement: float | None = None
+    locks: tuple[str, ...] = ("**/*.ffc.lock",)
+    folder: Path = Path()
+
+
+def _kind(text: str) -> str:
+    if text not in KINDS:
+        raise ValueError(f"unknown kind '{text}'{nearest(text, KINDS)}")
+    return text
+
+
+def _amount(value: int | str) -> Allowance:
+    if not _AMOUNT.fullmatch(str(value)):
+        raise ValueError(f"{value!r} is no amount such as 450, '120M' or '+2%'")
+    return Allowance(str(value))
+
+
+_Amount = Annotated[int | str, AfterValidator(_amount)]
+_AMOUNTS = "an amount such as 450, '120M', or '+2%' over the lock"
+
+
+class _Budget(Keys):
+    """The most that a model may have."""
+
+    nodes: _Amount | None = Field(None, description=_AMOUNTS)
+    parameters: _Amount | None = Field(None, description=_AMOUNTS)
+    bytes: _Amount | None = Field(None, description=_AMOUNTS)
+    macs: _Amount | None = Field(None, description=_AMOUNTS)
+
+
+class _Numerics(Keys):
+    """What outputs may differ from those of the model as it came."""
+
+    difference: float | None = Field(None, ge=0, description="a number of at least 0")
+    cosine: float | None = Field(None, ge=-1, le=1, description="a number from -1 to 1")
+    agreement: float | None = Field(None, ge=0, le=1, description="a number from 0 to 1")
+
+
+class _Check(Keys):
+    """The table as written."""
+
+    fail: list[Annotated[str, AfterValidator(_kind)]] = Field(list(_FAILING), description="a list of kinds of changes")
+    improvements: bool = Field(True, description="true or false")
+    weights: float = Field(1e-5, ge=0, description="a number of at least 0")
+    locks: list[str] = Field(["**/*.ffc.lock"], description="a list of patterns such as 'models/*.ffc.lock'")
+    budget: _Budget = Field(_Budget(), description="a table")
+    numerics: _Numerics = Field(_Numerics(), description="a table")
+
+
+def find(folder: str | os.PathLike[str] = ".") -> Policy:
+    """Return the policy of the project that a folder is in: that of the nearest ``pyproject.toml`` with one.
+
+    Without any it is the default: every change fails but of names, improvements pass.
+
+    Raises:
+        InputError: If that file is not TOML.
+        UsageError: If a key is unknown or of the wrong type; the message names the line.
+    """
+    start = Path(folder).resolve()
+    for each in (start, *start.parents):
+        path = each / _PROJECT
+        if path.is_file():
+            found = load(Path(os.path.relpath(path)))
+            if found is not None:
+                return found
+    return Policy(folder=Path(folder))
+
+
+def load(path: Path) -> Policy | None:
+    """Return the policy in a ``pyproject.toml``, or None where it has none.
+
+    Raises:
+        InputError: If the file is missing or not TOML.
+        UsageError: As `find`.
+    """
+    text = read_text(path)
+    if "ffc" not in text:  # so that a project's broken file is no concern of those who do not use it
+        return None
+    data: Any = parse(path, text)
+    for key in _TABLE:
+        data = data.get(key) if isinstance(data, dict) else None
+    file = File(path, text, _TABLE)
+    if data is None:
+        return None
+    if not isinstance(data, dict):
+        file.fail((), f"'{'.'.join(_TABLE)}' is {data!r}, wanted a table")
+    keys = file.validate(_Check, data)
+    budget = {name: amount for name, amount in dict(keys.budget).items() if amount is not None}
+    return Policy(
+        source=file.name,
+        fail=tuple(kind for kind in KINDS if kind in keys.fail),
+        improvements=keys.improvements,
+        weights=keys.weights,
+        budget=budget,
+        difference=keys.numerics.difference,
+        cosine=keys.numerics.cosine,
+        agreement=keys.numerics.agreement,
+        locks=tuple(keys.locks),
+        folder=path.parent,
+    )
+
+
+def is_better(was: Cost, now: Cost) -> bool:
+    """Whether a model costs less of something and more of nothing."""
+    before, after = ((cost.nodes, cost.parameters, cost.bytes, cost.macs, cost.macs_unknown) for cost in (was, now))
+    return after != before and all(new <= old for old, new in zip(before, after, strict=True))
