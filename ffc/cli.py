@@ -11,9 +11,11 @@ from collections.abc import Sequence
 import click
 
 from ffc import guard
+from ffc.commands.check import check
 from ffc.commands.compile import compile_
 from ffc.commands.diff import diff
 from ffc.commands.explain import explain
+from ffc.commands.lock import lock
 from ffc.commands.passes import passes
 from ffc.commands.plan import plan
 from ffc.commands.print import print_
@@ -135,7 +137,7 @@ def ffc(context: click.Context, changes: tuple[str, ...]) -> None:
             guard.limit_memory(wanted.memory)
 
 
-for _command in (compile_, diff, distill, explain, export, passes, plan, print_, recipe, score, search, train):
+for _command in (check, compile_, diff, distill, explain, export, lock, passes, plan, print_, recipe, score, search, train):
     ffc.add_command(_command)
 
 

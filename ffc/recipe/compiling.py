@@ -81,8 +81,14 @@ def load(path: str | os.PathLike[str]) -> Recipe:
     return _read(File(path, text), data)
 
 
+_OF_OTHERS = frozenset(("check",))
+"""Tables of ``[tool.ffc]`` that say nothing of a compile."""
+
+
 def find(folder: str | os.PathLike[str] = ".") -> Recipe | None:
     """Read the recipe of a project: ``[tool.ffc]`` of the nearest ``pyproject.toml`` with one, from `folder` upwards.
+
+    A table in it that is for checks alone is none.
 
     Returns:
         The recipe, or None if there is none.
@@ -101,8 +107,11 @@ def find(folder: str | os.PathLike[str] = ".") -> Recipe | None:
         if "ffc" not in text:  # so that a project's broken file is no concern of those who do not use it
             continue
         tools = parse(shown, text).get("tool")
-        if isinstance(tools, dict) and "ffc" in tools:
-            return _read(File(shown, text, _TABLE), tools["ffc"])
+        table = tools.get("ffc") if isinstance(tools, dict) else None
+        if isinstance(table, dict):
+            table = {key: value for key, value in table.items() if key not in _OF_OTHERS} or None
+        if table is not None:
+            return _read(File(shown, text, _TABLE), table)
     return None
 
 

@@ -112,8 +112,8 @@ class _Check(Keys):
     improvements: bool = Field(True, description="true or false")
     weights: float = Field(1e-5, ge=0, description="a number of at least 0")
     locks: list[str] = Field(["**/*.ffc.lock"], description="a list of patterns such as 'models/*.ffc.lock'")
-    budget: _Budget = Field(_Budget(), description="a table")
-    numerics: _Numerics = Field(_Numerics(), description="a table")
+    budget: _Budget | None = Field(None, description="a table")
+    numerics: _Numerics | None = Field(None, description="a table")
 
 
 def find(folder: str | os.PathLike[str] = ".") -> Policy:
@@ -154,16 +154,17 @@ def load(path: Path) -> Policy | None:
     if not isinstance(data, dict):
         file.fail((), f"'{'.'.join(_TABLE)}' is {data!r}, wanted a table")
     keys = file.validate(_Check, data)
-    budget = {name: amount for name, amount in dict(keys.budget).items() if amount is not None}
+    budget = {name: amount for name, amount in dict(keys.budget or {}).items() if amount is not None}
+    numerics = dict(keys.numerics or {})
     return Policy(
         source=file.name,
         fail=tuple(kind for kind in KINDS if kind in keys.fail),
         improvements=keys.improvements,
         weights=keys.weights,
         budget=budget,
-        difference=keys.numerics.difference,
-        cosine=keys.numerics.cosine,
-        agreement=keys.numerics.agreement,
+        difference=numerics.get("difference"),
+        cosine=numerics.get("cosine"),
+        agreement=numerics.get("agreement"),
         locks=tuple(keys.locks),
         folder=path.parent,
     )

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ffc.ci.diff.groups import Group
+from ffc.ci.lock.check import Check
 from ffc.compiler.reports.content import number
 from ffc.errors import one_line
 from ffc.graph.cost import Cost
 
-__all__ = ["cost_rows", "said", "summary"]
+__all__ = ["cost_rows", "said", "summary", "verdict"]
 
 _COSTS = (
     ("nodes", "nodes", 1.0),
@@ -24,20 +25,20 @@ def cost_rows(costs: tuple[Cost, Cost]) -> list[tuple[str, str, str, str]]:
     rows = []
     for name, title, unit in _COSTS:
         was, now = (getattr(cost, name) for cost in costs)
-        shown = [str(value) if unit == 1.0 else number(value / unit) for value in (was, now)]
+        before, after = (str(value) if unit == 1.0 else number(value / unit) for value in (was, now))
         change = "" if was == now else f"{100 * (now - was) / was:+.1f} %" if was else "new"
-        rows.append((title, *shown, change))
-    unknown = [cost.macs_unknown for cost in costs]
-    if any(unknown):
-        rows.append(("products not counted", *map(str, unknown), ""))
+        rows.append((title, before, after, change))
+    was, now = (cost.macs_unknown for cost in costs)
+    if was or now:
+        rows.append(("products not counted", str(was), str(now), ""))
     return rows
 
 
 def said(group: Group) -> str:
     """Return what a group of changes is, in one line without place and number."""
     text = one_line(group.what, 400)
-    moved = [float(str(change.detail["relative"])) for change in group.changes if "relative" in change.detail]
-    if moved and group.kind == "weight-value" and "{" not in text and "→" not in text:
+    moved = [float(str(change.detail["relative"])) for change in group.changes if "largest" in change.detail]
+    if moved and "→" not in text:
         low, high = min(moved), max(moved)
         text += (
             f", moved by {low:.1e} of its norm" if low == high else f", moved by {low:.1e} to {high:.1e} of its norm"
@@ -53,3 +54,17 @@ def summary(groups: Sequence[Group]) -> str:
     total = sum(counts.values())
     kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     return f"{total} change{'s' if total != 1 else ''}: {kinds}" if total else "no changes"
+
+
+def verdict(found: Check, *, accepted: bool = False) -> str:
+    """Say how a check ended, and what to do."""
+    if accepted:
+        return f"accepted, {summary(found.diff.groups)}; commit the lock"
+    if not found.passed:
+        takes = "; `ffc check --accept` takes it" if any(failure.group for failure in found.failures) else ""
+        return f"fails, {summary(found.diff.groups)}{takes}"
+    if found.improved:
+        return (
+            f"passes, it costs less than the lock says ({summary(found.diff.groups)}); `ffc check --accept` keeps that"
+        )
+    return f"passes, {summary(found.diff.groups)}"

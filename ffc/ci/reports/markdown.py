@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from ffc.ci.diff.diff import Diff
+from ffc.ci.lock.check import Check
 from ffc.ci.reports import content
 from ffc.errors import one_line
 
-__all__ = ["code", "marker", "to_markdown"]
+__all__ = ["checks_to_markdown", "code", "marker", "to_markdown"]
 
 _SHOWN = 30
 """Groups that are shown at once; the others are folded, so that a comment stays one screen."""
@@ -23,11 +25,16 @@ def to_markdown(found: Diff, key: str = "") -> str:
     """
     lines = [marker(key or found.before.name), f"### ffc diff: {content.summary(found.groups)}", ""]
     lines += [f"{code(found.before.name)} → {code(found.after.name)}", ""]
-    lines += ["| | before | after | |", "| :-- | --: | --: | --: |"]
-    lines += [f"| {' | '.join(row)} |" for row in content.cost_rows(found.costs)]
+    lines += costs(found)
     if found.changes:
         lines += ["", *changes(found)]
     return "\n".join(lines) + "\n"
+
+
+def costs(found: Diff) -> list[str]:
+    """Return the lines of the table of costs."""
+    rows = [f"| {' | '.join(row)} |" for row in content.cost_rows(found.costs)]
+    return ["| | before | after | |", "| :-- | --: | --: | --: |", *rows]
 
 
 def changes(found: Diff) -> list[str]:
@@ -56,3 +63,20 @@ def code(text: str) -> str:
         return ""
     fence = "`" * (max((len(run) for run in re.findall("`+", shown)), default=0) + 1)
     return f"{fence} {shown} {fence}" if "`" in shown else f"{fence}{shown}{fence}"
+
+
+def checks_to_markdown(done: Sequence[Check]) -> str:
+    """Write what checks found as one comment, those that fail first and open."""
+    passed = all(each.passed for each in done)
+    title = "passes" if passed else f"{sum(not each.passed for each in done)} of {len(done)} locks fail"
+    lines = [marker("check"), f"### ffc check: {title}", ""]
+    for each in sorted(done, key=lambda each: each.passed):
+        lines += [f"#### {'✅' if each.passed else '❌'} {code(str(each.path))}", "", _plain(content.verdict(each)), ""]
+        lines += [f"- **{failure.kind}**: {code(failure.message)}" for failure in each.failures if not failure.group]
+        if each.diff.changes:
+            lines += ["", *costs(each.diff), "", *changes(each.diff), ""]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _plain(text: str) -> str:
+    return one_line(text).replace("<", "&lt;")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ffc.ci.diff.diff import Diff
 from ffc.ci.diff.groups import Group
+from ffc.ci.lock.check import Check
 from ffc.ci.reports import content
 from ffc.errors import one_line
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-__all__ = ["change_table", "terminal"]
+__all__ = ["change_table", "checked", "terminal"]
 
 _STYLES = {
     "interface": "bold red",
@@ -36,6 +37,19 @@ def terminal(found: Diff) -> RenderableType:
     if found.changes:
         parts += [change_table(found.groups), Text()]
     return Lines(*parts, Text(content.summary(found.groups), "bold"))
+
+
+def checked(found: Check, *, accepted: bool = False) -> RenderableType:
+    """Return a check for the terminal: what changed, what of it fails, and what to do."""
+    from rich.console import Group as Lines
+    from rich.text import Text
+
+    parts: list[RenderableType] = []
+    if found.diff.changes:
+        parts += [_costs(found.diff), Text(), change_table(found.diff.groups), Text()]
+    parts += [Text(f"fails: {one_line(failure.message)}", "red") for failure in found.failures]
+    style = "green" if found.passed else "bold red"
+    return Lines(*parts, Text(f"{one_line(str(found.path))}: {content.verdict(found, accepted=accepted)}", style))
 
 
 def change_table(groups: list[Group]) -> Table:

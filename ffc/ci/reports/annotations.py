@@ -1,0 +1,36 @@
+"""What checks found as workflow commands of GitHub Actions, which show it beside the lines of a pull request.
+
+Source of the form: https://docs.github.com/actions/reference/workflow-commands-for-github-actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ffc.ci.lock.check import Check
+from ffc.ci.reports import content
+from ffc.errors import one_line
+
+__all__ = ["to_annotations"]
+
+
+def to_annotations(done: Sequence[Check]) -> str:
+    """Write a line for each failure, and one for each lock that is out of date though the check passes."""
+    lines = []
+    for each in done:
+        where = f"file={_property(each.path.as_posix())},line=1"
+        for failure in each.failures:
+            said = content.said(failure.group) if failure.group else failure.message
+            count = f" (×{failure.group.count})" if failure.group and failure.group.count > 1 else ""
+            lines.append(f"::error {where},title={_property(f'ffc check: {failure.kind}')}::{_data(said + count)}")
+        if each.improved:
+            lines.append(f"::notice {where},title=ffc check::{_data(content.verdict(each))}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _data(text: str) -> str:
+    return one_line(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")

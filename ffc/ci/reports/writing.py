@@ -1,0 +1,91 @@
+"""What checks found, written in the form that the suffix of a file names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ffc.ci.lock.check import Check
+from ffc.ci.reports import content
+from ffc.ci.reports.annotations import to_annotations
+from ffc.ci.reports.data import change_data, to_data
+from ffc.ci.reports.junit import to_junit
+from ffc.ci.reports.markdown import checks_to_markdown
+from ffc.ci.reports.sarif import to_sarif
+from ffc.errors import InputError, UsageError
+from ffc.graph.files import publish
+
+__all__ = ["FORMAT", "check_path", "to_annotations", "to_json", "write"]
+
+FORMAT = "ffc.check/1"
+
+
+def check_path(path: Path) -> None:
+    """Refuse a file whose suffix names no form.
+
+    Raises:
+        UsageError: If so.
+    """
+    if path.suffix not in _FORMS:
+        raise UsageError(f"report '{path}' has the suffix {path.suffix!r}; known: {', '.join(_FORMS)}")
+
+
+def write(done: Sequence[Check], path: Path) -> None:
+    """Write what checks found.
+
+    Raises:
+        UsageError: If the suffix names no form, or the form is for one check and there are several.
+        InputError: If the file cannot be written.
+    """
+    check_path(path)
+    try:
+        publish.write(path, _FORMS[path.suffix](done).encode())
+    except OSError as error:
+        raise InputError(f"report '{path}' cannot be written: {error.strerror}") from error
+
+
+def to_json(done: Sequence[Check]) -> str:
+    """Write what checks found as JSON, ending with a newline."""
+    data: dict[str, Any] = {"format": FORMAT, "passed": all(each.passed for each in done), "checks": []}
+    for each in done:
+        failures = [
+            {
+                "kind": failure.kind,
+                "message": failure.message,
+                "changes": [change_data(change, each.diff) for change in failure.group.changes]
+                if failure.group
+                else [],
+            }
+            for failure in each.failures
+        ]
+        data["checks"].append(
+            {
+                "lock": str(each.path),
+                "model": str(each.source),
+                "passed": each.passed,
+                "improved": each.improved,
+                "said": content.verdict(each),
+                "failures": failures,
+                "diff": to_data(each.diff),
+            }
+        )
+    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+
+
+def _html(done: Sequence[Check]) -> str:
+    from ffc.ci.page.page import diff_page
+
+    if len(done) != 1:
+        raise UsageError(f"a report as HTML is of one lock, and there are {len(done)}; name one")
+    return diff_page(done[0].diff)
+
+
+_FORMS: dict[str, Callable[[Sequence[Check]], str]] = {
+    ".json": to_json,
+    ".md": checks_to_markdown,
+    ".html": _html,
+    ".xml": to_junit,
+    ".sarif": to_sarif,
+}
