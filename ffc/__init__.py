@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ffc import recipe
+    from ffc.ci.diff.diff import Diff, diff
+    from ffc.ci.lock.check import Check, check, lock
+    from ffc.ci.lock.policy import Policy
+    from ffc.ci.reduce import Reduction, reduce
     from ffc.compiler import rules
     from ffc.compiler.explain.explanation import Explanation, explain
     from ffc.compiler.log import Log
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Budget",
     "CannotApplyError",
+    "Check",
+    "Diff",
     "Editor",
     "Equal",
     "EqualToMasked",
@@ -39,26 +45,36 @@ __all__ = [
     "Match",
     "MissingError",
     "Pass",
+    "Policy",
+    "Reduction",
     "Report",
     "Result",
     "Rule",
     "Sample",
     "UsageError",
     "__version__",
+    "check",
     "compile",
     "constant",
+    "diff",
     "explain",
     "find_blocks",
     "load",
+    "lock",
     "ops",
     "option",
     "recipe",
+    "reduce",
     "rules",
     "save",
 ]
 
 # Where each name lives. Importing ffc imports none of it, so that the command line answers at once.
 _HOMES = {
+    "ffc.ci.diff.diff": ["Diff", "diff"],
+    "ffc.ci.lock.check": ["Check", "check", "lock"],
+    "ffc.ci.lock.policy": ["Policy"],
+    "ffc.ci.reduce": ["Reduction", "reduce"],
     "ffc.compiler.log": ["Log"],
     "ffc.compiler.passes": ["Pass", "option"],
     "ffc.compiler.proof.contracts": ["Budget", "Equal", "EqualToMasked"],

@@ -20,6 +20,7 @@ from ffc.commands.passes import passes
 from ffc.commands.plan import plan
 from ffc.commands.print import print_
 from ffc.commands.recipe import recipe
+from ffc.commands.reduce import reduce
 from ffc.commands.score import score
 from ffc.commands.training.distill import distill
 from ffc.commands.training.export import export
@@ -137,7 +138,7 @@ def ffc(context: click.Context, changes: tuple[str, ...]) -> None:
             guard.limit_memory(wanted.memory)
 
 
-for _command in (check, compile_, diff, distill, explain, export, lock, passes, plan, print_, recipe, score, search, train):
+for _command in (check, compile_, diff, distill, explain, export, lock, passes, plan, print_, recipe, reduce, score, search, train):
     ffc.add_command(_command)
 
 

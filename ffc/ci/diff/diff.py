@@ -12,13 +12,12 @@ from ffc.ci.diff.changes import Change
 from ffc.ci.diff.compare import compare
 from ffc.ci.diff.groups import Group, groups
 from ffc.ci.diff.matching import Matching
-from ffc.ci.diff.numerics import compare_outputs, numeric_change
 from ffc.ci.diff.snapshot import Snapshot, of_model
 from ffc.errors import UsageError
 from ffc.graph import files
 from ffc.graph.cost import Cost, cost
 
-__all__ = ["BATCH", "LENGTH", "Diff", "diff", "read"]
+__all__ = ["BATCH", "LENGTH", "Diff", "diff"]
 
 BATCH, LENGTH = 1, 128
 """Where multiply-accumulates are counted."""
@@ -69,17 +68,33 @@ def diff(
         UsageError: If either is neither path nor model.
         CannotApplyError: If numbers are to be compared of models that do not take and give the same.
     """
-    models = [_open(before), _open(after)]
-    with ThreadPoolExecutor(2) as pool:  # hashing is most of the time, and lets go of the interpreter
-        (first, was), (second, now) = pool.map(read, models, (_name(before), _name(after)))
-    matching, changes = compare(first, second, names=names)
-    measured = numeric_change(compare_outputs(models[0], models[1])) if numerics else None
-    return Diff(first, second, (was, now), tuple(changes if measured is None else [*changes, measured]), matching)
+    with ThreadPoolExecutor(2) as pool:  # one is hashed, which lets go of the interpreter, while the other is read
+        first, second = pool.map(_read, (before, after))
+    matching, changes = compare(first.snapshot, second.snapshot, names=names)
+    if numerics:
+        changes += _measured(first.model, second.model)
+    return Diff(first.snapshot, second.snapshot, (first.cost, second.cost), tuple(changes), matching)
 
 
-def read(model: ir.Model, name: str) -> tuple[Snapshot, Cost]:
-    """Return a model as records, and what it costs."""
-    return of_model(model, name), cost(model, BATCH, LENGTH)
+@dataclass(frozen=True, eq=False)
+class _Side:
+    """A model, as records, and what it costs."""
+
+    model: ir.Model
+    snapshot: Snapshot
+    cost: Cost
+
+
+def _read(model: str | Path | ir.Model) -> _Side:
+    opened = _open(model)
+    return _Side(opened, of_model(opened, _name(model)), cost(opened, BATCH, LENGTH))
+
+
+def _measured(before: ir.Model, after: ir.Model) -> list[Change]:
+    from ffc.ci.diff.numerics import compare_outputs, numeric_change  # onnxruntime, which only this needs
+
+    change = numeric_change(compare_outputs(before, after))
+    return [] if change is None else [change]
 
 
 def _open(model: str | Path | ir.Model) -> ir.Model:

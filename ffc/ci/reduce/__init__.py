@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ffc.ci.reduce.case import Reduction
-from ffc.ci.reduce.failure import Failure
+from ffc.ci.reduce.cases.case import Reduction
+from ffc.ci.reduce.cases.failure import Failure
 from ffc.ci.reduce.reduction import reduce
 
 __all__ = ["Failure", "Reduction", "reduce"]

@@ -43,6 +43,12 @@ class Attachments:
         self.files[name] = file
         return name
 
+    def unplaced(self, message: str) -> str:
+        """Return a message with the names that the files get in place of their paths."""
+        for name, file in self.files.items():
+            message = message.replace(str(file), name)
+        return message
+
     def copy(self, folder: Path) -> None:
         """Copy all of them into a folder."""
         for name, file in self.files.items():

@@ -6,9 +6,8 @@ import importlib.metadata
 import re
 from collections.abc import Sequence
 
-from ffc.ci.reduce.case import Reduction
-from ffc.ci.reduce.failure import Failure
-from ffc.errors import one_line
+from ffc.ci.reduce.cases.case import Reduction
+from ffc.ci.reduce.cases.failure import Failure
 from ffc.graph.text import text
 
 __all__ = ["command_script", "compile_script", "function_script", "readme"]
@@ -131,22 +130,25 @@ def function_script() -> str:
     return _FUNCTION
 
 
-def readme(found: Reduction, command: str, *, absent: Sequence[str], inputs: bool) -> str:
+def readme(found: Reduction, message: str, command: str, *, absent: Sequence[str], inputs: bool, tells: bool) -> str:
     """Return the README of a reproducer, Markdown.
 
     Args:
         found: The reduction.
+        message: What goes wrong, without a path of this machine.
         command: What to type in the folder to see the fault, apart from the script.
         absent: Files that the command names and the folder lacks.
         inputs: Whether there are inputs.
+        tells: Whether the script says if the fault is there.
     """
     failure = found.failure
-    where = f" while the pass at work is:\n\n{_block(failure.step)}" if failure.step else "."
+    at_work = ["", "The pass at work:", "", _block(failure.step)] if failure.step else []
     unfinished = "" if found.finished else " The time was over before nothing smaller was left to try."
     lines = [
-        "# A reduced model that goes wrong", "", _block(f"{failure.kind}: {one_line(failure.message)}"),
-        f"It ends so{where}", "## To see it", "", _block(f"python reproduce.py\n{command}"),
-        "The script exits with status 1 while the fault is there and with 0 once it is gone.",
+        "# A reduced model that goes wrong", "", _block(f"{failure.kind}: {message}"), *at_work, "",
+        "## To see it", "", _block(f"python reproduce.py\n{command}"),
+        "The script exits with status 1 while the fault is there and with 0 once it is gone." if tells else
+        "The script prints what the model gives; the function that tells the fault is not in this folder.",
     ]  # fmt: skip
     if inputs:
         lines += [

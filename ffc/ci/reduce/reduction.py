@@ -11,10 +11,11 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from ffc.ci.reduce import reproducer
-from ffc.ci.reduce.case import Case, Reduction
-from ffc.ci.reduce.conditions import Command, Compiles, Condition, Holds
-from ffc.ci.reduce.search import Search
-from ffc.ci.reduce.strategies import shrink
+from ffc.ci.reduce.cases.case import Case, Reduction
+from ffc.ci.reduce.cases.conditions import Command, Compiles, Condition, Holds
+from ffc.ci.reduce.cases.search import Search
+from ffc.ci.reduce.cases.stages import Stages
+from ffc.ci.reduce.cases.strategies import shrink
 from ffc.compiler.chain import as_passes, chain, open_model, with_lower
 from ffc.compiler.library import Library
 from ffc.compiler.passes import Pass
@@ -70,7 +71,7 @@ def reduce(
     tell = progress or (lambda line: None)
     condition = _condition(when, passes, plugins, target, timeout)
     library = Library.default(plugins)
-    asked = as_passes((passes or _DEFAULT) if condition.by_passes else [], library, sets)
+    asked = as_passes((_DEFAULT if passes is None else passes) if condition.by_passes else [], library, sets)
     with_lower(chain(asked, library), library, target)  # what is wrong with a pipeline on any model
     if out is not None:
         reproducer.check_target(Path(out))
@@ -82,9 +83,14 @@ def reduce(
         raise CannotApplyError(_refusal(condition, whole, failure))
     tell(f"{failure.kind}{f' in {failure.step}' if failure.step else ''}: {one_line(failure.message, 200)}")
     search = Search(whole, failure, condition, started + seconds, tell, tried=1)
-    finished = shrink(search, library)
+    finished = shrink(search, library, Stages(library, target, timeout))
+    found = _found(search, whole, time.monotonic() - started, finished)
+    return found if out is None else _written(found, condition, library, Path(out))
+
+
+def _found(search: Search, whole: Case, seconds: float, finished: bool) -> Reduction:
     best = search.best
-    found = Reduction(
+    return Reduction(
         model=best.model,
         passes=best.passes,
         pipeline=best.pipeline,
@@ -94,10 +100,9 @@ def reduce(
         weights_before=whole.weights,
         weights=best.weights,
         tried=search.tried,
-        seconds=time.monotonic() - started,
+        seconds=seconds,
         finished=finished,
     )
-    return found if out is None else _written(found, condition, library, Path(out))
 
 
 def _condition(
@@ -118,6 +123,8 @@ def _condition(
 def _opened(model: str | Path | ir.Model) -> ir.Model:
     opened = open_model(model)
     common.NameFixPass()(opened)  # values of a model in memory may have none
+    for node in opened.graph.all_nodes():
+        node.metadata_props.clear()  # where an exporter notes the files of the machine it ran on
     return opened
 
 

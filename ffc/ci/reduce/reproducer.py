@@ -16,10 +16,10 @@ import numpy as np
 
 from ffc.ci.reduce import documents
 from ffc.ci.reduce.attachments import Attachments
-from ffc.ci.reduce.case import Reduction
-from ffc.ci.reduce.conditions import Command, Compiles, Condition, feeds
+from ffc.ci.reduce.cases.case import Reduction
+from ffc.ci.reduce.cases.conditions import Command, Compiles, Condition, feeds
 from ffc.compiler.library import Library
-from ffc.errors import FfcError, InputError, UsageError
+from ffc.errors import FfcError, InputError, UsageError, innermost, one_line
 from ffc.graph import files
 
 __all__ = ["check_target", "write"]
@@ -86,8 +86,8 @@ def write(found: Reduction, condition: Condition, library: Library, folder: Path
         _fill(staging, found, shown)
         reproduced = _fails(staging, shown) if shown.tells else None
         os.replace(staging, folder)
-    except OSError as error:
-        raise InputError(f"cannot write '{folder}': {error.strerror or error}; nothing was written") from error
+    except (OSError, InputError) as error:
+        raise InputError(f"cannot write '{folder}': {innermost(error)}; nothing was written") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return reproduced
@@ -124,7 +124,8 @@ def _fill(folder: Path, found: Reduction, shown: _Shown) -> None:
         np.savez(folder / "inputs.npz", **inputs)  # type: ignore[arg-type]
     (folder / "reproduce.py").write_text(shown.script, encoding="utf-8")
     absent = shown.attachments.absent
-    text = documents.readme(found, shown.command, absent=absent, inputs=bool(inputs))
+    message = shown.attachments.unplaced(one_line(found.failure.message))
+    text = documents.readme(found, message, shown.command, absent=absent, inputs=bool(inputs), tells=shown.tells)
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from ffc.ci.reduce.case import Case, Digests
-from ffc.ci.reduce.conditions import Condition
-from ffc.ci.reduce.failure import Failure
+from ffc.ci.reduce.cases.case import Case, Digests
+from ffc.ci.reduce.cases.conditions import Condition
+from ffc.ci.reduce.cases.failure import Failure
 from ffc.compiler.passes import Pass
 
 __all__ = ["OutOfTimeError", "Search"]
@@ -49,11 +49,15 @@ class Search:
 
     def model(self, model: ir.Model | None) -> bool:
         """Try another model; whether it shows it, and is now the best."""
-        return model is not None and self._try(Case(model, self.best.passes))
+        return self.case(model, self.best.passes)
 
     def passes(self, passes: Iterable[Pass]) -> bool:
         """Try another pipeline; whether it shows it, and is now the best."""
-        return self._try(Case(self.best.model, tuple(passes)))
+        return self.case(self.best.model, passes)
+
+    def case(self, model: ir.Model | None, passes: Iterable[Pass]) -> bool:
+        """Try another model through another pipeline; whether it shows it, and is now the best."""
+        return model is not None and self._try(Case(model, tuple(passes)))
 
     def first(self, models: Iterable[ir.Model | None]) -> bool:
         """Try models in order until one shows it."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from ffc.ci.reduce.failure import Failure
+from ffc.ci.reduce.cases.failure import Failure
 from ffc.compiler import syntax
 from ffc.compiler.passes import Pass
 from ffc.graph.files.wire import content

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import json
 import os
 import select
@@ -79,6 +80,7 @@ def _work(work: Work, writing: int) -> NoReturn:
     code = 70
     try:
         os.setsid()
+        faulthandler.disable()  # where a crash is what is looked for, its stack is no news
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
         silence = os.open(os.devnull, os.O_RDWR)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from ffc.ci.reduce import shrinking
-from ffc.ci.reduce.cutting import Anatomy
-from ffc.ci.reduce.deltas import first_that_holds, minimise
-from ffc.ci.reduce.search import OutOfTimeError, Search
+from ffc.ci.reduce.cases import shrinking
+from ffc.ci.reduce.cases.cutting import Anatomy
+from ffc.ci.reduce.cases.deltas import first_that_holds, minimise
+from ffc.ci.reduce.cases.search import OutOfTimeError, Search
+from ffc.ci.reduce.cases.stages import Stages
 from ffc.compiler import syntax
 from ffc.compiler.library import Library
 from ffc.compiler.passes import Pass
@@ -21,27 +23,41 @@ _SMALL = (1, 2, 3, 4, 8)
 """Sizes to try before halves."""
 
 
-def shrink(search: Search, library: Library) -> bool:
+def shrink(search: Search, library: Library, stages: Stages) -> bool:
     """Make the best case of `search` as small as can be; whether the time sufficed."""
     try:
         if search.condition.by_passes:
             _shorten(search, library)
         search.first(_static(search.best.model))
         _window(search)
-        before = ""
-        while before != search.digest():
-            before = search.digest()
-            _outputs(search)
-            _nodes(search)
-            _bypass(search)
-            search.first(_static(search.best.model))
-            _sizes(search)
-            _weights(search)
-        if search.condition.by_passes:
-            _default_options(search)
+        _to_the_end(search)
+        if len(search.best.passes) > 1 and _last_pass_alone(search, stages):
+            _to_the_end(search)
     except OutOfTimeError:
         return False
     return True
+
+
+def _to_the_end(search: Search) -> None:
+    """Go round until nothing more can go."""
+    before = ""
+    while before != search.digest():
+        before = search.digest()
+        _outputs(search)
+        _nodes(search)
+        _bypass(search)
+        search.first(_static(search.best.model))
+        _sizes(search)
+        _weights(search)
+    if search.condition.by_passes:
+        _default_options(search)
+
+
+def _last_pass_alone(search: Search, stages: Stages) -> bool:
+    """Take the model as it is before the pass that fails, which is a model like others, and that pass alone."""
+    best, step = search.best, search.wanted.step
+    failing = [item for item in best.passes if item.name == step][:1]
+    return bool(failing) and search.case(stages.before(best, step), failing)
 
 
 def _shorten(search: Search, library: Library) -> None:
@@ -66,7 +82,8 @@ def _default_options(search: Search) -> None:
 def _plainer(item: Pass) -> Iterator[Pass]:
     for name, kind in syntax.kinds(type(item)).items():
         if not kind.required and getattr(item, name) != kind.default:
-            yield dataclasses.replace(item, **{name: kind.default})
+            with contextlib.suppress(ValueError, TypeError):  # a pass may refuse options that do not go together
+                yield dataclasses.replace(item, **{name: kind.default})
 
 
 def _static(model: ir.Model) -> Iterator[ir.Model | None]:
@@ -133,14 +150,11 @@ def _resized(model: ir.Model, size: int) -> Iterator[ir.Model]:
 def _weights(search: Search) -> None:
     """Fill weights with plain numbers, all that can be at once."""
     for filling in shrinking.FILLINGS:
-        model = search.best.model
-        names = [
-            name for name, value in model.graph.initializers.items()
-            if not shrinking.is_simple(value.const_value, filling)
-        ]  # fmt: skip
-        minimise(
-            names,
-            lambda kept, model=model, names=names, filling=filling: search.model(  # type: ignore[misc]
-                shrinking.simplified(model, set(names) - set(kept), filling)
-            ),
-        )
+        _fill(search, filling)
+
+
+def _fill(search: Search, filling: str) -> None:
+    model = search.best.model
+    weights = model.graph.initializers.items()
+    names = [name for name, value in weights if not shrinking.is_simple(value.const_value, filling)]
+    minimise(names, lambda kept: search.model(shrinking.simplified(model, set(names) - set(kept), filling)))

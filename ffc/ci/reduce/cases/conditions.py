@@ -18,9 +18,9 @@ from typing import Any, Protocol
 import numpy as np
 import onnx_ir as ir
 
-from ffc.ci.reduce import child
-from ffc.ci.reduce.case import Case
-from ffc.ci.reduce.failure import Failure
+from ffc.ci.reduce.cases import child
+from ffc.ci.reduce.cases.case import Case
+from ffc.ci.reduce.cases.failure import Failure
 from ffc.compiler.proof import probes
 from ffc.errors import FfcError, MissingError, UsageError, one_line
 from ffc.graph import files
@@ -139,16 +139,11 @@ class Command:
             return f"it does not end within {self.seconds:g} s"
         if code:
             return f"it exits with status {code}"
-        return Failure("--when", 0, "", f"{self.text} exits with status 0")
+        return Failure("--when", 0, "", "the command exits with status 0")
 
     def filled(self, given: dict[str, str]) -> list[str]:
         """Return its words with files and pipeline in their places."""
         return [_PLACES.sub(lambda place: given.get(place[1], place[0]), word) for word in self.words]
-
-    @property
-    def text(self) -> str:
-        """The command as a shell would take it."""
-        return " ".join(word if _PLACES.fullmatch(word) else shlex.quote(word) for word in self.words)
 
 
 @dataclass(frozen=True)
@@ -172,7 +167,8 @@ class Holds:
             return f"it ends by {ending.died}{f' of {ending.last}' if ending.last else ''}"
         if not ending.result:
             return f"it raises {ending.last}" if ending.last else "it returns False"
-        return Failure("--when", 0, "", f"{getattr(self.function, '__name__', 'the function')} holds")
+        name = getattr(self.function, "__name__", type(self.function).__name__)
+        return Failure("--when", 0, "", f"the function {name} returns True")
 
     def _ask(self, case: Case, tell: Callable[[str], None]) -> bool:
         try:

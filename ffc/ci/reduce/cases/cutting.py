@@ -70,18 +70,27 @@ class Anatomy:
         return found
 
     def folded(self) -> ir.Model | None:
-        """Return the model with each shape that is known as a constant; None where there is none that is computed."""
+        """Return the model with Constant nodes and all shapes that are known as weights; None where it has neither."""
         copy = self.model.clone()
         nodes, editor, count = list(copy.graph), Editor(copy), 0
         for value, (i, k) in self._places.items():
-            ints, dtype, shape = self._shapes.ints(value), self._shapes.dtype(value), self._shapes.of(value)
-            known = ints is not None and shape is not None and all(isinstance(each, int) for each in ints)
-            if not known or dtype is None or not value.uses() or value.is_graph_output():
-                continue
-            array = np.array(ints, dtype.numpy()).reshape(shape)  # type: ignore[arg-type]  # as long as its contents
-            nodes[i].outputs[k].replace_all_uses_with(editor.constant(array, f"{value.name}.known"))
-            count += 1
+            array = self._known(value)
+            if array is not None and value.uses() and not value.is_graph_output():
+                nodes[i].outputs[k].replace_all_uses_with(editor.constant(array, f"{value.name}.known"))
+                count += 1
         return swept(copy) if count else None
+
+    def _known(self, value: ir.Value) -> np.ndarray | None:
+        """Return what a computed value holds on any inputs, as far as that is told without running anything."""
+        node, tensor = value.producer(), ir.convenience.get_const_tensor(value)
+        if tensor is not None and node is not None and node.op_type == "Constant":
+            return tensor.numpy() if tensor.dtype != ir.DataType.STRING else None
+        ints, dtype, shape = self._shapes.ints(value), self._shapes.dtype(value), self._shapes.of(value)
+        if ints is None or dtype is None or shape is None:
+            return None
+        numbers = [each for each in ints if isinstance(each, int)]
+        sizes = [each for each in shape if isinstance(each, int)]
+        return np.array(numbers, dtype.numpy()).reshape(sizes) if len(numbers) == len(ints) else None
 
     def _are_alike(self, one: ir.Value, other: ir.Value) -> bool:
         shapes = self._shapes
@@ -114,13 +123,16 @@ class Anatomy:
             if place[0] in kept and value in readers and self._can_be_input(value)
         ]  # fmt: skip
 
-    def _built(self, kept: set[int], outputs: list[tuple[int, int]]) -> ir.Model:
+    def _built(self, kept: set[int], outputs: list[tuple[int, int]]) -> ir.Model | None:
         copy = self.model.clone()
         nodes, graph = list(copy.graph), copy.graph
         graph.outputs[:] = [nodes[i].outputs[k] for i, k in dict.fromkeys(outputs)]
         for value, (i, k) in self._places.items():
-            if i not in kept and value.uses():
-                graph.inputs.extend(self._as_input(value, nodes[i].outputs[k]))
+            if i in kept or not value.uses():
+                continue
+            if nodes[i].outputs[k].is_graph_output():  # of a subgraph, which cannot give what comes from outside
+                return None
+            graph.inputs.extend(self._as_input(value, nodes[i].outputs[k]))
         graph.remove([node for i, node in enumerate(nodes) if i not in kept], safe=True)
         self._describe(graph.outputs, outputs)
         return swept(copy)
