@@ -26,6 +26,7 @@ from ffc.commands.training.distill import distill
 from ffc.commands.training.export import export
 from ffc.commands.training.search import search
 from ffc.commands.training.train import train
+from ffc.commands.view import view
 from ffc.errors import FfcError, MissingError, nearest, one_line
 
 __all__ = ["main"]
@@ -138,7 +139,7 @@ def ffc(context: click.Context, changes: tuple[str, ...]) -> None:
             guard.limit_memory(wanted.memory)
 
 
-for _command in (check, compile_, diff, distill, explain, export, lock, passes, plan, print_, recipe, reduce, score, search, train):
+for _command in (check, compile_, diff, distill, explain, export, lock, passes, plan, print_, recipe, reduce, score, search, train, view):
     ffc.add_command(_command)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ffc.commands.options import shared
-from ffc.errors import GateError, InputError, UsageError
+from ffc.errors import GateError, InputError, UsageError, one_line
 
 if TYPE_CHECKING:
     from ffc.ci.lock.check import Check
@@ -65,7 +65,7 @@ def check(
         raise UsageError(f"--model is for one lock, and there are {len(paths)}; name the lock")
     done: list[Check] = []
     for path in paths:
-        click.echo(f"checking {path}", err=True)
+        click.echo(f"checking {one_line(str(path))}", err=True)
         found = checks.check(path, model=model, policy=policy, progress=lambda line: click.echo(line, err=True))
         done.append(found)
         if not as_json:

@@ -46,6 +46,7 @@ def lock(
     """
     from ffc.ci.lock import check as checks
     from ffc.ci.lock.lock import SUFFIX
+    from ffc.ci.reports.content import place
 
     path = out or model.with_name(model.stem + SUFFIX)
     shared.check_file(path, [model, data])
@@ -60,4 +61,6 @@ def lock(
         data=data,
         progress=lambda line: click.echo(line, err=True),
     )
-    click.echo(f"{path}: {made.cost.nodes} nodes, structure {made.structure[:12]}, weights {made.weights.digest[:12]}")
+    click.echo(
+        f"{place(path)}: {made.cost.nodes} nodes, structure {made.structure[:12]}, weights {made.weights.digest[:12]}"
+    )

@@ -12,7 +12,7 @@ from ffc.graph.shapes.inference import Shapes, infer
 from ffc.graph.shapes.kernels import einsum_sizes
 from ffc.graph.shapes.rule import ODDITIES, Fact, Shape, Site, UnknownError
 
-__all__ = ["Cost", "ProductCounter", "cost", "products"]
+__all__ = ["Cost", "ProductCounter", "cost", "is_parameter", "products"]
 
 # Operators that multiply and accumulate but have no formula here.
 _UNCOUNTED = frozenset(
@@ -56,7 +56,7 @@ def cost(model: ir.Model, batch: int = 1, length: int = 128) -> Cost:
     counted = products(model, batch, length)
     return Cost(
         nodes=len(model.graph),
-        parameters=sum(tensor.size for tensor in tensors.values() if _is_parameter(tensor)),
+        parameters=sum(tensor.size for tensor in tensors.values() if is_parameter(tensor)),
         bytes=sum(tensor.nbytes for tensor in tensors.values()),
         macs=sum(macs for _, macs in counted if macs is not None),
         macs_unknown=sum(macs is None for _, macs in counted),
@@ -102,7 +102,8 @@ class ProductCounter:
         return [(node, None if macs is None else _evaluated(macs, sizes)) for node, macs in self._found]
 
 
-def _is_parameter(tensor: ir.TensorProtocol) -> bool:
+def is_parameter(tensor: ir.TensorProtocol) -> bool:
+    """Whether a tensor counts among the parameters of a model: not a scalar, and of numbers that are learned."""
     bytewise = tensor.dtype in (ir.DataType.INT8, ir.DataType.UINT8)
     return len(tensor.shape) > 0 and (bytewise or tensor.dtype.is_floating_point())
 

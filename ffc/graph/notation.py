@@ -10,7 +10,17 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["Notation", "digest", "is_learned", "is_small", "operator", "quoted", "quoted_string", "tensor_type", "typed"]
+__all__ = [
+    "Notation",
+    "digest",
+    "is_learned",
+    "is_small",
+    "operator",
+    "quoted",
+    "quoted_string",
+    "tensor_type",
+    "typed",
+]
 
 _SHOWN_ELEMENTS = 8
 """Up to this many elements, a tensor is a parameter to read (axes, shapes, scales) rather than a weight."""

@@ -24,10 +24,12 @@ import onnx_ir as ir
 from ffc.graph.notation import Notation, operator, quoted, typed
 from ffc.graph.order import ordered, trimmed
 
-__all__ = ["FORMAT", "text"]
+__all__ = ["ENDS_SECTION", "FORMAT", "text"]
 
 FORMAT = "ffc.text/1"
-_ENDS_SECTION = re.compile(r"Norm|^Embed")
+ENDS_SECTION = re.compile(r"Norm|^Embed")
+"""Operators after which names begin anew."""
+
 _INDENT = "  "
 
 
@@ -110,7 +112,7 @@ class _Scope:
         lines = []
         for node in ordered(graph):
             lines += self.node(node)
-            if self.sections and _ENDS_SECTION.search(node.op_type):
+            if self.sections and ENDS_SECTION.search(node.op_type):
                 self.section += 1
                 self.prefix = f"{self.section}."
                 self.counts.clear()

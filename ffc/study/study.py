@@ -107,9 +107,7 @@ class Study:
             )
         for word, path in inputs(self.compiling).items():
             if not path.exists():
-                raise InputError(
-                    f"{self.file.place(('passes',))}: there is no file {path} ({word}); correct it"
-                )
+                raise InputError(f"{self.file.place(('passes',))}: there is no file {path} ({word}); correct it")
 
     def _data(self, path: str) -> Path:
         return self.data_folder / path

@@ -45,11 +45,22 @@ def blocks(graph: Graph) -> list[str]:
 
 
 def _sections(graph: Graph) -> list[int]:
-    found, section = [], 0
+    found: list[int] = []
+    section = 0
     for index, node in enumerate(graph.nodes):
-        found.append(section)
+        found.append(found[index - 1] if index and _ends_norm(graph, index) else section)
         section += bool(_NORM.search(_kind(node.op))) or _is_root_of_variance(graph, index)
     return found
+
+
+def _ends_norm(graph: Graph, index: int) -> bool:
+    """Whether a node adds to the norm before it, or multiplies it by, a weight: the rest of a norm written out."""
+    node = graph.nodes[index]
+    follows = any(isinstance(operand, Source) and operand.node == index - 1 for operand in node.operands)
+    before = graph.nodes[index - 1]
+    scaled = any(isinstance(operand, Weight) and operand.size >= _LARGE for operand in node.operands)
+    kinds = {"Add": ("RMSNormalization", "Mul"), "Mul": ("Div",), "Div": ("Sqrt",)}
+    return follows and _kind(before.op) in kinds.get(node.op, ()) and (scaled or node.op == "Div")
 
 
 def _kind(op: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -15,7 +15,7 @@ from ffc.ci.diff.matching import Matching
 from ffc.ci.diff.snapshot import Snapshot, of_model
 from ffc.errors import UsageError
 from ffc.graph import files
-from ffc.graph.cost import Cost, cost
+from ffc.graph.cost import Cost, cost, is_parameter
 
 __all__ = ["BATCH", "LENGTH", "Diff", "diff"]
 
@@ -87,7 +87,19 @@ class _Side:
 
 def _read(model: str | Path | ir.Model) -> _Side:
     opened = _open(model)
-    return _Side(opened, of_model(opened, _name(model)), cost(opened, BATCH, LENGTH))
+    snapshot = of_model(opened, _name(model))
+    return _Side(opened, snapshot, _cost(opened, snapshot))
+
+
+def _cost(model: ir.Model, snapshot: Snapshot) -> Cost:
+    """Return what a model costs, its constants counted as weights whether they are initializers or nodes."""
+    tensors = {id(weight.tensor): weight.tensor for weight in snapshot.weights() if weight.tensor is not None}
+    return replace(
+        cost(model, BATCH, LENGTH),
+        nodes=len(snapshot.graph.nodes),
+        parameters=sum(tensor.size for tensor in tensors.values() if is_parameter(tensor)),
+        bytes=sum(tensor.nbytes for tensor in tensors.values()),
+    )
 
 
 def _measured(before: ir.Model, after: ir.Model) -> list[Change]:

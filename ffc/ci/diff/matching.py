@@ -114,8 +114,9 @@ class Matcher:
     def run(self) -> None:
         """Match all that evidence speaks for."""
         self.match_unique(self.upstream)
-        self.match_unique(self.downstream)
         self.match_unique([list(_by_weight(graph)) for graph in self.graphs])
+        self.grow()
+        self.match_unique(self.downstream)
         self.grow()
         self.match_in_order(self.upstream)
         self.match_in_order(self.downstream)
@@ -128,7 +129,7 @@ class Matcher:
         places = [self._free(side, keys[side]) for side in (0, 1)]
         for key, was in places[0].items():
             now = places[1].get(key, [])
-            if len(was) == len(now) == 1:
+            if len(was) == len(now) == 1 and not self._contradicted(was[0], now[0]):
                 self._join(was[0], now[0])
 
     def match_in_order(self, keys: Sequence[Sequence[Hashable]]) -> None:
@@ -136,7 +137,8 @@ class Matcher:
         places = [self._free(side, keys[side]) for side in (0, 1)]
         for key, was in places[0].items():
             for first, second in zip(was, places[1].get(key, []), strict=False):
-                self._join(first, second)
+                if not self._contradicted(first, second):
+                    self._join(first, second)
 
     def _free(self, side: int, keys: Sequence[Hashable]) -> dict[Hashable, list[int]]:
         found = defaultdict(list)
@@ -227,6 +229,14 @@ class Matcher:
         for _, a, b in slots(first, second, self.matching):
             total += self._operand_score(a, b)
         return total + self._reader_score(was, now)
+
+    def _contradicted(self, was: int, now: int) -> bool:
+        """Whether neighbours of two nodes are matched already, and all of them to others."""
+        first, second = self.graphs[0].nodes[was], self.graphs[1].nodes[now]
+        pairs = [(a, b) for _, a, b in slots(first, second, self.matching) if isinstance(a, Source)]
+        scores = [self._operand_score(a, b) for a, b in pairs if isinstance(b, Source)]
+        read = self._reader_score(was, now)
+        return max([*scores, read]) <= 0 and min([*scores, read]) < 0
 
     def _operand_score(self, was: Operand, now: Operand) -> float:
         if isinstance(was, Source) and isinstance(now, Source):

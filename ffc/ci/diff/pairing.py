@@ -13,6 +13,8 @@ __all__ = ["pair"]
 
 _ROUNDS = 4
 _MOST_READERS = 32
+_LONGEST = 48
+"""Twins that change partners at once."""
 
 
 def pair(before: Graph, after: Graph, inputs: Sequence[int] | None = None) -> Matching:
@@ -29,7 +31,7 @@ def pair(before: Graph, after: Graph, inputs: Sequence[int] | None = None) -> Ma
     matcher.run()
     for _ in range(_ROUNDS):
         _pair_within_regions(matcher)
-        if not _exchange(matching):
+        if not (_exchange(matching) | _swap(matcher)):
             break
     return matching
 
@@ -67,6 +69,77 @@ def _exchange(matching: Matching) -> bool:
                 else:
                     own[node], own[rival], others[other] = -1, other, rival
     return any_did
+
+
+def _swap(matcher: Matcher) -> bool:
+    """Let two matched nodes, and what hangs on them, change partners where that means fewer changes."""
+    matching, any_did = matcher.matching, False
+    for was, now in enumerate(matching.forward):
+        if now < 0 or not _changes(matching, was):
+            continue
+        for twin in _related(matching, 1, now):
+            if twin != was and matching.forward[twin] >= 0 and matching.forward[was] == now:
+                any_did |= _swap_chain(matcher, was, twin)
+    return any_did
+
+
+def _swap_chain(matcher: Matcher, was: int, twin: int) -> bool:
+    """Swap the partners of twins and, as far as that helps, of the twins that read them and that they read."""
+    matching, chain = matcher.matching, [(was, twin)]
+    for first, second in chain:
+        for pair in _next_twins(matcher, first, second):
+            if not _shares(pair, chain) and len(chain) < _LONGEST:
+                chain.append(pair)
+    for length in range(1, len(chain) + 1):
+        part = chain[:length]
+        touched = [(0, node) for pair in part for node in pair]
+        touched += [(1, matching.forward[node]) for _, node in touched]
+        cost = _cost(matching, touched)
+        _exchange_partners(matching, part)
+        if _cost(matching, touched) < cost:
+            return True
+        _exchange_partners(matching, part)
+    return False
+
+
+def _next_twins(matcher: Matcher, first: int, second: int) -> list[tuple[int, int]]:
+    """Return the matched nodes of one operator that two nodes read, or that read them, at the same place.
+
+    Those come first for whose new partners most speaks.
+    """
+    matching, graph = matcher.matching, matcher.matching.before
+    one, other = (
+        {slot: operand.node for slot, operand in enumerate(graph.nodes[node].operands) if isinstance(operand, Source)}
+        for node in (first, second)
+    )
+    found = [(one[slot], other[slot]) for slot in one.keys() & other.keys()]
+    readers = [
+        [(reader, slot) for reader, slot, _ in graph.consumers[node]][:_MOST_READERS] for node in (first, second)
+    ]
+    found += [(a, b) for a, slot in readers[0] for b, place in readers[1] if slot == place]
+    twins = [
+        (a, b)
+        for a, b in found
+        if min(a, b) >= 0 and a != b and graph.nodes[a].op == graph.nodes[b].op
+        and matching.forward[a] >= 0 and matching.forward[b] >= 0
+    ]  # fmt: skip
+
+    def doubt(pair: tuple[int, int]) -> float:
+        a, b = pair
+        return -matcher.score(a, matching.forward[b]) - matcher.score(b, matching.forward[a])
+
+    return sorted(twins, key=doubt)
+
+
+def _shares(pair: tuple[int, int], chain: Sequence[tuple[int, int]]) -> bool:
+    return any(node in each for node in pair for each in chain)
+
+
+def _exchange_partners(matching: Matching, pairs: Iterable[tuple[int, int]]) -> None:
+    forward, backward = matching.forward, matching.backward
+    for first, second in pairs:
+        forward[first], forward[second] = forward[second], forward[first]
+        backward[forward[first]], backward[forward[second]] = first, second
 
 
 def _related(matching: Matching, side: int, node: int) -> list[int]:

@@ -151,6 +151,19 @@ class Snapshot:
     name: str = ""
     weighed: bool = True
 
+    def weights(self) -> Iterator[Weight]:
+        """Yield the weights that the nodes and outputs of all graphs read, each as often as it is read."""
+        for graph in [self.graph, *(self.functions[name].graph for name in sorted(self.functions))]:
+            yield from _weights_of(graph)
+
+
+def _weights_of(graph: Graph) -> Iterator[Weight]:
+    for node in graph.nodes:
+        yield from (operand for operand in node.operands if isinstance(operand, Weight))
+        for name in sorted(node.graphs):
+            yield from _weights_of(node.graphs[name])
+    yield from (operand for _, operand in graph.outputs if isinstance(operand, Weight))
+
 
 def of_model(model: ir.Model, name: str = "", *, weights: bool = True) -> Snapshot:
     """Return a model as records.

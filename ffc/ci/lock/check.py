@@ -103,11 +103,11 @@ def lock(
 
     Raises:
         UsageError, InputError, CannotApplyError, GateError: As `ffc.compile` does.
-        InputError: If the lock cannot be written.
+        InputError: If the lock cannot be written, or a file has a name that no line can hold.
     """
     source = Path(model)
     path = source.with_name(source.stem + locks.SUFFIX) if out is None else Path(out)
-    seen = Path(os.path.relpath(source, path.parent)).as_posix()
+    seen = _seen(source, path.parent)
     if passes is None:
         made = lock_of(files.load(source, lazily=True), Making(seen, None, "", target), pipeline.versions())
     else:
@@ -115,11 +115,19 @@ def lock(
             source, passes, target=target, sets=sets, plugins=plugins, data=data, progress=progress
         )
         report = result.report
-        beside = tuple(Path(os.path.relpath(plugin, path.parent)).as_posix() for plugin in plugins)
+        beside = tuple(_seen(plugin, path.parent) for plugin in plugins)
         making = Making(seen, report.pipeline, report.decided, report.target, beside)
         made = lock_of(result.model, making, report.versions)
     locks.save(made, path)
     return made
+
+
+def _seen(path: str | Path, folder: Path) -> str:
+    """Return a path as seen from the folder of a lock."""
+    seen = Path(os.path.relpath(path, folder)).as_posix()
+    if not seen.isprintable():
+        raise InputError(f"{seen!a} cannot be named in a lock: it has control characters; rename it")
+    return seen
 
 
 def check(

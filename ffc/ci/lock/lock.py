@@ -28,6 +28,7 @@ FORMAT = "ffc.lock/1"
 SUFFIX = ".ffc.lock"
 
 _HINT = "# ffc check compiles again and compares; ffc check --accept writes this anew"
+_CONFLICT = re.compile(r"(<{7}|>{7}|\|{7}) |={7}$")
 _AGAIN = "write it again with `ffc lock`, or take it from version control"
 
 
@@ -144,11 +145,13 @@ def parse(content: str, name: str) -> Lock:
         InputError: If it is of another format, truncated, edited by hand, or broken otherwise.
     """
     lines = content.split("\n")
+    if any(_CONFLICT.match(line) for line in lines):
+        raise InputError(f"lock {name} holds a conflict of a merge; take either side, then run `ffc check --accept`")
     _check_format(lines[0], name)
     start = next((index for index, line in enumerate(lines) if line.startswith("ffc.text/")), None)
     if start is None or not content.endswith("\n"):
         raise InputError(f"lock {name} is truncated; {_AGAIN}")
-    head = _head(lines[1:start], name)
+    head = _head(lines[1:start])
     graph = "\n".join(lines[start:])
     digest = hashlib.sha256(graph.encode()).hexdigest()
     if head.get("structure") != [f"sha256:{digest}"]:
@@ -170,6 +173,8 @@ def parse(content: str, name: str) -> Lock:
 def _check_format(line: str, name: str) -> None:
     if line == FORMAT:
         return
+    if FORMAT.startswith(line):
+        raise InputError(f"lock {name} is empty or truncated; {_AGAIN}")
     newer = re.fullmatch(r"ffc\.lock/(\d+)", line)
     if newer:
         wanted = FORMAT.rpartition("/")[2]
@@ -178,14 +183,12 @@ def _check_format(line: str, name: str) -> None:
     raise InputError(f"{name} is no lock: it begins with {line[:40]!r}; name a file that `ffc lock` wrote")
 
 
-def _head(lines: Sequence[str], name: str) -> dict[str, list[str]]:
+def _head(lines: Sequence[str]) -> dict[str, list[str]]:
     """Return the lines of the head by their first word; the histogram is for people."""
     found: dict[str, list[str]] = {}
     for line in lines:
         if line == "operators":
             break
-        if re.match(r"[<=>]{7}", line):
-            raise InputError(f"lock {name} holds a conflict of a merge; settle it, then run `ffc check --accept`")
         if line and not line.startswith("#"):
             word, _, rest = line.partition(" ")
             found.setdefault(word, []).append(rest)

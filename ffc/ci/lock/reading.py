@@ -221,9 +221,12 @@ def _attribute(written: str) -> tuple[str, str]:
 
 def _statements(lines: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     """Yield lines with the indented ones that follow them."""
-    line, nested = None, []
+    line: str | None = None
+    nested: list[str] = []
     for each in lines:
         if each.startswith("  "):
+            if line is None:
+                raise MalformedError(f"line {each[:60]!r} is indented below nothing")
             nested.append(each[2:])
             continue
         if line is not None:

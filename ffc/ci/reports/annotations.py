@@ -5,7 +5,9 @@ Source of the form: https://docs.github.com/actions/reference/workflow-commands-
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from ffc.ci.lock.check import Check
 from ffc.ci.reports import content
@@ -18,7 +20,7 @@ def to_annotations(done: Sequence[Check]) -> str:
     """Write a line for each failure, and one for each lock that is out of date though the check passes."""
     lines = []
     for each in done:
-        where = f"file={_property(each.path.as_posix())},line=1"
+        where = f"file={_property(Path(os.path.relpath(each.path)).as_posix())},line=1"
         for failure in each.failures:
             said = content.said(failure.group) if failure.group else failure.message
             count = f" (×{failure.group.count})" if failure.group and failure.group.count > 1 else ""

@@ -1,8 +1,13 @@
-"""What every form of a diff shows, as text: costs before and after, and a line for each group of changes."""
+"""What every form of a diff shows, as text: costs before and after, and a line for each group of changes.
+
+Names come from models, and files from anywhere. What is returned here is one line of printable characters, which is all
+that JUnit and a terminal need; each form escapes what else means something in it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from ffc.ci.diff.groups import Group
 from ffc.ci.lock.check import Check
@@ -10,7 +15,7 @@ from ffc.compiler.reports.content import number
 from ffc.errors import one_line
 from ffc.graph.cost import Cost
 
-__all__ = ["cost_rows", "said", "summary", "verdict"]
+__all__ = ["cost_rows", "place", "said", "summary", "verdict"]
 
 _COSTS = (
     ("nodes", "nodes", 1.0),
@@ -32,6 +37,12 @@ def cost_rows(costs: tuple[Cost, Cost]) -> list[tuple[str, str, str, str]]:
     if was or now:
         rows.append(("products not counted", str(was), str(now), ""))
     return rows
+
+
+def place(path: Path) -> str:
+    """Return the path of a file as text that begins no command of GitHub Actions, whatever the file is called."""
+    shown = one_line(str(path))
+    return f"./{shown}" if shown.startswith(("::", "##[")) else shown
 
 
 def said(group: Group) -> str:

@@ -16,7 +16,7 @@ FORMAT = "ffc.diff/1"
 
 def to_json(found: Diff) -> str:
     """Write a diff as JSON, ending with a newline."""
-    return json.dumps(to_data(found), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(to_data(found), indent=2) + "\n"
 
 
 def to_data(found: Diff) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""What checks found as JUnit's XML, which most CIs show as tests: a suite a lock, a case a kind of change."""
+"""What checks found as JUnit's XML, which most CIs show as tests: a suite a lock, a case a kind of change.
+
+Source of the form: ``junit-10.xsd`` of the xUnit plugin of Jenkins.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,11 @@ def to_junit(done: Sequence[Check]) -> str:
     for each in done:
         kinds = [kind for kind in KINDS if kind in each.policy.fail]
         failed = {failure.kind for failure in each.failures}
-        suite = ElementTree.SubElement(
-            root, "testsuite", name=one_line(str(each.path)), tests=str(len(kinds)), failures=str(len(failed))
-        )
+        name, counts = content.place(each.path), {"tests": len(kinds), "failures": len(failed), "errors": 0}
+        shown = {key: str(count) for key, count in counts.items()}
+        suite = ElementTree.SubElement(root, "testsuite", {"name": name, **shown})
         for kind in kinds:
-            case = ElementTree.SubElement(suite, "testcase", classname=one_line(str(each.path)), name=kind)
+            case = ElementTree.SubElement(suite, "testcase", classname=name, name=kind)
             lines = [_line(failure) for failure in each.failures if failure.kind == kind]
             if lines:
                 ElementTree.SubElement(case, "failure", message=lines[0], type=kind).text = "\n".join(lines)

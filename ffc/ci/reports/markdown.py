@@ -53,12 +53,16 @@ def changes(found: Diff) -> list[str]:
 
 def marker(key: str) -> str:
     """Return the hidden line by which a CI finds the comment to edit."""
-    return f"<!-- ffc diff {re.sub(r'[^A-Za-z0-9_./]', '-', key).replace('--', '-')} -->"
+    return f"<!-- ffc diff {re.sub(r'[^A-Za-z0-9_./]+', '-', key)} -->"
 
 
 def code(text: str) -> str:
-    """Return text from a model as a code span, in which nothing of it means anything, mentions of people included."""
-    shown = one_line(text, 300).replace("|", "\\|")
+    """Return text from a model as a code span, in which nothing of it means anything, mentions of people included.
+
+    A bar would end the cell of a table even in a code span. A backslash before it is no help where another one comes
+    before that: parsers differ in what the two mean. So it is written as the characters are that cannot be shown.
+    """
+    shown = one_line(text, 300).replace("|", "\\x7c")
     if not shown.strip():
         return ""
     fence = "`" * (max((len(run) for run in re.findall("`+", shown)), default=0) + 1)
@@ -71,12 +75,8 @@ def checks_to_markdown(done: Sequence[Check]) -> str:
     title = "passes" if passed else f"{sum(not each.passed for each in done)} of {len(done)} locks fail"
     lines = [marker("check"), f"### ffc check: {title}", ""]
     for each in sorted(done, key=lambda each: each.passed):
-        lines += [f"#### {'✅' if each.passed else '❌'} {code(str(each.path))}", "", _plain(content.verdict(each)), ""]
+        lines += [f"#### {'✅' if each.passed else '❌'} {code(str(each.path))}", "", content.verdict(each), ""]
         lines += [f"- **{failure.kind}**: {code(failure.message)}" for failure in each.failures if not failure.group]
         if each.diff.changes:
             lines += ["", *costs(each.diff), "", *changes(each.diff), ""]
     return "\n".join(lines).rstrip("\n") + "\n"
-
-
-def _plain(text: str) -> str:
-    return one_line(text).replace("<", "&lt;")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from ffc.ci.diff.changes import KINDS
+from ffc.ci.diff.changes import KINDS, Kind
 from ffc.ci.lock.check import Check, Failure
 from ffc.ci.reports import content
 from ffc.errors import one_line
@@ -15,27 +19,62 @@ from ffc.version import version
 __all__ = ["to_sarif"]
 
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+_HOME = "https://github.com/fastformers/ffc"
+_HELP = "If the change is meant, run `ffc check --accept` and commit the lock; the policy is in pyproject.toml."
+_MEANING: dict[Kind, str] = {
+    "interface": "Inputs, outputs, their types or opsets are others.",
+    "structure": "Nodes came, went, or read other values.",
+    "attribute": "A node carries another number or text.",
+    "weight-type": "A weight has another type or shape.",
+    "weight-value": "Weights moved further than the policy allows.",
+    "name": "Names are others.",
+    "cost": "The model is over its budget.",
+    "numerics": "Outputs differ from those of the source by more than the policy allows.",
+}
+_ESCAPES = str.maketrans({"\\": "\\\\", "[": "\\[", "]": "\\]", "{": "{{", "}": "}}"})
+"""Square brackets would read as a link, and a backslash as an escape of one (section 3.11.6); braces would read as a
+placeholder (section 3.11.5)."""
 
 
 def to_sarif(done: Sequence[Check]) -> str:
     """Write a result for each failure, at the first line of its lock."""
-    rules = [{"id": f"ffc/{kind}", "shortDescription": {"text": f"The graph changed: {kind}."}} for kind in KINDS]
+    rules = [
+        {
+            "id": f"ffc/{kind}",
+            "shortDescription": {"text": f"The graph changed: {kind}."},
+            "fullDescription": {"text": _MEANING[kind]},
+            "help": {"text": _HELP},
+        }
+        for kind in KINDS
+    ]
     results = [_result(each, failure) for each in done for failure in each.failures]
-    driver = {"name": "ffc", "version": version(), "rules": rules}
+    driver = {"name": "ffc", "version": version(), "informationUri": _HOME, "rules": rules}
     log = {"$schema": _SCHEMA, "version": "2.1.0", "runs": [{"tool": {"driver": driver}, "results": results}]}
-    return json.dumps(log, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(log, indent=2) + "\n"
 
 
 def _result(found: Check, failure: Failure) -> dict[str, Any]:
     location: dict[str, Any] = {
-        "physicalLocation": {"artifactLocation": {"uri": found.path.as_posix()}, "region": {"startLine": 1}}
+        "physicalLocation": {"artifactLocation": {"uri": _uri(found.path)}, "region": {"startLine": 1}}
     }
-    said = one_line(failure.message)
+    said, where = one_line(failure.message), ""
     if failure.group is not None:
-        said = content.said(failure.group)
+        said, where = content.said(failure.group), failure.group.where
         said += f" (×{failure.group.count})" if failure.group.count > 1 else ""
         names = [one_line(change.where, 200) for change in failure.group.changes if change.where]
         location["logicalLocations"] = [{"fullyQualifiedName": name} for name in names]
-    # Square brackets would read as a link, backslash as an escape of one: section 3.11.6 of the standard.
-    text = said.replace("\\", "\\\\").replace("[", "\\[").replace("]", "\\]")
-    return {"ruleId": f"ffc/{failure.kind}", "level": "error", "message": {"text": text}, "locations": [location]}
+    # Without a fingerprint of its own, code scanning takes all results at the first line of a lock for one.
+    fingerprint = hashlib.sha256("\0".join((failure.kind, said, where)).encode(errors="replace")).hexdigest()[:16]
+    return {
+        "ruleId": f"ffc/{failure.kind}",
+        "ruleIndex": KINDS.index(failure.kind),
+        "level": "error",
+        "message": {"text": said.translate(_ESCAPES)},
+        "locations": [location],
+        "partialFingerprints": {"primaryLocationLineHash": f"{fingerprint}:1"},
+    }
+
+
+def _uri(path: Path) -> str:
+    """Return a path, seen from the root of the repository, as a reference that no name in it leads elsewhere."""
+    return quote(os.fsencode(Path(os.path.relpath(path)).as_posix()))

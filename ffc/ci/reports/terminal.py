@@ -49,7 +49,7 @@ def checked(found: Check, *, accepted: bool = False) -> RenderableType:
         parts += [_costs(found.diff), Text(), change_table(found.diff.groups), Text()]
     parts += [Text(f"fails: {one_line(failure.message)}", "red") for failure in found.failures]
     style = "green" if found.passed else "bold red"
-    return Lines(*parts, Text(f"{one_line(str(found.path))}: {content.verdict(found, accepted=accepted)}", style))
+    return Lines(*parts, Text(f"{content.place(found.path)}: {content.verdict(found, accepted=accepted)}", style))
 
 
 def change_table(groups: list[Group]) -> Table:

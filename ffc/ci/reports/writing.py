@@ -71,7 +71,7 @@ def to_json(done: Sequence[Check]) -> str:
                 "diff": to_data(each.diff),
             }
         )
-    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(data, indent=2) + "\n"
 
 
 def _html(done: Sequence[Check]) -> str:

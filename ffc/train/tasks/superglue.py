@@ -82,9 +82,7 @@ def _multirc(record: Record, labels: Sequence[str]) -> Unit:
         asked = f"{text.strip()} {query}"
         for answer in question.parts("answers"):
             proposed, label = answer.text("text"), _label(answer, labels)
-            examples.append(
-                Example(asked, proposed, label, group=question.place, answer=proposed, tail=len(query))
-            )
+            examples.append(Example(asked, proposed, label, group=question.place, answer=proposed, tail=len(query)))
     if not examples:
         raise record.error("the passage has no question with answers; leave it out")
     return Unit(record.where, (text,), tuple(examples))

@@ -1,0 +1,32 @@
+"""``ffc view``: a model as a drawing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ffc.commands.options import shared
+
+__all__ = ["view"]
+
+
+@click.command()
+@shared.model
+@click.option(
+    "-o", "--output", "out", type=click.Path(path_type=Path), metavar="OUT",
+    help="The page to write.  [default: the model's name with .html, in the folder at hand]",
+)  # fmt: skip
+def view(model: Path, out: Path | None) -> None:
+    """Draw MODEL as one HTML page that needs nothing else."""
+    out = out or Path(model.with_suffix(".html").name)
+    shared.check_file(out, [model])
+    from ffc.ci.diff.snapshot import of_model
+    from ffc.ci.page.page import model_page
+    from ffc.graph.cost import cost
+    from ffc.graph.files import load
+
+    shared.hush()
+    loaded = load(model, lazily=True)
+    shared.write_text(out, model_page(of_model(loaded, str(model), weights=False), cost(loaded)))
+    click.echo(f"wrote {out}", err=True)
