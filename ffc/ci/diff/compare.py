@@ -26,6 +26,7 @@ def compare(before: Snapshot, after: Snapshot, *, names: bool = False) -> tuple[
     """
     matching = pair(before.graph, after.graph)
     changes = [*opset_changes(before.opsets, after.opsets), *interface_changes(matching)]
+    changes = [change for change in changes if names or change.kind != "name"]
     changes += _Comparison(matching, before.opsets, after.opsets, names).changes()
     for scope, was, now in _functions(before, after):
         if was is None or now is None:
@@ -186,8 +187,9 @@ class _Comparison:
             if now < 0:
                 continue
             first, second = self.matching.before.nodes[was], self.matching.after.nodes[now]
-            if first.name != second.name:
-                detail = {"before": first.name, "after": second.name}
+            names = [(node.name, *node.outputs) for node in (first, second)]
+            if names[0] != names[1]:
+                detail = {"before": list(names[0]), "after": list(names[1])}
                 yield Change("name", f"{first.op} renamed", first.name, (was,), (now,), detail=detail)
 
 

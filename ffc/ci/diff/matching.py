@@ -95,10 +95,15 @@ class _Numbers:
 
 
 class Matcher:
-    """Fills a matching."""
+    """Fills a matching.
+
+    Attributes:
+        near: Whether neighbours alone speak for a candidate, and not all that is upstream or downstream.
+    """
 
     def __init__(self, matching: Matching) -> None:
         self.matching = matching
+        self.near = False
         self.graphs = (matching.before, matching.after)
         numbers = _Numbers()
         inputs = [{}, {now: was for was, now in enumerate(matching.inputs) if now >= 0}]
@@ -222,8 +227,10 @@ class Matcher:
     def score(self, was: int, now: int) -> float:
         """Say how much speaks for two nodes being one."""
         first, second = self.graphs[0].nodes[was], self.graphs[1].nodes[now]
-        total = 8.0 * (self.upstream[0][was] == self.upstream[1][now])
-        total += 8.0 * (self.downstream[0][was] == self.downstream[1][now])
+        total = 0.0
+        if not self.near:
+            total += 8.0 * (self.upstream[0][was] == self.upstream[1][now])
+            total += 8.0 * (self.downstream[0][was] == self.downstream[1][now])
         total += 2.0 * (first.attributes == second.attributes)
         total += 0.5 * (bool(first.name) and first.name == second.name)
         for _, a, b in slots(first, second, self.matching):
