@@ -139,7 +139,9 @@ def ffc(context: click.Context, changes: tuple[str, ...]) -> None:
             guard.limit_memory(wanted.memory)
 
 
-for _command in (check, compile_, diff, distill, explain, export, lock, passes, plan, print_, recipe, reduce, score, search, train, view):
+for _command in (
+    check, compile_, diff, distill, explain, export, lock, passes, plan, print_, recipe, reduce, score, search, train, view
+):  # fmt: skip
     ffc.add_command(_command)
 
 

@@ -48,6 +48,8 @@ class Notation:
 
     def _rendered(self, tensor: ir.TensorProtocol) -> str:
         kind = tensor_type(tensor)
+        if isinstance(tensor, ir.ExternalTensor):  # only a model that was loaded without its data has any
+            return kind
         if is_small(tensor) and (self.weights or not is_learned(tensor)):
             return f"{kind}{{{', '.join(_element(each) for each in tensor.numpy().reshape(-1))}}}"
         return f"{kind}#{digest(tensor)[:8]}" if self.weights else kind
@@ -84,7 +86,7 @@ def is_small(tensor: ir.TensorProtocol) -> bool:
 
 
 def is_learned(tensor: ir.TensorProtocol) -> bool:
-    """Whether a tensor is of a kind that training or quantising makes: numbers that are not whole, or bytes, several."""
+    """Whether a tensor is of a kind that training or quantising makes: several numbers that are not whole, or bytes."""
     bytewise = tensor.dtype in (ir.DataType.INT8, ir.DataType.UINT8)
     return tensor.size > 1 and (bytewise or tensor.dtype.is_floating_point())
 

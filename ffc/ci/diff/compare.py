@@ -44,7 +44,7 @@ def _functions(before: Snapshot, after: Snapshot) -> Iterator[tuple[str, Functio
     for name in sorted({*before.functions, *after.functions}):
         was, now = before.functions.get(name), after.functions.get(name)
         # One that came or went with its calls is told of there.
-        if (was and now) or any(name.replace(":", ".") in ops for ops in called):
+        if (was and now) or all(name.replace(":", ".") in ops for ops in called):
             yield name, was, now
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,7 +70,7 @@ def diff(
         CannotApplyError: If numbers are to be compared of models that do not take and give the same.
     """
     with ThreadPoolExecutor(2) as pool:  # one is hashed, which lets go of the interpreter, while the other is read
-        first, second = pool.map(_read, (before, after))
+        first, second = pool.map(functools.partial(_read, to_run=numerics), (before, after))
     matching, changes = compare(first.snapshot, second.snapshot, names=names)
     if numerics:
         changes += _measured(first.model, second.model)
@@ -85,8 +86,8 @@ class _Side:
     cost: Cost
 
 
-def _read(model: str | Path | ir.Model) -> _Side:
-    opened = _open(model)
+def _read(model: str | Path | ir.Model, to_run: bool) -> _Side:
+    opened = _open(model, to_run)
     snapshot = of_model(opened, _name(model))
     return _Side(opened, snapshot, _cost(opened, snapshot))
 
@@ -109,12 +110,12 @@ def _measured(before: ir.Model, after: ir.Model) -> list[Change]:
     return [] if change is None else [change]
 
 
-def _open(model: str | Path | ir.Model) -> ir.Model:
+def _open(model: str | Path | ir.Model, to_run: bool) -> ir.Model:
     if isinstance(model, ir.Model):
         return model
     if not isinstance(model, str | Path):
         raise UsageError(f"a model is a path or an onnx_ir.Model, not {type(model).__name__}")
-    return files.load(model, lazily=True)
+    return files.load(model, lazily=True, to_run=to_run)
 
 
 def _name(model: str | Path | ir.Model) -> str:

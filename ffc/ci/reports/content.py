@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ffc.ci.diff.groups import Group
-from ffc.ci.lock.check import Check
 from ffc.compiler.reports.content import number
 from ffc.errors import one_line
 from ffc.graph.cost import Cost
+
+if TYPE_CHECKING:  # what compiles takes a while to import
+    from ffc.ci.lock.check import Check
 
 __all__ = ["cost_rows", "place", "said", "summary", "verdict"]
 

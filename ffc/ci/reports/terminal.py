@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from ffc.ci.diff.diff import Diff
 from ffc.ci.diff.groups import Group
-from ffc.ci.lock.check import Check
 from ffc.ci.reports import content
 from ffc.errors import one_line
 
@@ -14,7 +13,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-__all__ = ["change_table", "checked", "terminal"]
+    from ffc.ci.lock.check import Check
+
+__all__ = ["change_table", "checked", "findings", "terminal"]
 
 _STYLES = {
     "interface": "bold red",
@@ -44,12 +45,20 @@ def checked(found: Check, *, accepted: bool = False) -> RenderableType:
     from rich.console import Group as Lines
     from rich.text import Text
 
+    style = "green" if found.passed else "bold red"
+    return Lines(
+        *findings(found), Text(f"{content.place(found.path)}: {content.verdict(found, accepted=accepted)}", style)
+    )
+
+
+def findings(found: Check) -> list[RenderableType]:
+    """Return what a check found: costs and changes where there are any, and a line for each failure."""
+    from rich.text import Text
+
     parts: list[RenderableType] = []
     if found.diff.changes:
         parts += [_costs(found.diff), Text(), change_table(found.diff.groups), Text()]
-    parts += [Text(f"fails: {one_line(failure.message)}", "red") for failure in found.failures]
-    style = "green" if found.passed else "bold red"
-    return Lines(*parts, Text(f"{content.place(found.path)}: {content.verdict(found, accepted=accepted)}", style))
+    return parts + [Text(f"fails: {one_line(failure.message)}", "red") for failure in found.failures]
 
 
 def change_table(groups: list[Group]) -> Table:

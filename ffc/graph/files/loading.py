@@ -24,10 +24,14 @@ from ffc.graph.files.names import check_names, strip_notes
 from ffc.graph.files.soundness import DEFAULT_DOMAINS, check_graphs, check_tensors
 from ffc.graph.files.tensors import Tensor, replace_tensors
 
-__all__ = ["digest", "load", "parts", "size", "skeleton"]
+__all__ = ["digest", "is_pointer", "load", "parts", "size", "skeleton"]
+
+_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
-def load(path: str | os.PathLike[str], *, lazily: bool = False) -> ir.Model:
+def load(
+    path: str | os.PathLike[str], *, lazily: bool = False, to_run: bool = True, data: bool = True
+) -> ir.Model:
     """Load an ONNX model and check that it is whole.
 
     Weights in external data are memory-mapped right away, their files opened once: the model stays readable and
@@ -38,6 +42,9 @@ def load(path: str | os.PathLike[str], *, lazily: bool = False) -> ir.Model:
         path: The ``.onnx`` file, in protobuf form.
         lazily: Whether weights stay in their files and are read anew at every look, so that no more than one need be
             in memory; the files must then not change meanwhile, and one thread at a time may look.
+        to_run: Whether the model is to be run, so that what that takes is held to the limits.
+        data: Whether external data are looked for. Without, tensors there have a type and a shape alone, and the model
+            is good for printing and nothing else.
 
     Returns:
         The model, its nodes in topological order.
@@ -52,7 +59,7 @@ def load(path: str | os.PathLike[str], *, lazily: bool = False) -> ir.Model:
     check_calls(proto, path)
     check_names(proto, path)
     strip_notes(proto)
-    check_tensors(proto, path)
+    check_tensors(proto, path, data=data)
     in_order = check_graphs(proto, path)
     try:
         model = ir.from_proto(proto)
@@ -61,10 +68,13 @@ def load(path: str | os.PathLike[str], *, lazily: bool = False) -> ir.Model:
             _sort(model)
     except Exception as error:  # onnx_ir raises many kinds; its innermost message is the one that explains
         raise InputError(f"cannot load {path}: {innermost(error)}; export the model again") from error
+    if not data:
+        return model
     with contextlib.ExitStack() as stack:
         opened = functools.cache(lambda location: stack.enter_context((path.parent / location).open("rb")))
         replace_tensors(model, lambda tensor: _lazy(tensor, path.parent) if lazily else _mapped(tensor, opened))
-    check_demand(model, path)
+    if to_run:
+        check_demand(model, path)
     return model
 
 
@@ -122,6 +132,15 @@ def skeleton(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, Mapping[str
     return proto, sizes
 
 
+def is_pointer(path: Path) -> bool:
+    """Whether a file is what Git LFS keeps in the place of a large one: https://git-lfs.com/spec/v1."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_POINTER)) == _POINTER
+    except OSError:
+        return False
+
+
 def _files(path: Path) -> list[Path]:
     return [path, *check_tensors(_read(path, lazily=True)[0], path)]
 
@@ -137,6 +156,8 @@ def _check_readable(path: Path) -> None:
     if path.stat().st_size > most:
         found = f"{path.stat().st_size} bytes, over the limit 'file' of {most}"
         raise InputError(f"cannot load {path}: it has {found}; export it with external data, or raise the limit")
+    if is_pointer(path):
+        raise InputError(f"cannot load {path}: it is a pointer of Git LFS and not the model; run `git lfs pull`")
 
 
 def _read(path: Path, lazily: bool) -> tuple[onnx.ModelProto, Mapping[str, Tensor]]:

@@ -26,12 +26,13 @@ _MAX_SIZE = 2**48
 _FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 
 
-def check_tensors(proto: onnx.ModelProto, path: Path) -> list[Path]:
+def check_tensors(proto: onnx.ModelProto, path: Path, *, data: bool = True) -> list[Path]:
     """Check the data of every tensor.
 
     Args:
         proto: The model as parsed.
         path: Its file; external data must lie in the same folder.
+        data: Whether external data are looked for.
 
     Returns:
         The external data files, sorted by location.
@@ -44,6 +45,8 @@ def check_tensors(proto: onnx.ModelProto, path: Path) -> list[Path]:
         where = f"cannot load {path}: tensor {tensor.name or 'of an attribute'!r}"
         length = _expected_bytes(tensor, where)
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            if not data:
+                continue
             keys = {entry.key: entry.value for entry in tensor.external_data}
             if len(keys) < len(tensor.external_data):
                 raise InputError(f"{where} says twice where its data are; export the model again")
