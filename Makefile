@@ -10,6 +10,8 @@
 #   make docs     the documents as a site, in build/site; strict about links
 #   make dist     wheel and sdist, each tried in a bare environment
 #   make cost     seconds and memory of a compile, against onnxruntime's own tools; exports models of up to 2.4 GB
+#   make diffs    `ffc diff` against other differs on edits that are known; its seconds and memory; locks by versions of onnx; and
+#                 `ffc reduce` on a fault in BERT-base
 #   make quality DATA=DIR   what training, distillation and pruning keep, on SST-2 and SuperGLUE tasks in DIR; takes hours
 #   make clean    away with .venv and build
 #
@@ -27,7 +29,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test coverage fuzz lint types docs dist bench cost quality clean
+.PHONY: demo test coverage fuzz lint types docs dist bench cost diffs quality clean
 
 demo: .venv/demo.stamp
 	$(BIN)/python examples/minilm/demo.py build
@@ -60,6 +62,15 @@ bench: .venv/demo.stamp build/minilm.onnx
 cost: .venv/demo.stamp
 	$(BIN)/python examples/benchmarks/compile_cost.py --folder build/cost
 
+diffs: .venv/differs.stamp | build
+	PYTHONPATH=. $(BIN)/python examples/benchmarks/differs.py --edits 20 --json build/differs.json
+	$(BIN)/python examples/benchmarks/diff_cost.py --json build/diff-cost.json
+	$(BIN)/python examples/benchmarks/lock_versions.py --json build/lock-versions.json
+	$(BIN)/python examples/benchmarks/reduce_fault.py --folder build
+
+build:
+	mkdir -p $@
+
 # Each goes on where it was stopped.
 quality: .venv/dev.stamp build/rte-start/config.json
 	$(BIN)/ffc recipe run examples/quality/sst2.toml --data-folder $(DATA) -o build/quality/sst2
@@ -91,6 +102,10 @@ clean:
 .venv/dev.stamp: .venv/torch.stamp pyproject.toml
 	$(PIP) --editable '.[dev]'
 	@touch $@ .venv/demo.stamp
+
+.venv/differs.stamp: .venv/dev.stamp pyproject.toml
+	$(PIP) --editable '.[differs]'
+	@touch $@
 
 .venv/docs.stamp: .venv/dev.stamp pyproject.toml
 	$(PIP) --editable '.[docs]'

@@ -1,4 +1,4 @@
-"""Fixtures that several test files share: exported encoders, each made once a run, and golden texts."""
+"""Fixtures that several test files share: exported encoders, each made once a run, golden texts and golden graphs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
 import pytest
 from filelock import FileLock
 
+from ffc.ci.pytest_plugin import FfcLock
+from ffc.graph import files
 from ffc.graph.execute import Runner
 from tests import encoders
 from tests.coverage import tables
@@ -31,10 +34,6 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--write-golden", action="store_true", help="rewrite the golden texts instead of comparing with them")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -62,20 +61,32 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
-    """Return a function that compares a text with ``tests/golden/<name>.txt``, or writes it with ``--write-golden``."""
+    """Return a function that compares a text with ``tests/golden/<name>.txt``, or writes it with ``--ffc-accept``."""
 
     def compare(name: str, found: str) -> None:
         path = GOLDEN / f"{name}.txt"
-        if request.config.getoption("--write-golden"):
+        if request.config.getoption("--ffc-accept"):
             path.parent.mkdir(exist_ok=True)
             path.write_text(found, encoding="utf-8")
             return
-        assert path.is_file(), f"{path} does not exist; make it with --write-golden"
+        assert path.is_file(), f"{path} does not exist; make it with --ffc-accept"
         wanted = path.read_text(encoding="utf-8")
         lines = difflib.unified_diff(wanted.splitlines(), found.splitlines(), "golden", "found", lineterm="")
         assert found == wanted, "\n".join(lines)
 
     return compare
+
+
+@pytest.fixture
+def golden_graph(tmp_path: Path, ffc_lock: FfcLock) -> Callable[[str, ir.Model], None]:
+    """Return a function that holds a model against the lock ``tests/golden/<name>.ffc.lock``."""
+
+    def hold(name: str, model: ir.Model) -> None:
+        path = tmp_path / f"{name}.onnx"
+        files.save(model, path)
+        ffc_lock(path, None, lock=GOLDEN / f"{name}.ffc.lock")
+
+    return hold
 
 
 @pytest.fixture(scope="session")

@@ -40,8 +40,8 @@ def cleaned(make: Callable[[Draft, Any], Any]) -> ir.Model:
     return after
 
 
-def test_golden(golden: Callable[[str, str], None]) -> None:
-    golden("clean", text(run_passes(encoder(), "opset", "clean"), weights=False))
+def test_golden(golden_graph: Callable[[str, ir.Model], None]) -> None:
+    golden_graph("clean", run_passes(encoder(), "opset", "clean"))
 
 
 def test_outputs_of_an_encoder_stay_equal_on_every_mask() -> None:

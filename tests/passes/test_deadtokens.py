@@ -127,8 +127,8 @@ def queries(model: ir.Model) -> list[int | str]:
     return [str(shape[1]) for context in contexts if (shape := shapes.of(context)) is not None]
 
 
-def test_golden(golden: Callable[[str, str], None]) -> None:
-    golden("deadtokens", text(run_passes(classifier(), "opset", "clean", "fuse", "deadtokens"), weights=False))
+def test_golden(golden_graph: Callable[[str, ir.Model], None]) -> None:
+    golden_graph("deadtokens", run_passes(classifier(), "opset", "clean", "fuse", "deadtokens"))
 
 
 @pytest.mark.parametrize("name", SHORTENED)

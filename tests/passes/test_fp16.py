@@ -15,7 +15,6 @@ from ffc.compiler import pipeline, syntax
 from ffc.compiler.proof.verify import Prover
 from ffc.graph.execute import CPU, CUDA, cuda_at_hand
 from ffc.graph.shapes.inference import infer
-from ffc.graph.text import text
 from tests import encoders
 from tests.graphs import LIBRARY, WIDTH, Draft, Stock, count, difference, encoder, feeds, masks, run_pass, run_passes
 
@@ -42,8 +41,8 @@ def step_of(report: Any, name: str) -> Any:
     return found
 
 
-def test_golden(golden: Callable[[str, str], None]) -> None:
-    golden("fp16", text(converted()[0], weights=False))
+def test_golden(golden_graph: Callable[[str, ir.Model], None]) -> None:
+    golden_graph("fp16", converted()[0])
 
 
 def test_products_attention_and_tables_become_half_and_norms_do_not() -> None:

@@ -14,7 +14,6 @@ import ffc
 from ffc.compiler import syntax
 from ffc.compiler.targets import processor
 from ffc.graph.dialect.edit import constant
-from ffc.graph.text import text
 from tests import encoders
 from tests.graphs import LIBRARY, WIDTH, Draft, Stock, count, encoder, feeds, masks, run_pass, run_passes
 
@@ -47,8 +46,8 @@ def cosine(one: np.ndarray, other: np.ndarray) -> float:
     return float(((a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).mean())
 
 
-def test_golden(golden: Callable[[str, str], None]) -> None:
-    golden("int8", text(quantised("embeddings=true")[0], weights=False))
+def test_golden(golden_graph: Callable[[str, ir.Model], None]) -> None:
+    golden_graph("int8", quantised("embeddings=true range=narrow")[0])
 
 
 def test_every_product_with_a_constant_weight_is_taken_and_no_other() -> None:

@@ -20,24 +20,24 @@ FUSED = ("opset", "clean", "fuse")
 
 
 @pytest.mark.parametrize("target", ["cpu", "cuda", "portable"])
-def test_golden(target: str, golden: Callable[[str, str], None]) -> None:
-    golden(f"lower-{target}", text(run_passes(encoder(), *FUSED, f"lower{{target={target}}}"), weights=False))
+def test_golden(target: str, golden_graph: Callable[[str, ir.Model], None]) -> None:
+    golden_graph(f"lower-{target}", run_passes(encoder(), *FUSED, f"lower{{target={target}}}"))
 
 
 @pytest.mark.parametrize("target", ["cpu", "portable"])
-def test_golden_of_int8(target: str, golden: Callable[[str, str], None]) -> None:
-    model = run_passes(encoder(), *FUSED, "int8{embeddings=true}", f"lower{{target={target}}}")
-    golden(f"lower-{target}-int8", text(model, weights=False))
+def test_golden_of_int8(target: str, golden_graph: Callable[[str, ir.Model], None]) -> None:
+    model = run_passes(encoder(), *FUSED, "int8{embeddings=true range=narrow}", f"lower{{target={target}}}")
+    golden_graph(f"lower-{target}-int8", model)
 
 
 @pytest.mark.parametrize("target", ["cpu", "cuda"])
-def test_golden_of_fp16(target: str, golden: Callable[[str, str], None]) -> None:
+def test_golden_of_fp16(target: str, golden_graph: Callable[[str, ir.Model], None]) -> None:
     model = run_passes(encoder(), *FUSED, "fp16", f"lower{{target={target}}}")
-    golden(f"lower-{target}-fp16", text(model, weights=False))
+    golden_graph(f"lower-{target}-fp16", model)
 
 
-def test_golden_of_prune(golden: Callable[[str, str], None]) -> None:
-    golden("prune", text(run_passes(encoder(), *FUSED, "prune{by=norm heads=2 ffn=11}"), weights=False))
+def test_golden_of_prune(golden_graph: Callable[[str, ir.Model], None]) -> None:
+    golden_graph("prune", run_passes(encoder(), *FUSED, "prune{by=norm heads=2 ffn=11}"))
 
 
 def test_the_cpu_gets_the_kernels_of_the_table() -> None:

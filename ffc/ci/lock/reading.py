@@ -14,7 +14,8 @@ __all__ = ["MalformedError", "read_text"]
 
 _OPENING, _CLOSING = "[{(", "]})"
 _TENSOR = re.compile(r"([a-z]\w*(?:\[[\d,]*\])?)(?:\{(.*)\}|#[0-9a-f]+)?", re.DOTALL)
-_STANDARD = ("", "ai.onnx")
+_HELD = {"value": None, "value_float": "f32", "value_floats": "f32", "value_int": "i64", "value_ints": "i64"}
+"""What a Constant node holds, by its attribute: a tensor, or numbers of one type."""
 
 
 class MalformedError(Exception):
@@ -118,6 +119,10 @@ class _Body:
         results, _, call = line.partition(" = ") if line.startswith(("%", "_")) else ("", "", line)
         op, inside = _call(call)
         operands, attributes = _halves(inside)
+        lifted = _constant(op, dict(map(_attribute, attributes)))
+        if lifted is not None:
+            self.values[self.name(results.removeprefix("%"))] = lifted
+            return
         read = [self.operand(each) for each in operands]
         domain, _, kind = op.rpartition(".")
         usual = defaults(kind, domain, self.opsets.get(domain, 0))
@@ -149,6 +154,22 @@ class _Body:
     @staticmethod
     def name(written: str) -> str:
         return _named(written)[0]
+
+
+def _constant(op: str, attributes: dict[str, str]) -> Weight | None:
+    """Return the weight that a Constant node holds, as records have it, or None for any other node."""
+    if op != "Constant" or len(attributes) != 1:
+        return None
+    ((name, value),) = attributes.items()
+    if name not in _HELD or value.startswith("@"):
+        return None
+    kind = _HELD[name]
+    if kind is None:
+        return _weight(value)
+    several = value.startswith("[")
+    elements = value.strip("[]")
+    count = len(_split(elements))
+    return Weight(f"{kind}[{count}]" if several else kind, elements, count if several else 1)
 
 
 def _weight(written: str) -> Weight:

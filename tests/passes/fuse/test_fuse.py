@@ -39,8 +39,8 @@ def calls(model: ir.Model) -> Counter[str]:
     return Counter(node.op_type for node in model.graph if node.domain == "ffc")
 
 
-def test_golden(golden: Callable[[str, str], None]) -> None:
-    golden("fuse", text(fused(encoder()), weights=False))
+def test_golden(golden_graph: Callable[[str, ir.Model], None]) -> None:
+    golden_graph("fuse", fused(encoder()))
 
 
 def test_every_block_becomes_a_call() -> None:
