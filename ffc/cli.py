@@ -139,9 +139,11 @@ def ffc(context: click.Context, changes: tuple[str, ...]) -> None:
             guard.limit_memory(wanted.memory)
 
 
-for _command in (
-    check, compile_, diff, distill, explain, export, lock, passes, plan, print_, recipe, reduce, score, search, train, view
-):  # fmt: skip
+_COMMANDS = (
+    check, compile_, diff, distill, explain, export, lock, passes, plan, print_, recipe, reduce, score, search, train,
+    view,
+)  # fmt: skip
+for _command in _COMMANDS:
     ffc.add_command(_command)
 
 

@@ -23,7 +23,7 @@ from rich.table import Table
 
 import ffc
 from ffc.ci.diff.compare import compare
-from ffc.ci.diff.snapshot import of_model
+from ffc.ci.matching.snapshot import of_model
 from ffc.graph import files
 from ffc.runtime.machine import machine
 

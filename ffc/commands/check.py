@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from ffc.commands.options import shared
-from ffc.errors import GateError, InputError, UsageError, one_line
+from ffc.errors import FfcError, GateError, UsageError, one_line
 
 if TYPE_CHECKING:
-    from ffc.ci.lock.check import Check
+    from ffc.ci.lock.check import Check, Unfinished
     from ffc.ci.lock.policy import Policy
 
 __all__ = ["check"]
@@ -49,45 +49,50 @@ def check(
 
     Without LOCK, all those of the project are checked. What may differ is said in [tool.ffc.check] of pyproject.toml.
     Exits with 0 within that policy and with 1 where anything fails; a model that costs less passes, and asks for a
-    new lock.
+    new lock. Where a lock cannot be checked, the others are, and the exit code is that of the error.
     """
     from ffc.ci.lock import check as checks
+    from ffc.ci.lock import policy as policies
     from ffc.ci.reports import writing
-    from ffc.ci.reports.terminal import checked
 
     shared.hush()
-    for report in reports:
-        writing.check_path(report)
-        shared.check_file(report, [*locks, model], option="--report")
-    policy = None if policy_file is None else _policy(policy_file)
+    policy = None if policy_file is None else policies.require(policy_file)
     paths = list(locks) or _of_project(policy)
     if model is not None and len(paths) > 1:
         raise UsageError(f"--model is for one lock, and there are {len(paths)}; name the lock")
-    done: list[Check] = []
-    for path in paths:
-        click.echo(f"checking {one_line(str(path))}", err=True)
-        found = checks.check(path, model=model, policy=policy, progress=lambda line: click.echo(line, err=True))
-        done.append(found)
-        if not as_json:
-            shared.print_rich(checked(found, accepted=accept and checks.accept(found)))
-        elif accept:
-            checks.accept(found)
+    for report in reports:
+        writing.check_path(report, len(paths))
+        shared.check_file(report, [*paths, model], option="--report")
+    done = [_checked(path, model, policy, accept=accept, shown=not as_json) for path in paths]
     for report in reports:
         writing.write(done, report)
     if as_json:
         click.echo(writing.to_json(done), nl=False)
     if annotate:
         click.echo(writing.to_annotations(done), nl=False)
+    unfinished = [each for each in done if isinstance(each, checks.Unfinished)]
+    if unfinished:
+        raise unfinished[0].error
     if not accept and any(not each.passed for each in done):
         context.exit(GateError.exit_code)
 
 
-def _policy(path: Path) -> Policy:
-    from ffc.ci.lock import policy as policies
+def _checked(path: Path, model: Path | None, policy: Policy | None, *, accept: bool, shown: bool) -> Check | Unfinished:
+    """Check a lock, and print what was found; what goes wrong with one is no reason to say nothing of the others."""
+    from ffc.ci.lock import check as checks
+    from ffc.ci.reports import content
+    from ffc.ci.reports.terminal import checked
 
-    found = policies.load(path)
-    if found is None:
-        raise InputError(f"{path} has no table [tool.ffc.check]; add one, or leave out --policy")
+    click.echo(f"checking {one_line(str(path))}", err=True)
+    try:
+        found = checks.check(path, model=model, policy=policy, progress=lambda line: click.echo(line, err=True))
+    except FfcError as error:
+        failed = checks.Unfinished(path, error)
+        click.echo(f"{content.place(path)}: {content.unfinished(failed)}", err=True)
+        return failed
+    accepted = accept and checks.accept(found)
+    if shown:
+        shared.print_rich(checked(found, accepted=accepted))
     return found
 
 

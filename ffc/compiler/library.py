@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import CodeType, ModuleType
+from typing import Self
 
 from ffc.compiler.passes import Pass
 from ffc.errors import FfcError, InputError, MissingError, UsageError, nearest
@@ -40,7 +41,7 @@ class Library(Mapping[str, type[Pass]]):
         self._origins: dict[str, str] = {}
 
     @classmethod
-    def default(cls, plugins: Sequence[str] = ()) -> Library:
+    def default(cls, plugins: Sequence[str] = ()) -> Self:
         """Return the built-in passes, those of installed packages, and those of `plugins`.
 
         Args:

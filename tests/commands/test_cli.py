@@ -66,7 +66,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         rest["progress"]("fuse ...")
         size = Cost(3, 1_000_000, 4_000_000, 2_000_000_000, 0)
         proof = Verdict("equal to 0.0001", 1e-7, 1.0, None, 9, "2x7, logits")
-        steps = [Step("fuse", None, {"Linear": 2}, [], [], [], size, 1.0, proof)]
+        steps = [Step("fuse", "fuse", None, {"Linear": 2}, [], [], [], size, 1.0, proof)]
         report = Report(
             str(model), str(rest["out"]), passes, "cpu", size, 1, 128, steps, proof, "1.23", {"ffc": "0"}, 2.0
         )
@@ -115,7 +115,7 @@ def test_compile_passes_everything_on(calls: list[dict[str, Any]], capsys: pytes
         "target": "portable", "sets": ("a.b=1", "c.d=2"), "plugins": ("mine.py",),
     }  # fmt: skip
     printed = capsys.readouterr().out
-    assert json.loads(printed)["format"] == "ffc.report/1"
+    assert json.loads(printed)["format"] == "ffc.report/2"
     assert Path("r.json").read_text() == printed
     assert Path("r.md").read_text().startswith("# ffc compile model.onnx\n")
 
@@ -360,9 +360,9 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_the_public_names() -> None:
     assert sorted(ffc.__all__) == [
-        "Budget", "CannotApplyError", "Editor", "Equal", "EqualToMasked", "Explanation", "FfcError", "GateError", "InputError", "Log",
-        "Lowering", "Match", "MissingError", "Pass", "Report", "Result", "Rule", "Sample", "UsageError", "__version__", "compile",
-        "constant", "explain", "find_blocks", "load", "ops", "option", "recipe", "rules", "save",
+        "Budget", "CannotApplyError", "Check", "Diff", "Editor", "Equal", "EqualToMasked", "Explanation", "FfcError", "GateError", "InputError", "Log",
+        "Lowering", "Match", "MissingError", "Pass", "Policy", "Reduction", "Report", "Result", "Rule", "Sample", "UsageError", "__version__", "check", "compile",
+        "constant", "diff", "explain", "find_blocks", "load", "lock", "ops", "option", "recipe", "reduce", "rules", "save",
     ]  # fmt: skip
     for name in ffc.__all__:
         assert getattr(ffc, name) is not None

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from ffc.ci.diff.changes import Change
 from ffc.ci.diff.interface import interface_changes, opset_changes
-from ffc.ci.diff.matching import Matching, slots
-from ffc.ci.diff.pairing import pair
-from ffc.ci.diff.regions import Region, regions
-from ffc.ci.diff.snapshot import Function, Graph, Node, Operand, Snapshot, Source, Weight, defaults
 from ffc.ci.diff.weights import described, distance
+from ffc.ci.matching.growth import Matching, slots
+from ffc.ci.matching.pairing import pair
+from ffc.ci.matching.regions import Region, regions
+from ffc.ci.matching.snapshot import Function, Graph, Node, Operand, Snapshot, Source, Weight, defaults
 
 __all__ = ["compare"]
 

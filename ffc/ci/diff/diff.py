@@ -12,8 +12,8 @@ import onnx_ir as ir
 from ffc.ci.diff.changes import Change
 from ffc.ci.diff.compare import compare
 from ffc.ci.diff.groups import Group, groups
-from ffc.ci.diff.matching import Matching
-from ffc.ci.diff.snapshot import Snapshot, of_model
+from ffc.ci.matching.growth import Matching
+from ffc.ci.matching.snapshot import Snapshot, of_model
 from ffc.errors import UsageError
 from ffc.graph import files
 from ffc.graph.cost import Cost, cost, is_parameter

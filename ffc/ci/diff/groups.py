@@ -50,7 +50,7 @@ def groups(changes: Sequence[Change]) -> list[Group]:
 
 
 def _place(change: Change) -> str:
-    return ": ".join(part for part in (change.scope, change.where) if part and part != change.scope) or change.scope
+    return ": ".join(dict.fromkeys(part for part in (change.scope, change.where) if part))
 
 
 def _where(names: Sequence[str]) -> str:

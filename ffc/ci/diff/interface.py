@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from ffc.ci.diff.changes import Change
-from ffc.ci.diff.matching import Matching
-from ffc.ci.diff.snapshot import Port
+from ffc.ci.matching.growth import Matching
+from ffc.ci.matching.snapshot import Port
 
 __all__ = ["interface_changes", "opset_changes"]
 

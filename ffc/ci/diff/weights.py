@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ffc.ci.diff.snapshot import Weight
+from ffc.ci.matching.snapshot import Weight
 
 __all__ = ["described", "distance"]
 
@@ -15,7 +15,7 @@ _SHOWN = 40
 
 def described(weight: Weight) -> str:
     """Return a weight as text: type and elements of a small one, type and the start of the hash of a large one."""
-    if weight.tensor is not None and weight.size <= 8:
+    if weight.size <= 8 and weight.content:
         return f"{weight.type}{{{weight.content[:_SHOWN]}}}"
     return f"{weight.type}#{weight.content[:8]}" if weight.content else weight.type
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,18 +13,19 @@ from ffc.ci.diff.changes import Change, Kind
 from ffc.ci.diff.compare import compare
 from ffc.ci.diff.diff import Diff
 from ffc.ci.diff.groups import Group
-from ffc.ci.diff.snapshot import of_model
 from ffc.ci.lock import lock as locks
+from ffc.ci.lock import paths
 from ffc.ci.lock import policy as policies
 from ffc.ci.lock.lock import Lock, Making, lock_of, settled
 from ffc.ci.lock.policy import Policy, is_better
+from ffc.ci.matching.snapshot import of_model
 from ffc.compiler import pipeline
 from ffc.compiler.proof.contracts import Verdict
 from ffc.compiler.reports.content import number
-from ffc.errors import InputError
+from ffc.errors import FfcError, InputError
 from ffc.graph import files
 
-__all__ = ["Check", "Failure", "accept", "check", "lock"]
+__all__ = ["Check", "Failure", "Unfinished", "accept", "check", "lock"]
 
 _COSTS = ("nodes", "parameters", "bytes", "macs")
 
@@ -75,6 +75,24 @@ class Check:
         return not self.failures
 
 
+@dataclass(frozen=True)
+class Unfinished:
+    """A lock of which a check could not tell whether it holds.
+
+    Attributes:
+        path: The lock.
+        error: Why.
+    """
+
+    path: Path
+    error: FfcError
+
+    @property
+    def passed(self) -> bool:
+        """Nothing that could not be checked passes."""
+        return False
+
+
 def lock(
     model: str | Path,
     passes: str | None = "fuse,int8",
@@ -84,6 +102,7 @@ def lock(
     sets: Mapping[str, str] | Sequence[str] = (),
     plugins: Sequence[str] = (),
     data: str | Path | Mapping[str, np.ndarray] | None = None,
+    source: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Lock:
     """Compile a model and write the lock of what comes of it.
@@ -96,6 +115,7 @@ def lock(
         sets: Further options as ``pass.option=value``.
         plugins: Files with passes.
         data: Rows of the user's own to prove on too.
+        source: What the lock calls the model; by default its path, as seen from the lock.
         progress: Called with a line at every step.
 
     Returns:
@@ -105,29 +125,19 @@ def lock(
         UsageError, InputError, CannotApplyError, GateError: As `ffc.compile` does.
         InputError: If the lock cannot be written, or a file has a name that no line can hold.
     """
-    source = Path(model)
-    path = source.with_name(source.stem + locks.SUFFIX) if out is None else Path(out)
-    seen = _seen(source, path.parent)
+    path = Path(model).with_name(Path(model).stem + locks.SUFFIX) if out is None else Path(out)
+    name = paths.seen(model, path.parent) if source is None else source
     if passes is None:
-        made = lock_of(files.load(source, lazily=True), Making(seen, None, "", target), pipeline.versions())
+        made = lock_of(files.load(model, lazily=True), Making(name, None, "", target), pipeline.versions())
     else:
-        result = pipeline.compile(
-            source, passes, target=target, sets=sets, plugins=plugins, data=data, progress=progress
-        )
+        named = paths.plugins_of(passes, sets, plugins)
+        result = pipeline.compile(model, passes, target=target, sets=sets, plugins=named, data=data, progress=progress)
         report = result.report
-        beside = tuple(_seen(plugin, path.parent) for plugin in plugins)
-        making = Making(seen, report.pipeline, report.decided, report.target, beside)
-        made = lock_of(result.model, making, report.versions)
+        asked, decided = (paths.write_pipeline(text, named, path.parent) for text in (report.pipeline, report.decided))
+        beside = tuple(paths.seen(plugin, path.parent) for plugin in named)
+        made = lock_of(result.model, Making(name, asked, decided, report.target, beside), report.versions)
     locks.save(made, path)
     return made
-
-
-def _seen(path: str | Path, folder: Path) -> str:
-    """Return a path as seen from the folder of a lock."""
-    seen = Path(os.path.relpath(path, folder)).as_posix()
-    if not seen.isprintable():
-        raise InputError(f"{seen!a} cannot be named in a lock: it has control characters; rename it")
-    return seen
 
 
 def check(
@@ -182,7 +192,8 @@ def _made(
     if making.pipeline is None:
         return files.load(source, lazily=True), None
     plugins = [str(folder / plugin) for plugin in making.plugins]
-    result = pipeline.compile(source, making.decided, target=making.target, plugins=plugins, progress=progress)
+    passes = paths.read_pipeline(making.decided, plugins, folder)
+    result = pipeline.compile(source, passes, target=making.target, plugins=plugins, progress=progress)
     return result.model, result.report.verdict
 
 

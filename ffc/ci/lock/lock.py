@@ -14,9 +14,9 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from ffc.ci.diff.diff import BATCH, LENGTH
-from ffc.ci.diff.snapshot import Snapshot, of_model
 from ffc.ci.lock.reading import MalformedError, read_text
 from ffc.ci.lock.sketch import Sketch, of_snapshot
+from ffc.ci.matching.snapshot import Snapshot, of_model
 from ffc.errors import InputError
 from ffc.graph.cost import Cost, cost
 from ffc.graph.files import publish

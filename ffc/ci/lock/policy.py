@@ -12,11 +12,11 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from ffc.ci.diff.changes import KINDS, Kind
-from ffc.errors import nearest
+from ffc.errors import InputError, nearest
 from ffc.graph.cost import Cost
 from ffc.recipe.file import File, Keys, parse, read_text
 
-__all__ = ["Allowance", "Policy", "find", "is_better", "load"]
+__all__ = ["Allowance", "Policy", "find", "is_better", "load", "require"]
 
 _PROJECT = "pyproject.toml"
 _TABLE = ("tool", "ffc", "check")
@@ -168,6 +168,19 @@ def load(path: Path) -> Policy | None:
         locks=tuple(keys.locks),
         folder=path.parent,
     )
+
+
+def require(path: Path) -> Policy:
+    """Return the policy in a file that must have one.
+
+    Raises:
+        InputError: If it has none, is missing or not TOML.
+        UsageError: As `find`.
+    """
+    found = load(path)
+    if found is None:
+        raise InputError(f"{path} has no table [{'.'.join(_TABLE)}]; add one, or name another file")
+    return found
 
 
 def is_better(was: Cost, now: Cost) -> bool:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ffc.ci.diff.snapshot import Function, Graph, Node, Operand, Port, Snapshot, Source, Weight, defaults
+from ffc.ci.matching.snapshot import Function, Graph, Node, Operand, Port, Snapshot, Source, Weight, defaults
 from ffc.graph import text
 
 __all__ = ["MalformedError", "read_text"]

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ffc.ci.diff.snapshot import Graph, Snapshot, Weight
+from ffc.ci.matching.snapshot import Graph, Snapshot, Weight
 from ffc.graph.text import ENDS_SECTION
 
 __all__ = ["Sketch", "of_snapshot"]

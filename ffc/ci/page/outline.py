@@ -7,8 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ffc.ci.diff.blocks import blocks
-from ffc.ci.diff.snapshot import Graph
+from ffc.ci.matching.blocks import blocks
+from ffc.ci.matching.snapshot import Graph
 
 __all__ = ["Block", "Outline", "outlines"]
 

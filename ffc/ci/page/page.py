@@ -15,9 +15,10 @@ from pathlib import Path
 from markupsafe import Markup
 
 from ffc.ci.diff.diff import Diff
-from ffc.ci.diff.snapshot import Snapshot
+from ffc.ci.matching.snapshot import Snapshot
 from ffc.ci.page import records
 from ffc.compiler.reports.html import render
+from ffc.errors import one_line
 from ffc.graph.cost import Cost
 
 __all__ = ["diff_page", "model_page"]
@@ -47,7 +48,7 @@ def _page(title: str, data: Mapping[str, object]) -> str:
     script = "\n".join((_TEMPLATES / name).read_text(encoding="utf-8") for name in _SCRIPTS)
     return render(
         _TEMPLATES / "graph.html",
-        title=title,
+        title=one_line(title),
         style=Markup(style),
         script=Markup(script),
         data=Markup(_json(data)),

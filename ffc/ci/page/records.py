@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from ffc.ci.diff.changes import Change
 from ffc.ci.diff.diff import Diff
 from ffc.ci.diff.groups import Group, groups
-from ffc.ci.diff.snapshot import Graph, Node, Operand, Snapshot, Source, Weight
+from ffc.ci.matching.snapshot import Graph, Node, Operand, Snapshot, Source, Weight
 from ffc.ci.page.histogram import spread
 from ffc.ci.page.outline import Outline, outlines
 from ffc.graph.cost import Cost

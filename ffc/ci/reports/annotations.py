@@ -9,18 +9,21 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ffc.ci.lock.check import Check
+from ffc.ci.lock.check import Check, Unfinished
 from ffc.ci.reports import content
 from ffc.errors import one_line
 
 __all__ = ["to_annotations"]
 
 
-def to_annotations(done: Sequence[Check]) -> str:
+def to_annotations(done: Sequence[Check | Unfinished]) -> str:
     """Write a line for each failure, and one for each lock that is out of date though the check passes."""
     lines = []
     for each in done:
         where = f"file={_property(Path(os.path.relpath(each.path)).as_posix())},line=1"
+        if isinstance(each, Unfinished):
+            lines.append(f"::error {where},title=ffc check::{_data(content.unfinished(each))}")
+            continue
         for failure in each.failures:
             said = content.said(failure.group) if failure.group else failure.message
             count = f" (×{failure.group.count})" if failure.group and failure.group.count > 1 else ""

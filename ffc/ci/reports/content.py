@@ -16,9 +16,9 @@ from ffc.errors import one_line
 from ffc.graph.cost import Cost
 
 if TYPE_CHECKING:  # what compiles takes a while to import
-    from ffc.ci.lock.check import Check
+    from ffc.ci.lock.check import Check, Unfinished
 
-__all__ = ["cost_rows", "place", "said", "summary", "verdict"]
+__all__ = ["cost_rows", "place", "said", "summary", "unfinished", "verdict"]
 
 _COSTS = (
     ("nodes", "nodes", 1.0),
@@ -68,6 +68,11 @@ def summary(groups: Sequence[Group]) -> str:
     total = sum(counts.values())
     kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     return f"{total} change{'s' if total != 1 else ''}: {kinds}" if total else "no changes"
+
+
+def unfinished(found: Unfinished) -> str:
+    """Say why a lock could not be checked."""
+    return f"could not be checked: {one_line(str(found.error))}"
 
 
 def verdict(found: Check, *, accepted: bool = False) -> str:

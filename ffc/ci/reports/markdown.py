@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from ffc.ci.diff.diff import Diff
-from ffc.ci.lock.check import Check
+from ffc.ci.lock.check import Check, Unfinished
 from ffc.ci.reports import content
 from ffc.errors import one_line
 
@@ -69,12 +69,15 @@ def code(text: str) -> str:
     return f"{fence} {shown} {fence}" if "`" in shown else f"{fence}{shown}{fence}"
 
 
-def checks_to_markdown(done: Sequence[Check]) -> str:
+def checks_to_markdown(done: Sequence[Check | Unfinished]) -> str:
     """Write what checks found as one comment, those that fail first and open."""
     passed = all(each.passed for each in done)
     title = "passes" if passed else f"{sum(not each.passed for each in done)} of {len(done)} locks fail"
     lines = [marker("check"), f"### ffc check: {title}", ""]
     for each in sorted(done, key=lambda each: each.passed):
+        if isinstance(each, Unfinished):
+            lines += [f"#### ❌ {code(str(each.path))}", "", code(content.unfinished(each)), ""]
+            continue
         lines += [f"#### {'✅' if each.passed else '❌'} {code(str(each.path))}", "", content.verdict(each), ""]
         lines += [f"- **{failure.kind}**: {code(failure.message)}" for failure in each.failures if not failure.group]
         if each.diff.changes:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ffc.ci.diff.changes import KINDS, Kind
-from ffc.ci.lock.check import Check, Failure
+from ffc.ci.diff.changes import Kind
+from ffc.ci.lock.check import Check, Failure, Unfinished
 from ffc.ci.reports import content
 from ffc.errors import one_line
 from ffc.version import version
@@ -31,43 +31,50 @@ _MEANING: dict[Kind, str] = {
     "cost": "The model is over its budget.",
     "numerics": "Outputs differ from those of the source by more than the policy allows.",
 }
+_UNFINISHED = "unfinished"
 _ESCAPES = str.maketrans({"\\": "\\\\", "[": "\\[", "]": "\\]", "{": "{{", "}": "}}"})
 """Square brackets would read as a link, and a backslash as an escape of one (section 3.11.6); braces would read as a
 placeholder (section 3.11.5)."""
 
 
-def to_sarif(done: Sequence[Check]) -> str:
-    """Write a result for each failure, at the first line of its lock."""
-    rules = [
-        {
-            "id": f"ffc/{kind}",
-            "shortDescription": {"text": f"The graph changed: {kind}."},
-            "fullDescription": {"text": _MEANING[kind]},
-            "help": {"text": _HELP},
-        }
-        for kind in KINDS
-    ]
-    results = [_result(each, failure) for each in done for failure in each.failures]
+def to_sarif(done: Sequence[Check | Unfinished]) -> str:
+    """Write a result for each failure, at the first line of its lock, and one for a lock that could not be checked."""
+    rules = [_rule(kind, f"The graph changed: {kind}.", meaning) for kind, meaning in _MEANING.items()]
+    rules.append(_rule(_UNFINISHED, "A lock could not be checked.", "What it names is missing, broken or refused."))
+    results = []
+    for each in done:
+        if isinstance(each, Unfinished):
+            results.append(_result(each.path, _UNFINISHED, content.unfinished(each)))
+        else:
+            results += [_failed(each, failure) for failure in each.failures]
     driver = {"name": "ffc", "version": version(), "informationUri": _HOME, "rules": rules}
     log = {"$schema": _SCHEMA, "version": "2.1.0", "runs": [{"tool": {"driver": driver}, "results": results}]}
     return json.dumps(log, indent=2) + "\n"
 
 
-def _result(found: Check, failure: Failure) -> dict[str, Any]:
+def _rule(kind: str, short: str, meaning: str) -> dict[str, Any]:
+    texts = {"shortDescription": short, "fullDescription": meaning, "help": _HELP}
+    return {"id": f"ffc/{kind}", **{name: {"text": text} for name, text in texts.items()}}
+
+
+def _failed(found: Check, failure: Failure) -> dict[str, Any]:
+    if failure.group is None:
+        return _result(found.path, failure.kind, one_line(failure.message))
+    said, count = content.said(failure.group), failure.group.count
+    places = [change.where for change in failure.group.changes if change.where]
+    return _result(found.path, failure.kind, f"{said} (×{count})" if count > 1 else said, places)
+
+
+def _result(path: Path, kind: str, said: str, places: Sequence[str] = ()) -> dict[str, Any]:
     location: dict[str, Any] = {
-        "physicalLocation": {"artifactLocation": {"uri": _uri(found.path)}, "region": {"startLine": 1}}
+        "physicalLocation": {"artifactLocation": {"uri": _uri(path)}, "region": {"startLine": 1}}
     }
-    said, where = one_line(failure.message), ""
-    if failure.group is not None:
-        said, where = content.said(failure.group), failure.group.where
-        said += f" (×{failure.group.count})" if failure.group.count > 1 else ""
-        names = [one_line(change.where, 200) for change in failure.group.changes if change.where]
+    if names := dict.fromkeys(one_line(place, 200) for place in places):
         location["logicalLocations"] = [{"fullyQualifiedName": name} for name in names]
     # Without a fingerprint of its own, code scanning takes all results at the first line of a lock for one.
-    fingerprint = hashlib.sha256("\0".join((failure.kind, said, where)).encode(errors="replace")).hexdigest()[:16]
+    fingerprint = hashlib.sha256("\0".join((kind, said, *names)).encode()).hexdigest()[:16]
     return {
-        "ruleId": f"ffc/{failure.kind}",
-        "ruleIndex": KINDS.index(failure.kind),
+        "ruleId": f"ffc/{kind}",
         "level": "error",
         "message": {"text": said.translate(_ESCAPES)},
         "locations": [location],

@@ -29,9 +29,7 @@ __all__ = ["digest", "is_pointer", "load", "parts", "size", "skeleton"]
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
-def load(
-    path: str | os.PathLike[str], *, lazily: bool = False, to_run: bool = True, data: bool = True
-) -> ir.Model:
+def load(path: str | os.PathLike[str], *, lazily: bool = False, to_run: bool = True, data: bool = True) -> ir.Model:
     """Load an ONNX model and check that it is whole.
 
     Weights in external data are memory-mapped right away, their files opened once: the model stays readable and

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import ffc
 from ffc import cli
 from ffc.ci.lock import check as checks
 from ffc.ci.lock import lock as locks
@@ -15,6 +16,8 @@ from ffc.ci.lock.check import Check
 from ffc.ci.lock.policy import Allowance, Policy
 from ffc.compiler.targets import processor
 from ffc.errors import InputError
+from ffc.pruning import by_norm
+from tests.checkout import ROOT
 from tests.ci.lock import small
 
 PLAIN = None
@@ -137,6 +140,37 @@ class TestDecided:
         assert checks.check("True.ffc.lock").diff.equal
 
 
+class TestPlaces:
+    """A lock names files as seen from its own folder, so that a check may run anywhere."""
+
+    @pytest.mark.parametrize("named", [True, False])
+    def test_passes_of_the_users_own_are_found_again(
+        self, named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path("models").mkdir()
+        Path("mine.py").write_bytes((ROOT / "examples/own_pass/fast_gelu.py").read_bytes())
+        model = small.save(Path("models/m.onnx"))
+        if named:
+            checks.lock(model, "./mine.py:FastGelu")
+        else:
+            checks.lock(model, "fast-gelu", plugins=["mine.py"])
+        assert "\nplugin ../mine.py" in Path("models/m.ffc.lock").read_text(encoding="utf-8")
+        monkeypatch.chdir("models")
+        assert checks.check("m.ffc.lock").diff.equal
+
+    def test_files_in_options_are_found_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path("models").mkdir()
+        model = small.save(Path("models/m.onnx"))
+        by_norm(ffc.find_blocks(ffc.load(model))).save("scores.safetensors")
+        checks.lock(model, "prune{importance=scores.safetensors heads=2 ffn=0.5}")
+        text = Path("models/m.ffc.lock").read_text(encoding="utf-8")
+        assert "importance=../scores.safetensors" in text and str(tmp_path) not in text
+        monkeypatch.chdir("models")
+        assert checks.check("m.ffc.lock").diff.equal
+
+
 class TestAccept:
     """`--accept` writes what changed, and nothing else."""
 
@@ -220,6 +254,17 @@ class TestCommand:
         Path("empty.toml").write_text("", encoding="utf-8")
         found, _, error = ran(arguments.split(), capsys)
         assert found == code and said in error
+
+    def test_what_is_wrong_with_one_lock_hides_nothing_of_the_others(
+        self, project: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        Path("a.ffc.lock").write_text("", encoding="utf-8")
+        small.save(Path("m.onnx"), small.change_epsilon)
+        code, out, error = ran(["check", "--report", "r.md"], capsys)
+        assert code == 3 and error.endswith("lock a.ffc.lock is empty or truncated; write it again with `ffc lock`, or take it from version control")
+        assert "epsilon: 1e-12 → 0.001" in out
+        text = Path("r.md").read_text(encoding="utf-8")
+        assert "2 of 2 locks fail" in text and "could not be checked: lock a.ffc.lock is empty" in text
 
     def test_a_folder_without_locks_is_told(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

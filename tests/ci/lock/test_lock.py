@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from ffc.ci.diff.compare import compare
-from ffc.ci.diff.snapshot import of_model
 from ffc.ci.lock import check as checks
 from ffc.ci.lock import lock as locks
+from ffc.ci.matching.snapshot import of_model
 from ffc.errors import InputError
 from ffc.graph import files
 from tests.checkout import ROOT
@@ -198,6 +198,31 @@ def test_a_lock_edited_by_hand_is_refused(find: str, put: str, said: str, locked
 def test_a_digest_that_fits_does_not_make_text_a_graph(graph: str, locked: str) -> None:
     text = locks.unparse(replace(locks.parse(locked, "m"), graph=f"ffc.text/1\nopset ai.onnx 20\n{graph}\n"))
     assert "is broken" in refused(text)
+
+
+def test_a_graph_that_is_damaged_anyhow_is_read_or_refused(locked: str) -> None:
+    random = np.random.default_rng(0)
+    lock = locks.parse(locked, "m")
+    refusals = 0
+    for _ in range(200):
+        lines = lock.graph.split("\n")
+        at, other = (int(random.integers(1, len(lines))) for _ in range(2))
+        place = int(random.integers(len(lines[at]) + 1))
+        sign = str(random.choice(list('%(){}[],;="\\ :#.@9')))
+        match int(random.integers(4)):
+            case 0:
+                del lines[at]
+            case 1:
+                lines.insert(at, lines[other])
+            case 2:
+                lines[at] = f"  {lines[at]}"
+            case _:
+                lines[at] = lines[at][:place] + sign + lines[at][place:]
+        try:
+            replace(lock, graph="\n".join(lines)).snapshot("m")
+        except InputError:
+            refusals += 1
+    assert refusals > 50
 
 
 @pytest.mark.parametrize(

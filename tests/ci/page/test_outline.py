@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 import pytest
 
-from ffc.ci.diff.snapshot import Graph, Node, Port, Source, of_model
+from ffc.ci.matching.snapshot import Graph, Node, Port, Source, of_model
 from ffc.ci.page.outline import Outline, outlines
 from tests.graphs import encoder
 

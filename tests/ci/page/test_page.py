@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 from ffc.ci.diff.diff import Diff, diff
-from ffc.ci.diff.snapshot import of_model
+from ffc.ci.matching.snapshot import of_model
 from ffc.ci.page.page import diff_page, model_page
 from ffc.graph.cost import Cost
 from tests.graphs import encoder

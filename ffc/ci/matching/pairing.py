@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from ffc.ci.diff.improving import improve
-from ffc.ci.diff.matching import Matcher, Matching, paired_inputs
-from ffc.ci.diff.regions import regions
-from ffc.ci.diff.snapshot import Graph, Node, Source, Weight
+from ffc.ci.matching.growth import Matcher, Matching, paired_inputs
+from ffc.ci.matching.improving import improve
+from ffc.ci.matching.regions import regions
+from ffc.ci.matching.snapshot import Graph, Node, Source, Weight
 
 __all__ = ["pair"]
 

@@ -10,8 +10,8 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from ffc.ci.diff.matching import Matching
-from ffc.ci.diff.snapshot import Graph, Weight
+from ffc.ci.matching.growth import Matching
+from ffc.ci.matching.snapshot import Graph, Weight
 
 __all__ = ["links"]
 

@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ffc.ci.diff.snapshot import Graph, Node, Operand, Source, Weight
+from ffc.ci.matching.snapshot import Graph, Node, Operand, Source, Weight
 
 __all__ = ["Matcher", "Matching", "paired_inputs", "slots"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ffc.ci.diff.snapshot import Graph, Source, Weight
+from ffc.ci.matching.snapshot import Graph, Source, Weight
 
 __all__ = ["blocks"]
 

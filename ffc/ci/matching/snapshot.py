@@ -32,7 +32,7 @@ class Weight:
         content: All elements of a small one, the sha256 of a large one, nothing where it is not known.
         size: Number of elements.
         name: Its name in the file, empty where there is none.
-        tensor: The data, None where only the text of a lock is known.
+        tensor: The data, None where only the text of a lock is known, or where contents are not asked for.
     """
 
     type: str
@@ -173,7 +173,7 @@ def of_model(model: ir.Model, name: str = "", *, weights: bool = True) -> Snapsh
         name: What messages call it.
         weights: Whether to read and hash the contents of large weights, one at a time.
     """
-    known: dict[int, Weight] = {}
+    known: dict[int, tuple[ir.TensorProtocol, Weight]] = {}
     notation = Notation()
     reader = functools.partial(_Reader, notation=notation, weights=weights, known=known)
     functions = {}
@@ -197,7 +197,7 @@ class _Reader:
     opsets: Mapping[str, int]
     notation: Notation
     weights: bool
-    known: dict[int, Weight]
+    known: dict[int, tuple[ir.TensorProtocol, Weight]]
 
     def graph(self, graph: ir.Graph) -> tuple[Graph, list[ir.Value]]:
         """Return a graph, and the values that it takes from around it, which are its last inputs."""
@@ -286,8 +286,9 @@ class _Reader:
                 content = self.notation.tensor(tensor).removeprefix(kind)[1:-1]
             else:
                 content = digest(tensor) if self.weights else ""
-            self.known[id(tensor)] = Weight(kind, content, tensor.size, name, tensor)
-        return self.known[id(tensor)]
+            weight = Weight(kind, content, tensor.size, name, tensor if self.weights else None)
+            self.known[id(tensor)] = tensor, weight  # as long as it is held, no other has its id
+        return self.known[id(tensor)][1]
 
 
 _HELD: Mapping[ir.AttributeType, type | None] = {

@@ -10,9 +10,9 @@ from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ffc.ci.diff.lineage import links
-from ffc.ci.diff.matching import Matching
-from ffc.ci.diff.snapshot import Graph, Source
+from ffc.ci.matching.growth import Matching
+from ffc.ci.matching.lineage import links
+from ffc.ci.matching.snapshot import Graph, Source
 
 __all__ = ["Region", "regions"]
 

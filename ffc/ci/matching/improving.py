@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ffc.ci.diff.matching import Matcher, Matching, slots
-from ffc.ci.diff.snapshot import Graph, Source
+from ffc.ci.matching.growth import Matcher, Matching, slots
+from ffc.ci.matching.snapshot import Graph, Source
 
 __all__ = ["improve"]
 

@@ -1,0 +1,76 @@
+"""The files that a lock names: seen from its folder in the lock, and from the current one while it is used."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ffc.compiler import syntax
+from ffc.compiler.library import Library
+from ffc.compiler.passes import Pass
+from ffc.errors import InputError
+
+__all__ = ["plugins_of", "read_pipeline", "seen", "write_pipeline"]
+
+
+class _Remembering(Library):
+    """A library that knows which files were added to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.files: list[str] = []
+
+    def add_file(self, text: str) -> list[type[Pass]]:
+        if text not in self.files:
+            self.files.append(text)
+        return super().add_file(text)
+
+
+def plugins_of(pipeline: str, sets: Mapping[str, str] | Sequence[str], plugins: Sequence[str]) -> list[str]:
+    """Return all files that the passes of a pipeline come from: those of `plugins`, and those that it names itself.
+
+    Raises:
+        UsageError: If the pipeline is malformed.
+        InputError: If such a file is missing or broken.
+    """
+    library = _Remembering.default(plugins)
+    syntax.parse(pipeline, library, sets)
+    return library.files
+
+
+def seen(path: str | Path, folder: Path) -> str:
+    """Return a path as seen from the folder of a lock.
+
+    Raises:
+        InputError: If no line of a lock can hold it.
+    """
+    found = Path(os.path.relpath(path, folder)).as_posix()
+    if not found.isprintable():
+        raise InputError(f"{found!a} cannot be named in a lock: it has control characters; rename it")
+    return found
+
+
+def write_pipeline(pipeline: str, plugins: Sequence[str], folder: Path) -> str:
+    """Return a pipeline with the paths in its options as seen from the folder of a lock."""
+    return syntax.unparse(_moved(pipeline, plugins, lambda path: Path(seen(path, folder))))
+
+
+def read_pipeline(pipeline: str, plugins: Sequence[str], folder: Path) -> list[Pass]:
+    """Return the passes of a pipeline that `write_pipeline` wrote.
+
+    Raises:
+        UsageError: If the pipeline is malformed.
+    """
+    return _moved(pipeline, plugins, lambda path: folder / path)
+
+
+def _moved(pipeline: str, plugins: Sequence[str], move: Callable[[Path], Path]) -> list[Pass]:
+    items = []
+    for item in syntax.parse(pipeline, Library.default(plugins)):
+        values = {field.name: getattr(item, field.name) for field in dataclasses.fields(item) if field.init}
+        paths: dict[str, Any] = {name: move(value) for name, value in values.items() if isinstance(value, Path)}
+        items.append(dataclasses.replace(item, **paths))
+    return items

@@ -1,0 +1,1 @@
+"""Graphs as records, and which node of one is which of another."""
