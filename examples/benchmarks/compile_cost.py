@@ -6,15 +6,14 @@ import argparse
 import multiprocessing
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from contestants import compiled, ort_optimized_int8_tensor
+from process_cost import Cost, cost, median
 from random_bert import export
 from record import save
 from rich.console import Console
@@ -32,47 +31,14 @@ FFC, PEER = "ffc", "ort"
 BUILDS = {FFC: compiled("fuse,int8"), PEER: ort_optimized_int8_tensor}
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What one process took from start to end, imports included.
-
-    Attributes:
-        seconds: Wall time.
-        processor: Seconds of processor time, user and system.
-        megabytes: Largest resident memory, in 10^6 bytes.
-    """
-
-    seconds: float
-    processor: float
-    megabytes: float
-
-
-def cost(build: str, source: Path) -> Cost:
+def build_cost(build: str, source: Path) -> Cost:
     """Run one build in a process of its own and measure it.
 
     Raises:
         SystemExit: If it fails.
     """
     with tempfile.TemporaryDirectory(dir=source.parent) as folder:
-        command = [sys.executable, __file__, "--build", build, str(source), str(Path(folder) / "out.onnx")]
-        started = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        seconds = time.perf_counter() - started
-    if status:
-        raise SystemExit(f"{build} failed on {source.name}: run {' '.join(command)} to see why")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return Cost(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * unit / 1e6)
-
-
-def median(costs: Sequence[Cost]) -> Cost:
-    """Return the median of each figure."""
-    return Cost(
-        statistics.median(one.seconds for one in costs),
-        statistics.median(one.processor for one in costs),
-        statistics.median(one.megabytes for one in costs),
-    )
+        return cost([sys.executable, __file__, "--build", build, str(source), str(Path(folder) / "out.onnx")])
 
 
 def compared(source: Path, rounds: int) -> dict[str, list[Cost]]:
@@ -80,7 +46,7 @@ def compared(source: Path, rounds: int) -> dict[str, list[Cost]]:
     found: dict[str, list[Cost]] = {name: [] for name in BUILDS}
     for _ in range(rounds):
         for name, costs in found.items():
-            costs.append(cost(name, source))
+            costs.append(build_cost(name, source))
     return found
 
 
@@ -121,7 +87,7 @@ def against_peer(folder: Path, rounds: int, console: Console) -> dict[str, objec
 def large(folder: Path, console: Console) -> dict[str, object]:
     """Compile a model with external data that no single file can hold."""
     source = made(folder, *LARGE, external=True)
-    one, size = cost(FFC, source), weight_megabytes(source)
+    one, size = build_cost(FFC, source), weight_megabytes(source)
     console.print(
         f"{size:.0f} MB with external data: {one.seconds:.0f} s, {one.megabytes:.0f} MB, "
         f"{one.megabytes / size:.2f} times its size"
@@ -135,7 +101,7 @@ def by_layers(folder: Path, counts: Sequence[int], rounds: int, console: Console
     found: dict[int, list[Cost]] = {count: [] for count in counts}
     for _ in range(rounds):
         for count, source in sources.items():
-            found[count].append(cost(FFC, source))
+            found[count].append(build_cost(FFC, source))
     seconds = {count: median(costs).seconds for count, costs in found.items()}
     slope, start = statistics.linear_regression(list(seconds), list(seconds.values()))
     off = max(abs(start + slope * count - taken) / taken for count, taken in seconds.items())

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from process_cost import Cost, cost, median
 from random_bert import export
 from record import save
 from rich.console import Console
@@ -36,43 +35,10 @@ LAYERS = (36, 72, 145, 290, 606)
 WIDTH = 32
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What one process took from start to end, imports included.
-
-    Attributes:
-        seconds: Wall time.
-        processor: Seconds of processor time, user and system.
-        megabytes: Largest resident memory, in 10^6 bytes.
-    """
-
-    seconds: float
-    processor: float
-    megabytes: float
-
-
-def cost(before: Path, after: Path) -> Cost:
-    """Run ``ffc diff`` in a process of its own and measure it.
-
-    Raises:
-        SystemExit: If it ends otherwise than as equal or different.
-    """
-    command = [sys.executable, "-m", "ffc", "diff", str(before), str(after), "--json"]
-    started = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.perf_counter() - started
-    if process.returncode not in (0, 1):
-        raise SystemExit(f"{' '.join(command)} failed with {process.returncode}")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return Cost(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * unit / 1e6)
-
-
 def measured(before: Path, after: Path, rounds: int) -> Cost:
-    """Return the medians over some rounds."""
-    costs = [asdict(cost(before, after)) for _ in range(rounds)]
-    return Cost(**{name: statistics.median(each[name] for each in costs) for name in costs[0]})
+    """Return what ``ffc diff`` takes in a process of its own, the medians over some rounds."""
+    command = [sys.executable, "-m", "ffc", "diff", str(before), str(after), "--json"]
+    return median([cost(command, (0, 1)) for _ in range(rounds)])
 
 
 class Tower:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 from collections.abc import Sequence
 
 from ffc.ci.reduce.cases.case import Reduction
 from ffc.ci.reduce.cases.failure import Failure
+from ffc.compiler.pipeline import versions
 from ffc.graph.text import text
 
 __all__ = ["command_script", "compile_script", "function_script", "readme"]
@@ -166,7 +166,7 @@ def readme(found: Reduction, message: str, command: str, *, absent: Sequence[str
     printed = text(found.model)
     if printed.count("\n") <= _MOST_LINES:
         lines += ["", "`ffc print model.onnx`:", "", _block(printed)]
-    lines += ["", "## Versions", "", *(f"- {name} {version}" for name, version in _versions().items())]
+    lines += ["", "## Versions", "", *(f"- {name} {version}" for name, version in versions().items())]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n"
 
 
@@ -180,14 +180,3 @@ def _block(content: str) -> str:
 def _printable(line: str) -> str:
     """Return a line with its indentation, what is not printable spelled out."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line.rstrip())
-
-
-def _versions() -> dict[str, str]:
-    names = {"ffc": "fastformers-compiler", "onnx": "onnx", "onnx-ir": "onnx-ir", "onnxruntime": "onnxruntime"}
-    found = {}
-    for name, distribution in names.items():
-        try:
-            found[name] = importlib.metadata.version(distribution)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
