@@ -155,7 +155,7 @@ def compile(
 def _step(item: Pass, needed_by: str | None, stage: _Stage, before: Cost, prover: Prover) -> tuple[_Stage, Step]:
     """Run and prove one pass on a model that costs `before`."""
     started = time.perf_counter()
-    log = Log(trial=Trial(prover, stage.outputs))
+    text, log = syntax.unparse([item]), Log(trial=Trial(prover, stage.outputs))
     verdict = None
     with blame(item):
         after = run(item, stage.model, log)
@@ -164,7 +164,7 @@ def _step(item: Pass, needed_by: str | None, stage: _Stage, before: Cost, prover
             stage, verdict = _prove(item, stage, after, prover)
     seconds = time.perf_counter() - started
     spent = cost(stage.model, BATCH, LENGTH) if verdict else before
-    text, decided = syntax.unparse([item]), syntax.unparse([replace(item, **log.decided)])  # type: ignore[arg-type]
+    decided = syntax.unparse([replace(item, **log.decided)]) if log.decided else text  # type: ignore[arg-type]
     return stage, Step(text, decided, needed_by, log.done, log.taken, log.notes, _skipped(log), spent, seconds, verdict)
 
 

@@ -158,7 +158,7 @@ def test_the_smallest_within_the_budget_lies_at_the_top(made: Path) -> None:
     chosen = run.system(run.chosen)
     assert (made / "model.onnx").read_bytes() == (made / chosen.compiled.file).read_bytes()
     assert (made / "report.html").stat().st_size > 1000
-    assert json.loads((made / "compile.json").read_text())["format"] == "ffc.report/1"
+    assert json.loads((made / "compile.json").read_text())["format"] == "ffc.report/2"
 
 
 def test_nothing_in_a_run_names_the_machine_or_its_user(made: Path) -> None:
