@@ -18,7 +18,7 @@ from ffc.graph.cost import Cost
 if TYPE_CHECKING:  # what compiles takes a while to import
     from ffc.ci.lock.check import Check, Unfinished
 
-__all__ = ["cost_rows", "place", "said", "summary", "unfinished", "verdict"]
+__all__ = ["cost_rows", "makers", "place", "said", "summary", "unfinished", "verdict"]
 
 _COSTS = (
     ("nodes", "nodes", 1.0),
@@ -58,6 +58,11 @@ def said(group: Group) -> str:
             f", moved by {low:.1e} of its norm" if low == high else f", moved by {low:.1e} to {high:.1e} of its norm"
         )
     return text
+
+
+def makers(group: Group) -> str:
+    """Return the passes and rules that first made what the nodes of a group stand for, as in ``fuse/attention``."""
+    return one_line(", ".join(dict.fromkeys(each.partition(",")[0] for each in group.by.split("; "))))
 
 
 def summary(groups: Sequence[Group]) -> str:

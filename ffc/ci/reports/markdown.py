@@ -42,7 +42,7 @@ def changes(found: Diff) -> list[str]:
     head = ["| kind | | what | by | where |", "| :-- | --: | :-- | :-- | :-- |"]
     rows = [
         f"| {group.kind} | {f'×{group.count}' if group.count > 1 else ''} | {code(content.said(group))} "
-        f"| {code(group.by)} | {code(group.where)} |"
+        f"| {code(content.makers(group))} | {code(group.where)} |"
         for group in found.groups
     ]
     if len(rows) <= _SHOWN:

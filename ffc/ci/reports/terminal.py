@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ffc.ci.diff.diff import Diff
@@ -10,12 +12,15 @@ from ffc.ci.reports import content
 from ffc.errors import one_line
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
     from rich.table import Table
 
     from ffc.ci.lock.check import Check
 
 __all__ = ["change_table", "checked", "findings", "terminal"]
+
+_GAP, _LEAST = 2, 20
+"""Columns between columns, and what a column has at least."""
 
 _STYLES = {
     "interface": "bold red",
@@ -61,22 +66,67 @@ def findings(found: Check) -> list[RenderableType]:
     return parts + [Text(f"fails: {one_line(failure.message)}", "red") for failure in found.failures]
 
 
-def change_table(groups: list[Group]) -> Table:
-    """Return a line for each group: kind, number, what changed, by which pass and rule, and where."""
-    from rich.table import Table
-    from rich.text import Text
+def change_table(groups: Sequence[Group]) -> RenderableType:
+    """Return a line for each group: kind, number, what changed, by which pass and rule, and where.
 
-    grid = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    grid.add_column(no_wrap=True)
-    grid.add_column(justify="right", no_wrap=True)
-    grid.add_column(ratio=3, overflow="fold")
-    grid.add_column(ratio=2, overflow="fold", style="dim")
-    for group in groups:
-        by = f"by {one_line(group.by)}  " if group.by else ""
-        number = f"×{group.count}" if group.count > 1 else ""
-        what, where = Text(content.said(group)), Text(f"{by}{one_line(group.where, 200)}")
-        grid.add_row(Text(group.kind, _STYLES.get(group.kind, "")), number, what, where)
-    return grid
+    In a window that is too narrow, lists of operators and names are shortened: one group stays one line.
+    """
+    return _Changes(tuple(groups))
+
+
+@dataclass(frozen=True)
+class _Changes:
+    """Groups as a table that fits the window."""
+
+    groups: tuple[Group, ...]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.table import Table
+        from rich.text import Text
+
+        kinds = max(len(group.kind) for group in self.groups)
+        numbers = max(len(_number(group)) for group in self.groups)
+        room = options.max_width - kinds - numbers - 3 * _GAP
+        said = [content.said(group) for group in self.groups]
+        longest = max(map(len, said))
+        wide = max(min(longest, room * 3 // 5), _LEAST)
+        grid = Table(box=None, show_header=False, pad_edge=False, padding=(0, _GAP, 0, 0))
+        grid.add_column(no_wrap=True, min_width=kinds)
+        grid.add_column(justify="right", no_wrap=True, min_width=numbers)
+        grid.add_column(no_wrap=True)
+        grid.add_column(no_wrap=True, style="dim")
+        for group, what in zip(self.groups, said, strict=True):
+            cells = [Text(_number(group)), Text(_shortened(what, wide)), Text(_origin(group, room - wide))]
+            grid.add_row(Text(group.kind, _STYLES.get(group.kind, "")), *cells)
+        yield grid
+
+
+def _number(group: Group) -> str:
+    return f"×{group.count}" if group.count > 1 else ""
+
+
+def _origin(group: Group, room: int) -> str:
+    """Return by what and where, in `room` characters; of a place the end tells more than the beginning."""
+    by = f"by {content.makers(group)}  " if group.by else ""
+    where, left = one_line(group.where, 200), max(room, _LEAST) - len(by)
+    if len(where) <= left:
+        return by + where
+    return f"{by}…{where[len(where) - left + 1 :]}" if left >= _LEAST else by[:room]
+
+
+def _shortened(text: str, room: int) -> str:
+    """Cut a text to `room` characters; of one thing that became another both sides stay in sight."""
+    if len(text) > room:
+        text = text.replace("com.microsoft.", "")
+    if len(text) <= room:
+        return text
+    before, arrow, after = text.partition(" → ")
+    if arrow and len(after) > room // 2:
+        kept = after[: room // 2].rpartition(", ")[0]
+        after = f"{kept}, …" if kept else f"{after[: room // 2]}…"
+    kept = before[: max(room - len(f", …{arrow}{after}"), 0)].rpartition(", ")[0] if len(before) > room // 3 else before
+    short = f"{kept}{'' if kept == before else ', …'}{arrow}{after}"
+    return short if arrow and kept and len(short) <= room else f"{text[: room - 1]}…"
 
 
 def _costs(found: Diff) -> Table:
