@@ -1,9 +1,9 @@
 """Which node of one graph is which of another, whatever their names and their order.
 
-The evidence, strongest first: everything upstream is equal; everything downstream is equal; both read the same large
-weight, which nobody else does; neighbours are matched already, and the more of them the better; names, last. A match
+The evidence, strongest first: everything upstream is equal; both read the same large weight, which nobody else does;
+neighbours are matched already, and the more of them the better; everything downstream is equal; names, last. A match
 found makes its neighbours candidates, and the best candidate goes first, so that matches grow along edges from what is
-certain.
+certain; one with a rival as good waits until the others are settled.
 """
 
 from __future__ import annotations
