@@ -53,7 +53,6 @@ def diff(
             raise UsageError(f"'{out}' has the suffix {out.suffix!r}; known: {', '.join(_FORMS)}")
         shared.check_file(out, [before, after])
     from ffc.ci.diff import diff as diffs
-    from ffc.ci.reports.data import to_json
     from ffc.ci.reports.terminal import terminal
 
     shared.hush()
@@ -61,7 +60,7 @@ def diff(
     for out in outs:
         shared.write_text(out, _FORMS[out.suffix](found))
     if as_json:
-        click.echo(to_json(found), nl=False)
+        click.echo(_json(found), nl=False)
     else:
         shared.print_rich(terminal(found))
     if not found.equal:

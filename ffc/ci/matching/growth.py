@@ -99,11 +99,13 @@ class Matcher:
 
     Attributes:
         near: Whether neighbours alone speak for a candidate, and not all that is upstream or downstream.
+        joined: The pairs that were matched, in order.
     """
 
     def __init__(self, matching: Matching) -> None:
         self.matching = matching
         self.near = False
+        self.joined: list[tuple[int, int]] = []
         self.graphs = (matching.before, matching.after)
         numbers = _Numbers()
         inputs = [{}, {now: was for was, now in enumerate(matching.inputs) if now >= 0}]
@@ -155,6 +157,7 @@ class Matcher:
 
     def _join(self, was: int, now: int) -> None:
         self.matching.forward[was], self.matching.backward[now] = now, was
+        self.joined.append((was, now))
         before, after = self.graphs
         for _, a, b in slots(before.nodes[was], after.nodes[now], self.matching):
             if isinstance(a, Source) and isinstance(b, Source) and min(a.node, b.node) >= 0:

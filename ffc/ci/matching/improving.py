@@ -119,28 +119,41 @@ def _match_anew(matcher: Matcher) -> bool:
     """Match the surroundings of changes anew, by their neighbours alone, where that means fewer changes."""
     matching, any_did = matcher.matching, False
     for before, after in _surroundings(matching):
+        old = [(node, matching.forward[node]) for node in before if matching.forward[node] >= 0]
+        _part(matching, old)
+        new = _grown(matcher, sorted(before))
         touched = [*((0, node) for node in before), *((1, node) for node in after)]
+        touched += [place for was, now in new for place in ((0, was), (1, now))]  # it may have grown beyond them
         cost = _cost(matching, touched)
-        kept = [(node, matching.forward[node]) for node in before if matching.forward[node] >= 0]
-        _part(matching, kept)
-        matcher.near = True
-        for node in sorted(before):
-            for other in _related(matching, 0, node):
-                matcher.propose(node, other)
-        matcher.grow()
-        matcher.near = False
-        if _cost(matching, touched) < cost:
+        _part(matching, new)
+        _join(matching, old)
+        if cost < _cost(matching, touched):
+            _part(matching, old)
+            _join(matching, new)
             any_did = True
-        else:
-            _part(matching, [(node, matching.forward[node]) for node in before if matching.forward[node] >= 0])
-            for node, other in kept:
-                matching.forward[node], matching.backward[other] = other, node
     return any_did
+
+
+def _grown(matcher: Matcher, nodes: Sequence[int]) -> list[tuple[int, int]]:
+    """Match unmatched nodes, and what hangs on them, by their neighbours alone; return the pairs."""
+    matcher.joined.clear()
+    matcher.near = True
+    for node in nodes:
+        for other in _related(matcher.matching, 0, node):
+            matcher.propose(node, other)
+    matcher.grow()
+    matcher.near = False
+    return list(matcher.joined)
 
 
 def _part(matching: Matching, pairs: Iterable[tuple[int, int]]) -> None:
     for was, now in pairs:
         matching.forward[was], matching.backward[now] = -1, -1
+
+
+def _join(matching: Matching, pairs: Iterable[tuple[int, int]]) -> None:
+    for was, now in pairs:
+        matching.forward[was], matching.backward[now] = now, was
 
 
 def _surroundings(matching: Matching) -> list[tuple[set[int], set[int]]]:

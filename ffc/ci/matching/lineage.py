@@ -7,7 +7,7 @@ what became of it belong together.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from ffc.ci.matching.growth import Matching
@@ -72,9 +72,10 @@ def _by_rank(site: _Site) -> Hashable:
     return len(site.shape) if len(site.shape) > 1 else None
 
 
-def _in_order(before: Sequence[_Site], after: Sequence[_Site], key: object) -> list[tuple[_Site, _Site]]:
+def _in_order(
+    before: Sequence[_Site], after: Sequence[_Site], key: Callable[[_Site], Hashable]
+) -> list[tuple[_Site, _Site]]:
     """Link sites of the same key in order, where there are as many before as after."""
-    assert callable(key)
     groups: list[dict[Hashable, list[_Site]]] = [defaultdict(list), defaultdict(list)]
     for side, sites in enumerate((before, after)):
         for site in sites:
@@ -99,9 +100,9 @@ def _merged(before: Sequence[_Site], after: Sequence[_Site]) -> list[tuple[_Site
 def _runs(wholes: Sequence[_Site], parts: Sequence[_Site]) -> list[tuple[_Site, list[_Site]]]:
     found, start = [], 0
     for whole in wholes:
-        place = next((p for p in range(start, len(parts)) if _run(whole, parts, p)), None)
-        if place is not None:
-            run = _run(whole, parts, place)
+        runs = ((place, _run(whole, parts, place)) for place in range(start, len(parts)))
+        place, run = next(((place, run) for place, run in runs if run), (start, []))
+        if run:
             found.append((whole, run))
             start = place + len(run)
     return found

@@ -59,10 +59,14 @@ def _unmatched_siblings(matching: Matching, side: int, node: int) -> list[int]:
     source = next((each for each in graph.nodes[node].operands if isinstance(each, Source)), None)
     if source is None:
         return []
+    if source.node >= 0:
+        readers = {reader for reader, _, _ in graph.consumers[source.node]}
+    else:
+        readers = {index for index, other in enumerate(graph.nodes) if source in other.operands}
     return [
-        _weight_size(other)
-        for index, other in enumerate(graph.nodes)
-        if partners[index] < 0 and other.op == graph.nodes[node].op and source in other.operands
+        _weight_size(graph.nodes[reader])
+        for reader in sorted(readers)
+        if partners[reader] < 0 and graph.nodes[reader].op == graph.nodes[node].op
     ]
 
 

@@ -223,10 +223,9 @@ class _Reader:
             place = len(nodes)
             nodes.append(self.node(node, operand))
             where.update({value: Source(place, index) for index, value in enumerate(node.outputs)})
+        outputs = [(Port(value.name or "", typed(value.type, value.shape)), operand(value)) for value in graph.outputs]
         ports = [Port(value.name or "", typed(value.type, value.shape), self.default(value)) for value in graph.inputs]
         ports += [Port("", "?") for _ in around]
-        outputs = [(Port(value.name or "", typed(value.type, value.shape)), operand(value)) for value in graph.outputs]
-        ports += [Port("", "?") for _ in range(len(graph.inputs) + len(around) - len(ports))]
         return Graph(tuple(ports), tuple(nodes), tuple(outputs)), around
 
     def node(self, node: ir.Node, operand: Callable[[ir.Value | None], Operand]) -> Node:

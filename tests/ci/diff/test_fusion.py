@@ -1,5 +1,6 @@
 """Through fusions: blocks are matched by their weights, whatever became of their nodes, and layers are told as one."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from tests.graphs import Draft
 
 Exported = Callable[..., Path]
 LAYERS = 2
+WAYS = ("dynamo sdpa", "TorchScript sdpa")
 
 
-@pytest.fixture(scope="module", params=["dynamo sdpa", "TorchScript sdpa"])
+@pytest.fixture(scope="module", params=WAYS)
 def compiled(request: pytest.FixtureRequest, exported: Exported) -> Diff:
     path = exported("bert", layers=LAYERS, head=True, way=request.param)
     return diff(path, ffc.compile(path, "fuse,int8").model)
@@ -56,6 +58,14 @@ def test_no_change_is_left_out(compiled: Diff) -> None:
     matching = compiled.matching
     for partners, indices in zip((matching.forward, matching.backward), told, strict=True):
         assert sorted(indices) == [index for index, partner in enumerate(partners) if partner < 0]
+
+
+def test_a_matching_is_the_same_both_ways(exported: Exported) -> None:
+    kinds = ("bert", "roberta", "distilbert")
+    for before, after in itertools.permutations([exported(kind, way=way) for kind in kinds for way in WAYS], 2):
+        matching = diff(before, after).matching
+        assert all(now < 0 or matching.backward[now] == was for was, now in enumerate(matching.forward))
+        assert all(was < 0 or matching.forward[was] == now for now, was in enumerate(matching.backward))
 
 
 def test_a_model_that_was_trained_again(exported: Exported) -> None:
