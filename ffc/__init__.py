@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ffc.graph.blocks.finder import find as find_blocks
     from ffc.graph.dialect import ops
     from ffc.graph.dialect.edit import Editor, constant
+    from ffc.graph.dialect.trace import Op, Tensor
     from ffc.graph.files import load, save
 
     __version__: str
@@ -44,6 +45,7 @@ __all__ = [
     "Lowering",
     "Match",
     "MissingError",
+    "Op",
     "Pass",
     "Policy",
     "Reduction",
@@ -51,6 +53,7 @@ __all__ = [
     "Result",
     "Rule",
     "Sample",
+    "Tensor",
     "UsageError",
     "__version__",
     "check",
@@ -85,6 +88,7 @@ _HOMES = {
     "ffc.compiler.rules": ["Match", "Rule", "Sample"],
     "ffc.errors": ["CannotApplyError", "FfcError", "GateError", "InputError", "MissingError", "UsageError"],
     "ffc.graph.dialect.edit": ["Editor", "constant"],
+    "ffc.graph.dialect.trace": ["Op", "Tensor"],
     "ffc.graph.files": ["load", "save"],
 }
 _MODULES = {"ops": "ffc.graph.dialect.ops", "recipe": "ffc.recipe", "rules": "ffc.compiler.rules"}

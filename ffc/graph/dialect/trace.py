@@ -15,20 +15,23 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any, Literal, Protocol, TypeAlias, cast, get_type_hints, overload
 
 import numpy as np
 import onnx_ir as ir
 
 from ffc.errors import UsageError
 
-__all__ = ["DOMAINS", "OPSET", "Fragment", "Op", "Program", "as_tensor", "insert", "trace"]
+__all__ = ["DOMAINS", "OPSET", "Fragment", "Op", "Operator", "Program", "Tensor", "as_tensor", "insert", "trace"]
 
 OPSET = 23
 """The default-domain opset of every model between load and save, and of every program."""
 
 DOMAINS = {"ffc": "ffc", "ms": "com.microsoft"}
 """Attributes of `op` that reach other domains."""
+
+Tensor: TypeAlias = ir.Value | np.ndarray | np.generic | float | Sequence[Any] | None
+"""What a program computes with: a value, a literal that stands for a constant, or None for an input left out."""
 
 Program = Callable[..., Any]
 
@@ -49,6 +52,15 @@ def as_tensor(literal: Any) -> ir.Tensor[Any]:
     return ir.Tensor(np.asarray(literal, dtype))
 
 
+class Operator(Protocol):
+    """What adds one node: `op.MatMul`, say."""
+
+    @overload
+    def __call__(self, *inputs: Tensor, outputs: Literal[1] = 1, **attributes: Any) -> ir.Value: ...
+    @overload
+    def __call__(self, *inputs: Tensor, outputs: int, **attributes: Any) -> tuple[ir.Value, ...]: ...
+
+
 class Op:
     """Records the nodes that a program asks for."""
 
@@ -56,14 +68,22 @@ class Op:
         self._domain = domain
         self.nodes: list[ir.Node] = [] if nodes is None else nodes
 
-    def __getattr__(self, name: str) -> Any:
-        if name in DOMAINS:
-            return Op(DOMAINS[name], self.nodes)
+    @property
+    def ffc(self) -> Op:
+        """The functions of the dialect."""
+        return Op(DOMAINS["ffc"], self.nodes)
+
+    @property
+    def ms(self) -> Op:
+        """The kernels of onnxruntime."""
+        return Op(DOMAINS["ms"], self.nodes)
+
+    def __getattr__(self, name: str) -> Operator:
         if not name[:1].isupper():
             raise AttributeError(name)
-        return functools.partial(self.node, name)
+        return cast(Operator, functools.partial(self.node, name))
 
-    def node(self, op_type: str, /, *inputs: Any, outputs: int = 1, **attributes: Any) -> Any:
+    def node(self, op_type: str, /, *inputs: Tensor, outputs: int = 1, **attributes: Any) -> Any:
         """Add a node and return its output, or a tuple of them where `outputs` is more than one.
 
         Args:
@@ -78,7 +98,7 @@ class Op:
         self.nodes.append(node)
         return node.outputs[0] if outputs == 1 else tuple(node.outputs)
 
-    def _value(self, item: Any) -> ir.Value | None:
+    def _value(self, item: Tensor) -> ir.Value | None:
         if item is None or isinstance(item, ir.Value):
             return item
         tensor = as_tensor(item)
