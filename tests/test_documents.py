@@ -108,7 +108,7 @@ def test_every_target_that_the_readme_names_exists() -> None:
 
 def test_every_pass_of_the_library_is_in_the_readme() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    missing = [file.stem for file in (ROOT / "passes").glob("[!_]*.py") if f"`{file.stem}`" not in text]
+    missing = [place.stem for place in (ROOT / "passes").glob("[!_]*") if f"`{place.stem}`" not in text]
     assert not missing, f"name {', '.join(missing)} in the table of passes in README.md"
 
 

@@ -12,10 +12,11 @@ from onnx_ir.passes import common
 
 import ffc
 from ffc import Editor, Match, Rule, Sample, constant, rules
-from ffc.compiler.reading import flattened, tensorflow
 from ffc.graph.blocks.scores import passes_on
 from ffc.graph.dialect.fold import fold
 from ffc.graph.shapes.dim import Dim
+
+from . import flattened, tensorflow
 
 LOWEST = float(np.finfo(np.float32).min)
 """Stands for minus infinity in masks: what it is added to gets probability 0, and a row of it stays finite."""

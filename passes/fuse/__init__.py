@@ -11,10 +11,11 @@ import onnx_ir as ir
 
 import ffc
 from ffc import Editor, Match, Rule, Sample, rules
-from ffc.compiler.reading import onnxruntime
 from ffc.graph.blocks.attention_call import AttentionCalls
 from ffc.graph.blocks.prequantised import reason_to_leave
 from ffc.graph.dialect.trace import Program
+
+from . import onnxruntime
 
 
 def _normal(random: np.random.Generator, *shape: int) -> np.ndarray:
