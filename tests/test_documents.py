@@ -152,7 +152,8 @@ def contributed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, An
 
 def test_the_rule_in_the_documents_matches_its_samples_alone(contributed: dict[str, Any]) -> None:
     (rule,) = contributed["RULES"]
-    for sample in rule.samples(np.random.default_rng(0)):
+    random = np.random.default_rng(0)
+    for sample in (each.drawn(random) for each in rule.samples):
         model = of_program(rule.match, sample.inputs, sample.constants, sample.attributes)
         assert ffc.rules.apply([rule], model, ffc.Log()) == sample.matches
 

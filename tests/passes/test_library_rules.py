@@ -31,7 +31,8 @@ LOWERINGS: tuple[Lowering, ...] = LIBRARY.module("lower").LOWERINGS
 
 def samples(rule: Rule) -> Iterator[Sample]:
     for seed in SEEDS:
-        yield from rule.samples(np.random.default_rng(seed))
+        random = np.random.default_rng(seed)
+        yield from (sample.drawn(random) for sample in rule.samples)
 
 
 def built(rule: Rule, sample: Sample, *, symbolic: bool = False) -> ir.Model:
