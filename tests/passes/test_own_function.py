@@ -105,6 +105,17 @@ def test_what_it_computes_is_what_the_model_did() -> None:
     assert difference(before, after) < 1e-4
 
 
+def test_a_body_that_nobody_declared_is_written_out() -> None:
+    model = ir.from_onnx_text("""
+        <ir_version: 10, opset_import: ["": 23, "ffc": 1]>
+        graph (float[n, 2] x) => (float[n, 2] y) { y = ffc.Twice(x) }
+        <opset_import: ["": 23], domain: "ffc"> Twice (x) => (y) { y = Add(x, x) }
+    """)
+    result = ffc.compile(model, "fuse")
+    assert [node.op_type for node in result.model.graph] == ["Add"]
+    assert changes(result, "lower") == {"other functions as their bodies": 1}
+
+
 def test_two_files_that_declare_functions_of_one_name_are_told_apart(tmp_path: Path) -> None:
     other = tmp_path / "other.py"
     other.write_text(Path(FILE).read_text().replace('name = "rms-norm"', 'name = "other-norm"'))
