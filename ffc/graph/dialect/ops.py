@@ -15,10 +15,10 @@ from typing import Any
 
 import onnx_ir as ir
 
-from ffc.graph.dialect.function import FUNCTIONS, called, function, with_activations
+from ffc.graph.dialect.function import function, with_activations
 from ffc.graph.dialect.trace import Op, Program, Tensor, parameters, with_signature
 
-__all__ = ["FUNCTIONS", "called", "embedding", "function", "largest"]
+__all__ = ["ACTIVATIONS", "embedding", "gather", "largest"]  # and the functions
 
 _HALF, _SINGLE = ir.DataType.FLOAT16.value, ir.DataType.FLOAT.value
 
