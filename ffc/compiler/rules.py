@@ -16,9 +16,9 @@ import onnx_ir as ir
 from ffc.compiler.log import Log
 from ffc.compiler.matcher import Match, search
 from ffc.errors import CannotApplyError
-from ffc.graph.dialect import ops
 from ffc.graph.dialect.edit import Editor, constant, is_output
-from ffc.graph.dialect.trace import Op, Program, as_tensor, trace
+from ffc.graph.dialect.function import Function, register
+from ffc.graph.dialect.trace import Op, Program, Tensor, as_tensor, trace
 
 __all__ = [
     "Condition",
@@ -114,34 +114,33 @@ class Rule:
 
 def rule(
     name: str,
-    rewrite: Program | str,
+    rewrite: Program | Function,
     *,
     samples: Sequence[Sample],
     where: Sequence[Condition] = (),
     bind: Callable[[Match], Mapping[str, Any]] | None = None,
     shared: bool = False,
 ) -> Callable[[Program], Rule]:
-    """Make a rule of the program to look for, as its decorator.
+    """Make a rule of the program below, which is what to look for.
 
     Args:
         name: What reports call it.
-        rewrite: The program to put in its place, or the name of the ``ffc`` function to call there, on the tensors and
-            attributes that it has.
-        samples: See `Rule`, as for the rest.
-        where: See `Rule`.
-        bind: See `Rule`.
-        shared: See `Rule`.
+        rewrite: The program to put in its place, or the function to call there, on the tensors and attributes it has.
+        samples: As in `Rule`, like the rest.
+        where: As in `Rule`.
+        bind: As in `Rule`.
+        shared: As in `Rule`.
     """
-    written = _call(rewrite) if isinstance(rewrite, str) else rewrite
-    return lambda match: Rule(name, match, written, samples, where, bind, shared)
+    program = _call(rewrite) if isinstance(rewrite, Function) else rewrite
+    return lambda match: Rule(name, match, program, samples, where, bind, shared)
 
 
-def _call(function: str) -> Program:
-    """Return the program that calls a function of the dialect, with the parameters of that function."""
+def _call(function: Function) -> Program:
+    """Return the program that calls a function, its parameters those of the body."""
 
-    @functools.wraps(ops.FUNCTIONS[function])
-    def program(op: Op, *tensors: Any, **attributes: Any) -> Any:
-        return op.ffc.node(function, *tensors, **attributes)
+    @functools.wraps(function.body)
+    def program(op: Op, *tensors: Tensor, **attributes: Any) -> Any:
+        return op.ffc.node(function.name, *tensors, **attributes)
 
     return program
 
@@ -241,7 +240,7 @@ def apply(rules: Sequence[Rule], model: ir.Model, log: Log) -> int:
     """
     table, total = by_root(rules), 0
     for _ in range(_MAX_SWEEPS):
-        ops.register(model)  # shapes are read off the bodies of calls that the last sweep made
+        register(model)  # shapes are read off the bodies of calls that the last sweep made
         editor = Editor(model)
         count = sum(_apply_at(node, table, editor, log) for node in list(model.graph))
         total += count

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ffc import Match, Op, Sample, Tensor, rule
+from ffc import Match, Op, Sample, Tensor, ops, rule
 from ffc.compiler.rules import integers, is_constant, normal
 
 __all__ = ["RULES"]
@@ -26,7 +26,7 @@ def _rows(batch: int, tokens: int) -> Sample:
 
 # norm(word[ids] + types[..] + positions[..])
 @rule(
-    "embed", "Embed", samples=(_rows(1, 4), _rows(3, 7)),
+    "embed", ops.Embed, samples=(_rows(1, 4), _rows(3, 7)),
     where=(is_constant("word", "type_table", "position", "gamma", "beta"), _tables),
 )  # fmt: skip
 def _embed(

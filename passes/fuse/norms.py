@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ffc import Match, Op, Rule, Sample, Tensor, rule
+from ffc import Match, Op, Rule, Sample, Tensor, ops, rule
 from ffc.compiler.rules import is_constant, normal
 from ffc.graph.dialect.trace import Program
 
@@ -34,7 +34,7 @@ def _chain(name: str, square: Program) -> Rule:
 
     # (x - mean) / sqrt(variance + epsilon) * gamma + beta
     @rule(
-        name, "Norm", bind=lambda match: {"epsilon": match.number("epsilon")},
+        name, ops.Norm, bind=lambda match: {"epsilon": match.number("epsilon")},
         where=(is_constant("gamma", "beta", "epsilon"), _small_epsilon, _over_last_axis),
         samples=(sample(4, 1e-6), sample(33, 1e-6), sample(4, 0.5, matches=False)),
     )  # fmt: skip
@@ -54,13 +54,13 @@ def _norms(*parameters: str) -> tuple[Sample, ...]:
     )
 
 
-@rule("norm", "Norm", where=(is_constant("gamma", "beta"), _over_last_axis), samples=_norms("gamma", "beta"))
+@rule("norm", ops.Norm, where=(is_constant("gamma", "beta"), _over_last_axis), samples=_norms("gamma", "beta"))
 def _norm(op: Op, x: Tensor, gamma: Tensor, beta: Tensor, *, epsilon: float, axis: int) -> Tensor:
     return op.LayerNormalization(x, gamma, beta, epsilon=epsilon, axis=axis)
 
 
 @rule(
-    "norm-no-bias", "Norm", bind=lambda match: {"beta": np.zeros_like(match.array("gamma"))},
+    "norm-no-bias", ops.Norm, bind=lambda match: {"beta": np.zeros_like(match.array("gamma"))},
     where=(is_constant("gamma"), _over_last_axis), samples=_norms("gamma"),
 )  # fmt: skip
 def _norm_no_bias(op: Op, x: Tensor, gamma: Tensor, *, epsilon: float, axis: int) -> Tensor:
@@ -80,7 +80,7 @@ def _sum(*skip: int, matches: bool) -> Sample:
 
 # norm(x + skip)
 @rule(
-    "add-norm", "AddNorm", where=(is_constant("gamma", "beta"), _equal_shapes),
+    "add-norm", ops.AddNorm, where=(is_constant("gamma", "beta"), _equal_shapes),
     samples=(_sum(2, 3, 6, matches=True), _sum(2, 1, 6, matches=False)),
 )  # fmt: skip
 def _add_norm(op: Op, x: Tensor, skip: Tensor, gamma: Tensor, beta: Tensor, *, epsilon: float) -> Tensor:

@@ -14,12 +14,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ffc.compiler import rules
-from ffc.compiler.log import Log
-from ffc.compiler.matcher import Match
-from ffc.compiler.rules import Sample, normal, rule
-from ffc.graph.dialect.edit import Editor, constant, is_output
-from ffc.graph.dialect.trace import Op, Tensor
+from ffc import Editor, Log, Match, Op, Sample, Tensor, constant, rule, rules
+from ffc.compiler.rules import normal
+from ffc.graph.dialect.edit import is_output
 
 __all__ = ["RULES", "read_kernels"]
 

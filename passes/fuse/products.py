@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ffc import Match, Op, Sample, Tensor, rule
+from ffc import Match, Op, Sample, Tensor, ops, rule
 from ffc.compiler.rules import Condition, is_constant, normal, rank
 
 __all__ = ["RULES"]
@@ -37,18 +37,18 @@ def _products(*leading: int, transposed: bool = False) -> tuple[Sample, ...]:
     return tuple(found)
 
 
-@rule("linear", "Linear", where=_LINEAR, samples=_products(2, 3))
+@rule("linear", ops.Linear, where=_LINEAR, samples=_products(2, 3))
 def _linear(op: Op, x: Tensor, w: Tensor, b: Tensor) -> Tensor:
     return op.Add(op.MatMul(x, w), b)
 
 
-@rule("linear-gemm", "Linear", where=_LINEAR, samples=_products(3))
+@rule("linear-gemm", ops.Linear, where=_LINEAR, samples=_products(3))
 def _gemm(op: Op, x: Tensor, w: Tensor, b: Tensor) -> Tensor:
     return op.Gemm(x, w, b)
 
 
 @rule(
-    "linear-gemm-transposed", "Linear", bind=lambda match: {"w": np.ascontiguousarray(match.array("w").T)},
+    "linear-gemm-transposed", ops.Linear, bind=lambda match: {"w": np.ascontiguousarray(match.array("w").T)},
     where=(*_WEIGHT, is_constant("b"), _bias_along(0)), samples=_products(3, transposed=True),
 )  # fmt: skip
 def _gemm_transposed(op: Op, x: Tensor, w: Tensor, b: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ def _gemm_transposed(op: Op, x: Tensor, w: Tensor, b: Tensor) -> Tensor:
 
 
 @rule(
-    "linear-gemm-no-bias", "Linear", where=_WEIGHT, samples=(Sample({"x": normal(3, 4)}, {"w": normal(5, 4)}),),
+    "linear-gemm-no-bias", ops.Linear, where=_WEIGHT, samples=(Sample({"x": normal(3, 4)}, {"w": normal(5, 4)}),),
     bind=lambda match: {"w": np.ascontiguousarray(match.array("w").T), "b": np.zeros_like(match.array("w")[:, 0])},
 )  # fmt: skip
 def _gemm_no_bias(op: Op, x: Tensor, w: Tensor) -> Tensor:
@@ -66,13 +66,13 @@ def _gemm_no_bias(op: Op, x: Tensor, w: Tensor) -> Tensor:
 _X, _PARAMETERS = {"x": normal(2, 3, 4)}, {"w": normal(4, 5), "b": normal(5)}
 
 
-@rule("linear-relu", "LinearRelu", where=_LINEAR, samples=(Sample(_X, _PARAMETERS),))
+@rule("linear-relu", ops.LinearRelu, where=_LINEAR, samples=(Sample(_X, _PARAMETERS),))
 def _linear_relu(op: Op, x: Tensor, w: Tensor, b: Tensor) -> Tensor:
     return op.Relu(op.ffc.Linear(x, w, b))
 
 
 @rule(
-    "linear-gelu", "LinearGelu", where=_LINEAR,
+    "linear-gelu", ops.LinearGelu, where=_LINEAR,
     samples=tuple(Sample(_X, _PARAMETERS, {"approximate": form}) for form in ("none", "tanh")),
 )  # fmt: skip
 def _linear_gelu(op: Op, x: Tensor, w: Tensor, b: Tensor, *, approximate: str) -> Tensor:

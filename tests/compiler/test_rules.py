@@ -13,6 +13,7 @@ from ffc.compiler import rules
 from ffc.compiler.log import Log
 from ffc.compiler.rules import Rule, Sample, apply, by_root, is_constant, is_scalar, rank
 from ffc.errors import CannotApplyError
+from ffc.graph.dialect import ops
 from ffc.graph.dialect.trace import Op, Program, Tensor, trace
 from tests.graphs import LIBRARY, Draft, count, run_pass, run_stock
 
@@ -234,7 +235,7 @@ def test_a_rule_that_names_a_function_calls_it_on_what_it_takes() -> None:
     def scaled(op: Op, x: Tensor, gamma: Tensor, *, epsilon: float, axis: int) -> Tensor:
         return op.LayerNormalization(x, gamma, epsilon=epsilon, axis=axis)
 
-    found = rules.rule("test", "Norm", samples=(), bind=lambda match: {"beta": np.zeros(3, np.float32)})(scaled)
+    found = rules.rule("test", ops.Norm, samples=(), bind=lambda match: {"beta": np.zeros(3, np.float32)})(scaled)
     assert list(trace(found.rewrite).inputs) == ["x", "gamma", "beta"]
     model = model_of(lambda op, x: op.LayerNormalization(x, np.ones(3, np.float32), axis=-1, epsilon=1e-3))
     before = run_stock(model, {"x": X})["y"]
