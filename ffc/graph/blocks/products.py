@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import onnx_ir as ir
 
 from ffc.graph.blocks.structure import Product
 from ffc.graph.dialect import ops
 from ffc.graph.dialect.edit import constant, producer
 
-__all__ = ["Products"]
+__all__ = ["Products", "Reader"]
+
+Reader: TypeAlias = tuple[ir.Node, int]
+"""A node, and which of its inputs is meant."""
 
 
 class Products:
-    """The products of a graph, by the value they compute and by the value they read."""
+    """The products of a graph, by node, by the value they compute and by the value they read."""
 
     def __init__(self, graph: ir.Graph) -> None:
         found = [product for node in graph if (product := _product(node)) is not None]
+        self.by_node = {product.node: product for product in found}
         self.by_output = {product.out: product for product in found}
         self._readers: dict[ir.Value, list[Product]] = {}
         for product in found:
