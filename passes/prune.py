@@ -15,7 +15,7 @@ from ffc.errors import CannotApplyError, UsageError
 from ffc.graph.blocks.prequantised import reason_to_leave
 from ffc.graph.blocks.structure import Attention, Blocks, FeedForward, Product
 from ffc.graph.dialect.edit import Editor, constant, only_consumer
-from ffc.graph.dialect.ops import is_call
+from ffc.graph.dialect.function import called
 from ffc.graph.shapes.inference import Shapes, infer
 from ffc.pruning import Importance, LayerPlan, Plan, by_norm, check, uniform
 
@@ -189,10 +189,10 @@ def _cut_mask(knife: _Knife, attention: Attention, heads: Sequence[int], shapes:
     Raises:
         CannotApplyError: If the number of its planes is not known, or neither 1 nor the number of heads.
     """
-    if not is_call(attention.node, "AttentionMasked"):
+    function = called(attention.node)
+    mask = None if function is None else function.given(attention.node).get(function.mask)
+    if mask is None:
         return
-    mask = attention.node.inputs[3]
-    assert mask is not None
     shape = shapes.of(mask)
     planes = shape[1] if shape is not None and len(shape) == 4 else None
     if planes == 1:
@@ -209,7 +209,7 @@ def _cut_mask(knife: _Knife, attention: Attention, heads: Sequence[int], shapes:
     gather.outputs[0].name = name
     gather.outputs[0].type = mask.type
     knife.editor.graph.insert_before(attention.node, gather)
-    attention.node.replace_input_with(3, gather.outputs[0])
+    attention.node.replace_input_with(attention.node.inputs.index(mask), gather.outputs[0])
 
 
 @dataclass(frozen=True)
@@ -275,9 +275,9 @@ class _Knife:
 
 def _attention_obstacle(attention: Attention) -> str | None:
     """Say why heads cannot be cut from an attention, or None if they can."""
-    core = attention.node
+    core, function = attention.node, called(attention.node)
     *into, out = attention.roles.values()
-    if not is_call(core, "Attention", "AttentionMasked"):
+    if function is None or function.precision != "float32":
         return f"`fuse` did not take it; it ends in '{core.name}' ({core.op_type})"
     for product, value in zip(into, core.inputs, strict=False):
         if product.columns is not None:

@@ -19,8 +19,8 @@ import onnx_ir as ir
 
 from ffc.compiler.log import Log
 from ffc.errors import CannotApplyError
-from ffc.graph.dialect import ops
 from ffc.graph.dialect.edit import Editor, constant, is_output
+from ffc.graph.dialect.function import register
 from ffc.graph.dialect.trace import OPSET, Fragment, Program, trace
 
 __all__ = ["Condition", "Match", "Rule", "Sample", "apply", "find_match", "is_constant", "is_scalar", "rank"]
@@ -333,7 +333,7 @@ def apply(rules: Sequence[Rule], model: ir.Model, log: Log) -> int:
         by_root.setdefault((root.domain, root.op_type), []).append(rule)
     total = 0
     for _ in range(_MAX_SWEEPS):
-        ops.register(model)  # shapes are read off the bodies of calls that the last sweep made
+        register(model)  # shapes are read off the bodies of calls that the last sweep made
         editor = Editor(model)
         count = sum(_apply_at(node, by_root, editor, log) for node in list(model.graph))
         total += count

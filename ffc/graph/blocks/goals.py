@@ -5,13 +5,13 @@ What lies between does not matter: positions that turn, norms of each head, keys
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 
 import onnx_ir as ir
 
-from ffc.graph.blocks.products import Products, Reader
+from ffc.graph.blocks.products import Products, Reader, multiplies
 from ffc.graph.blocks.structure import Product
 
 __all__ = ["Goals"]
@@ -23,44 +23,39 @@ class Goals:
 
     Attributes:
         products: The graph's products.
-        is_core: Whether attention may be found around a node.
     """
 
     products: Products
-    is_core: Callable[[ir.Node], bool]
 
     def serving(self, reader: Reader) -> Product | None:
-        """Return the only product of which all that is computed goes there, before it is multiplied by anything."""
-        found = self._by_reader.get(reader, [])
+        """Return the only product of which all that comes goes to `reader`, before anything else multiplies it."""
+        found = self._by_goal.get(reader, [])
         return found[0] if len(found) == 1 else None
 
     def served(self, value: ir.Value) -> Product | None:
-        """Return the product into which all that is computed from `value` goes, before it is multiplied by anything."""
-        goal = self._of(value)
+        """Return the product that all that comes of `value` goes to, before anything else multiplies it."""
+        goal = self._of.get(value)
         return None if goal is None else self.products.by_node.get(goal[0])
 
     @cached_property
-    def _by_reader(self) -> dict[Reader, list[Product]]:
+    def _by_goal(self) -> dict[Reader, list[Product]]:
         found: dict[Reader, list[Product]] = {}
-        for product in self.products.by_output.values():
-            goal = self._of(product.out)
-            if goal is not None:
+        for out, product in self.products.by_output.items():
+            if (goal := self._of.get(out)) is not None:
                 found.setdefault(goal, []).append(product)
         return found
 
-    def _of(self, start: ir.Value) -> Reader | None:
-        """Return the only place where a product or attention reads what comes of `start`; None where there is none."""
-        origin, goals, seen = start.producer(), set[Reader](), {start}
-        values = [start]
-        for value in values:  # grows while it is walked, the nearest first
-            for node, index in value.uses():
-                if origin is None or node.graph is not origin.graph or value.is_graph_output():
-                    return None
-                if self.is_core(node) or node in self.products.by_node or node.op_type == "MatMul":
-                    goals.add((node, index))
-                elif node.op_type not in ("Shape", "Size"):
-                    values += [out for out in node.outputs if out not in seen]
-                    seen.update(node.outputs)
-            if value.is_graph_output() or len(goals) > 1:
-                return None
-        return next(iter(goals), None)
+    @cached_property
+    def _of(self) -> dict[ir.Value, Reader | None]:
+        """For values all that comes of which goes to one place, where that is multiplied; None for an output."""
+        every: dict[ir.Value, set[Reader | None]] = {}
+        for node in reversed(self.products.graph):
+            for value in node.outputs:
+                goals: set[Reader | None] = {None} if value.is_graph_output() else set()
+                for reader, index in value.uses():
+                    if multiplies(reader):
+                        goals.add((reader, index))
+                    elif reader.op_type not in ("Shape", "Size"):
+                        goals.update(*(every.get(out, {None}) for out in reader.outputs))  # within a branch: not known
+                every[value] = set(itertools.islice(goals, 2))  # of several it does not matter which
+        return {value: goals.pop() for value, goals in every.items() if len(goals) == 1}

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ffc.graph.dialect import ops
 from ffc.graph.dialect.edit import Editor, constant
+from ffc.graph.dialect.function import called, register
 from ffc.graph.shapes.inference import Shapes, infer
 from ffc.graph.shapes.positions import moves
 
@@ -64,7 +64,7 @@ def rounded(model: ir.Model) -> ir.Model:
         for value in node.outputs:
             if _is_half(value, shapes):
                 _round(value, editor)
-    ops.register(clone)
+    register(clone)
     return clone
 
 
@@ -74,9 +74,11 @@ def _write_out(model: ir.Model) -> None:
     halves = {value for node in model.graph for value in node.inputs if value is not None and _is_half(value, shapes)}
     for node in model.graph:
         node.metadata_props.pop(_CALL, None)
-    for node in [node for node in model.graph if ops.is_call(node) and halves & {*node.inputs}]:
-        inputs = dict(zip(ops.parameters(node.op_type), node.inputs, strict=True))
-        editor.splice(ops.FUNCTIONS[node.op_type], inputs, node.attributes, replaces=node.outputs[0], rule=_name(node))
+    for node in [node for node in model.graph if halves & {*node.inputs}]:
+        function = called(node)
+        if function is not None:
+            out, inputs = node.outputs[0], function.given(node)
+            editor.splice(function.body, inputs, node.attributes, replaces=out, rule=_name(node))
 
 
 def _name(node: ir.Node) -> str:
@@ -174,12 +176,13 @@ def in_float32(model: ir.Model) -> ir.Model:
             value.const_value = ir.Tensor(array.astype(np.float32), name=value.name)
             value.type = ir.TensorType(ir.DataType.FLOAT)
     for node in clone.graph:
-        if node.domain == ops.DOMAIN:
-            node.op_type = ops.IN_FLOAT32.get(node.op_type, node.op_type)
+        function = called(node)
+        if function is not None and function.precision == "half" and function.exact is not None:
+            node.op_type = function.exact.name
         if _casts_to(node, ir.DataType.FLOAT16):
             node.attributes["to"] = ir.AttrInt64("to", ir.DataType.FLOAT.value)
         for value in node.outputs:
             if value.dtype == ir.DataType.FLOAT16:
                 value.type = ir.TensorType(ir.DataType.FLOAT)
-    ops.register(clone)
+    register(clone)
     return clone
