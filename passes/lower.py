@@ -14,7 +14,6 @@ from ffc import Editor, Lowering
 from ffc.compiler.targets.lowering import choose
 from ffc.graph.dialect.fold import fold
 from ffc.graph.execute import cuda_at_hand
-from ffc.graph.shapes.inference import infer
 
 _HALF = ir.DataType.FLOAT16.value
 
@@ -232,12 +231,11 @@ class Lower(ffc.Pass):
 
     def run(self, model: ir.Model, log: ffc.Log) -> None:
         """See `ffc.Pass.run`."""
-        editor, shapes = Editor(model), infer(model)
+        editor = Editor(model)
         if self.target == "cuda":
             _note_cuda(model, log)
-        calls = [node for node in model.graph if ffc.ops.is_call(node)]
-        ways = [choose(LOWERINGS, node, self.target, shapes) for node in calls]  # before shapes go out of date
-        for node, chosen in zip(calls, ways, strict=True):
+        for node in [node for node in model.graph if ffc.ops.is_call(node)]:
+            chosen = choose(LOWERINGS, node, self.target, editor.shapes)
             program = ffc.ops.FUNCTIONS[node.op_type] if chosen is None else chosen.program
             inputs = dict(zip(ffc.ops.parameters(node.op_type), node.inputs, strict=True))
             name = "body" if chosen is None else chosen.name

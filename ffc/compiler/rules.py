@@ -19,7 +19,6 @@ import onnx_ir as ir
 
 from ffc.compiler.log import Log
 from ffc.errors import CannotApplyError
-from ffc.graph.dialect import ops
 from ffc.graph.dialect.edit import Editor, constant, is_output
 from ffc.graph.dialect.trace import OPSET, Fragment, Program, trace
 
@@ -331,10 +330,8 @@ def apply(rules: Sequence[Rule], model: ir.Model, log: Log) -> int:
         root = trace(rule.match).outputs[0].producer()
         assert root is not None
         by_root.setdefault((root.domain, root.op_type), []).append(rule)
-    total = 0
+    total, editor = 0, Editor(model)
     for _ in range(_MAX_SWEEPS):
-        ops.register(model)  # shapes are read off the bodies of calls that the last sweep made
-        editor = Editor(model)
         count = sum(_apply_at(node, by_root, editor, log) for node in list(model.graph))
         total += count
         if not count:

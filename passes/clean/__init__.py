@@ -273,10 +273,7 @@ def _write_target(node: ir.Node, editor: Editor) -> int:
     if literal.count(-1) > 1:
         return 0
     node.attributes.pop("allowzero", None)
-    node.replace_input_with(1, editor.constant(np.asarray(literal, np.int64), "target"))
-    source = target.producer()
-    if source is not None:
-        editor.discard(source)
+    editor.replace_input(node, 1, editor.constant(np.asarray(literal, np.int64), "target"))
     return 1
 
 
@@ -301,7 +298,7 @@ def _drop_identities(model: ir.Model) -> None:
         named = source.is_graph_input() or source.is_initializer() or source.is_graph_output()
         if out.is_graph_output() and named:
             for use in tuple(out.uses()):
-                use.node.replace_input_with(use.idx, source)
+                editor.replace_input(use.node, use.idx, source)
         else:
             editor.replace(out, source)
 

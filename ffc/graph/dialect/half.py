@@ -70,8 +70,9 @@ def rounded(model: ir.Model) -> ir.Model:
 
 def _write_out(model: ir.Model) -> None:
     """Replace calls of functions over half tensors by their bodies, which note what they were."""
-    shapes, editor = infer(model), Editor(model)
-    halves = {value for node in model.graph for value in node.inputs if value is not None and _is_half(value, shapes)}
+    editor = Editor(model)
+    read = {value for node in model.graph for value in node.inputs if value is not None}
+    halves = {value for value in read if _is_half(value, editor.shapes)}
     for node in model.graph:
         node.metadata_props.pop(_CALL, None)
     for node in [node for node in model.graph if ops.is_call(node) and halves & {*node.inputs}]:

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from ffc.graph.dialect.trace import OPSET, Program, trace
 
-__all__ = ["DOMAIN", "FUNCTIONS", "IN_FLOAT32", "PLAIN", "attribute", "is_call", "parameters", "register"]
+__all__ = ["DOMAIN", "FUNCTIONS", "IN_FLOAT32", "PLAIN", "attribute", "define", "is_call", "parameters", "register"]
 
 DOMAIN = "ffc"
 VERSION = 1
@@ -235,9 +235,16 @@ def register(model: ir.Model) -> None:
     for key in [key for key in model.functions if key[0] == DOMAIN]:
         del model.functions[key]
     for name in sorted(called & FUNCTIONS.keys()):
-        function = _function(name).clone()
-        model.functions[function.identifier()] = function
+        define(model, name)
     if called:
         model.opset_imports[DOMAIN] = VERSION
     else:
         model.opset_imports.pop(DOMAIN, None)
+
+
+def define(model: ir.Model, name: str) -> None:
+    """Give `model` the body of a function of the dialect, for calls to come, unless it has one."""
+    if (DOMAIN, name, "") not in model.functions:
+        function = _function(name).clone()
+        model.functions[function.identifier()] = function
+    model.opset_imports[DOMAIN] = VERSION
