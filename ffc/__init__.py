@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from ffc.compiler.proof.contracts import Budget, Equal, EqualToMasked
     from ffc.compiler.reports.report import Report
     from ffc.compiler.rules import Match, Rule, Sample
-    from ffc.compiler.targets.lowering import Lowering
     from ffc.errors import CannotApplyError, FfcError, GateError, InputError, MissingError, UsageError
     from ffc.graph.blocks.finder import find as find_blocks
     from ffc.graph.dialect import ops
     from ffc.graph.dialect.edit import Editor, constant
+    from ffc.graph.dialect.function import Function, called, function
     from ffc.graph.dialect.trace import Op, Tensor
     from ffc.graph.files import load, save
 
@@ -39,10 +39,10 @@ __all__ = [
     "EqualToMasked",
     "Explanation",
     "FfcError",
+    "Function",
     "GateError",
     "InputError",
     "Log",
-    "Lowering",
     "Match",
     "MissingError",
     "Op",
@@ -56,12 +56,14 @@ __all__ = [
     "Tensor",
     "UsageError",
     "__version__",
+    "called",
     "check",
     "compile",
     "constant",
     "diff",
     "explain",
     "find_blocks",
+    "function",
     "load",
     "lock",
     "ops",
@@ -82,12 +84,12 @@ _HOMES = {
     "ffc.compiler.passes": ["Pass", "option"],
     "ffc.compiler.proof.contracts": ["Budget", "Equal", "EqualToMasked"],
     "ffc.compiler.explain.explanation": ["Explanation", "explain"],
-    "ffc.compiler.targets.lowering": ["Lowering"],
     "ffc.compiler.pipeline": ["Result", "compile"],
     "ffc.compiler.reports.report": ["Report"],
     "ffc.compiler.rules": ["Match", "Rule", "Sample"],
     "ffc.errors": ["CannotApplyError", "FfcError", "GateError", "InputError", "MissingError", "UsageError"],
     "ffc.graph.dialect.edit": ["Editor", "constant"],
+    "ffc.graph.dialect.function": ["Function", "called", "function"],
     "ffc.graph.dialect.trace": ["Op", "Tensor"],
     "ffc.graph.files": ["load", "save"],
 }

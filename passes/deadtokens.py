@@ -9,9 +9,9 @@ import onnx_ir as ir
 
 import ffc
 from ffc.graph.blocks.structure import Blocks, Layer, Operand
-from ffc.graph.blocks.tokens import ATTENTION, TOKEN_AXIS, Rows, Tokens, taken_tokens, token_rows
+from ffc.graph.blocks.tokens import TOKEN_AXIS, Rows, Tokens, taken_tokens, token_rows
 from ffc.graph.dialect.edit import Editor, constant
-from ffc.graph.dialect.ops import PLAIN, is_call
+from ffc.graph.dialect.function import quantises
 from ffc.graph.shapes.dim import Dim
 from ffc.graph.shapes.inference import Shapes
 
@@ -37,7 +37,7 @@ class DeadTokens(ffc.Pass):
 
     def run(self, model: ir.Model, log: ffc.Log) -> None:
         """See `ffc.Pass.run`."""
-        if any(is_call(node, *PLAIN) for node in model.graph):
+        if any(quantises(node) for node in model.graph):
             raise ffc.CannotApplyError(
                 "the model holds int8 products, whose rounding depends on all tokens together; "
                 "run `deadtokens` before `int8`"
@@ -64,7 +64,7 @@ class _Reading:
         why: For values of which all tokens are read, the reason.
         rows: The nodes, of those that have one row per token, of whose output few are read.
         lengths: How many tokens the outputs of these have as long as none is left out.
-        apart: All nodes that have one row per token.
+        apart: All nodes that have one row per token, with the inputs of which that is so.
         selections: What nodes select that take tokens at fixed positions.
     """
 
@@ -73,7 +73,7 @@ class _Reading:
     why: dict[ir.Value, str] = field(default_factory=dict)
     rows: dict[ir.Node, Rows] = field(default_factory=dict)
     lengths: dict[ir.Value, Dim | None] = field(default_factory=dict)
-    apart: set[ir.Node] = field(default_factory=set)
+    apart: dict[ir.Node, Rows] = field(default_factory=dict)
     selections: dict[ir.Node, Tokens] = field(default_factory=dict)
 
     def visit(self, node: ir.Node) -> None:
@@ -83,7 +83,7 @@ class _Reading:
             self.selections[node] = taken
         rows = token_rows(node, self.shapes)
         if rows:
-            self.apart.add(node)
+            self.apart[node] = rows
         outputs = [value for value in node.outputs if value.uses() or value.is_graph_output()] or node.outputs[:1]
         read = self._read(outputs)
         if isinstance(read, str):
@@ -122,7 +122,7 @@ class _Reading:
             return self.selections[node]
         if self.rows.get(node, {}).get(index) == TOKEN_AXIS:
             return self.wanted[node.outputs[0]]
-        if node in self.apart and node.outputs[0] in self.why and not is_call(node, *ATTENTION):
+        if index in self.apart.get(node, ()) and node.outputs[0] in self.why:
             return self.why[node.outputs[0]]
         taken = taken_tokens(node, self.shapes) if index == 0 else None
         return taken if isinstance(taken, str) else f"{node.op_type} '{node.name}' reads all tokens"

@@ -15,7 +15,7 @@ from ffc.errors import CannotApplyError, UsageError
 from ffc.graph.blocks.prequantised import reason_to_leave
 from ffc.graph.blocks.structure import Attention, Blocks, FeedForward, Product
 from ffc.graph.dialect.edit import Editor, constant, only_consumer
-from ffc.graph.dialect.ops import is_call
+from ffc.graph.dialect.function import called
 from ffc.pruning import Importance, LayerPlan, Plan, by_norm, check, uniform
 
 _HOW = "make one with `ffc plan MODEL --by norm --heads 0.5 --ffn 0.5 -o plan.json` and give prune{plan=plan.json}"
@@ -184,10 +184,10 @@ def _cut_mask(knife: _Knife, attention: Attention, heads: Sequence[int]) -> None
     Raises:
         CannotApplyError: If the number of its planes is not known, or neither 1 nor the number of heads.
     """
-    if not is_call(attention.core, "AttentionMasked"):
+    function = called(attention.core)
+    mask = None if function is None else function.given(attention.core).get(function.mask)
+    if mask is None:
         return
-    mask = attention.core.inputs[3]
-    assert mask is not None
     shape = knife.editor.shapes.of(mask)
     planes = shape[1] if shape is not None and len(shape) == 4 else None
     if planes == 1:
@@ -198,8 +198,8 @@ def _cut_mask(knife: _Knife, attention: Attention, heads: Sequence[int]) -> None
             f"{knife.where}: heads cannot be cut: the shape of the mask '{mask.name}' is {known}, "
             f"expected [batch, 1 or {attention.heads}, tokens, tokens]"
         )
-    planes_kept = knife.editor.at(attention.core, f"{mask.name}.pruned").Gather(mask, heads, axis=1)
-    knife.editor.replace_input(attention.core, 3, planes_kept)
+    kept = knife.editor.at(attention.core, f"{mask.name}.pruned").Gather(mask, heads, axis=1)
+    knife.editor.replace_input(attention.core, attention.core.inputs.index(mask), kept)
 
 
 @dataclass(frozen=True)
@@ -264,7 +264,8 @@ class _Knife:
 def _attention_obstacle(attention: Attention) -> str | None:
     """Say why heads cannot be cut from an attention, or None if they can."""
     core, out = attention.core, attention.attn_out
-    if not is_call(core, "Attention", "AttentionMasked"):
+    function = called(core)
+    if function is None or function.precision != "float32":
         return f"`fuse` did not take it; it ends in '{core.name}' ({core.op_type})"
     parts = (attention.q, attention.k, attention.v)
     for product, value in zip(parts, core.inputs, strict=False):

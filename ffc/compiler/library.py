@@ -19,6 +19,7 @@ from typing import Self
 
 from ffc.compiler.passes import Pass
 from ffc.errors import FfcError, InputError, MissingError, UsageError, nearest
+from ffc.graph.dialect.function import FUNCTIONS, Function, declare
 
 __all__ = ["GROUP", "PACKAGE", "Library", "builtin_folder"]
 
@@ -44,6 +45,7 @@ class Library(Mapping[str, type[Pass]]):
     def __init__(self) -> None:
         self._passes: dict[str, type[Pass]] = {}
         self._origins: dict[str, str] = {}
+        self._functions: dict[str, Function] = {}
 
     @classmethod
     def default(cls, plugins: Sequence[str] = ()) -> Self:
@@ -77,10 +79,6 @@ class Library(Mapping[str, type[Pass]]):
     def origin(self, name: str) -> str:
         """Say where the pass of that name comes from, in words."""
         return self._origins[name]
-
-    def module(self, name: str) -> ModuleType:
-        """Return the module that defines the pass of that name, for the tables it holds beside the pass."""
-        return sys.modules[self._passes[name].__module__]
 
     def add_folder(self, folder: Path, package: str = "ffc.passes") -> None:
         """Add the passes of the files and folders in `folder`, those named ``_*`` left out, as modules of `package`."""
@@ -130,6 +128,7 @@ class Library(Mapping[str, type[Pass]]):
         return wanted
 
     def _add(self, kind: type[Pass], origin: str) -> None:
+        self._bring_functions(kind, origin)
         taken = self._passes.get(kind.name)
         if taken is kind:
             return
@@ -138,6 +137,25 @@ class Library(Mapping[str, type[Pass]]):
         _validate(kind, origin)
         self._passes[kind.name] = kind
         self._origins[kind.name] = origin
+
+
+    def _bring_functions(self, kind: type[Pass], origin: str) -> None:
+        """Make the functions known that the file of a pass declares; another file may have declared others since."""
+        for function in _functions(kind.__module__):
+            taken = self._functions.setdefault(function.name, function)
+            if taken is not function:
+                other = sys.modules[taken.body.__module__].__file__
+                raise UsageError(f"two functions are named '{function.name}', in {other} and {origin}; rename one")
+            if FUNCTIONS.get(function.name) is not function:
+                declare(function)
+
+
+def _functions(home: str) -> Iterator[Function]:
+    """Yield the functions that a module, or a module in its folder, declares."""
+    for name, module in list(sys.modules.items()):
+        if name == home or name.startswith(f"{home}."):
+            functions = (each for each in vars(module).values() if isinstance(each, Function))
+            yield from (each for each in functions if each.body.__module__ == name)
 
 
 def _is_pass(kind: object) -> bool:

@@ -311,13 +311,14 @@ def _added_axes(match: Match) -> str | None:
     return next((f"the constant {name} has {axes} axes, more than what it is applied to" for name, axes in wide), None)
 
 
-def apply(rules: Sequence[Rule], model: ir.Model, log: Log) -> int:
+def apply(rules: Sequence[Rule], model: ir.Model, log: Log, editor: Editor | None = None) -> int:
     """Apply `rules` to the main graph until none matches any more, the first that matches a node first.
 
     Args:
         rules: The table.
         model: Changed in place.
         log: Counts each rule under its name; near misses go there too.
+        editor: An editor of `model` that knows its shapes already.
 
     Returns:
         The number of rewrites.
@@ -330,7 +331,7 @@ def apply(rules: Sequence[Rule], model: ir.Model, log: Log) -> int:
         root = trace(rule.match).outputs[0].producer()
         assert root is not None
         by_root.setdefault((root.domain, root.op_type), []).append(rule)
-    total, editor = 0, Editor(model)
+    total, editor = 0, editor or Editor(model)
     for _ in range(_MAX_SWEEPS):
         count = sum(_apply_at(node, by_root, editor, log) for node in list(model.graph))
         total += count

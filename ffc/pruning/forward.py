@@ -13,7 +13,7 @@ from ffc.graph.blocks.finder import find
 from ffc.graph.blocks.prequantised import reason_to_leave
 from ffc.graph.blocks.structure import Attention, Blocks, FeedForward
 from ffc.graph.dialect.edit import Editor
-from ffc.graph.dialect.ops import PLAIN, is_call
+from ffc.graph.dialect.function import quantises
 from ffc.graph.execute import Runner
 from ffc.pruning.importance import Importance, LayerImportance, blocks_hash, head_count, unit_count
 
@@ -89,7 +89,7 @@ def by_forward(
 
 def _check(model: ir.Model, blocks: Blocks, batches: Sequence[Batch]) -> None:
     reason = reason_to_leave(model)
-    if reason is None and any(is_call(node, *PLAIN) for node in model.graph):
+    if reason is None and any(quantises(node) for node in model.graph):
         reason = "the model holds int8 products"
     if reason:
         raise CannotApplyError(f"{reason}; score the model in float32")

@@ -232,18 +232,18 @@ class Clean(ffc.Pass):
         for _ in range(_MAX_ROUNDS):
             before = log.count
             log.did("constants folded", fold(model))
-            log.did("shapes written down", _write_shapes(model))
-            rules.apply(self.rules, model, log)
-            log.did("duplicates and dead code", _merge(model))
+            editor = Editor(model)
+            log.did("shapes written down", _write_shapes(editor))
+            rules.apply(self.rules, model, log, editor)
+            log.did("duplicates and dead code", _merge(editor))
             if log.count == before:
                 return
 
 
-def _write_shapes(model: ir.Model) -> int:
+def _write_shapes(editor: Editor) -> int:
     """Replace computed integer vectors that come out constant, and targets of Reshapes; return how many."""
-    editor = Editor(model)
     count = 0
-    for node in list(model.graph):
+    for node in list(editor.graph):
         if node.graph is None or node.domain:
             continue
         if node.op_type == "Reshape":
@@ -283,13 +283,12 @@ def _target(index: int, dim: Dim, before: tuple[Dim, ...]) -> int:
     return 0 if index < len(before) and before[index] == dim else -1
 
 
-def _drop_identities(model: ir.Model) -> None:
+def _drop_identities(editor: Editor) -> None:
     """Let readers of an Identity, or of Dropout that is not in training, read what it copies.
 
     One that gives a value a second name as an output stays.
     """
-    editor = Editor(model)
-    for node in list(model.graph):
+    for node in list(editor.graph):
         if not passes_on(node) or node.inputs[0] is None or any(value.uses() for value in node.outputs[1:]):
             continue
         if any(value.is_graph_output() for value in node.outputs[1:]):
@@ -303,11 +302,12 @@ def _drop_identities(model: ir.Model) -> None:
             editor.replace(out, source)
 
 
-def _merge(model: ir.Model) -> int:
+def _merge(editor: Editor) -> int:
     """Merge identities, equal nodes and equal weights, drop what nothing reads; return how many went."""
-    before = len(model.graph) + len(model.graph.initializers)
-    _drop_identities(model)
+    model, graph = editor.model, editor.graph
+    before = len(graph) + len(graph.initializers)
+    _drop_identities(editor)
     common.DeduplicateInitializersPass()(model)
     common.CommonSubexpressionEliminationPass()(model)
     common.RemoveUnusedNodesPass()(model)
-    return before - len(model.graph) - len(model.graph.initializers)
+    return before - len(graph) - len(graph.initializers)

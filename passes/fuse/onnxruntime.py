@@ -29,15 +29,14 @@ EPSILON = 1e-12
 FILTER = -10_000.0
 
 
-def read_kernels(model: ir.Model, log: Log) -> None:
+def read_kernels(editor: Editor, log: Log) -> None:
     """Replace onnxruntime's fused float operators by ``ffc`` calls and standard operators, in place.
 
     Args:
-        model: Any model; one without such operators stays as it is.
+        editor: Of any model; one without such operators stays as it is.
         log: Counts each operator that was read, and names each that was not.
     """
-    editor = Editor(model)
-    for node in list(model.graph):
+    for node in list(editor.graph):
         reader = _READERS.get(node.op_type) if node.domain == DOMAIN else None
         if reader is None:
             continue
@@ -46,7 +45,7 @@ def read_kernels(model: ir.Model, log: Log) -> None:
             log.missed(f"{node.op_type} {node.name}", why)
         else:
             log.did(f"{node.op_type} of onnxruntime")
-    rules.apply(RULES, model, log)
+    rules.apply(RULES, editor.model, log, editor)
 
 
 # Norms

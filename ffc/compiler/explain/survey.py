@@ -18,8 +18,8 @@ from ffc.compiler.rules import Rule, find_match
 from ffc.errors import CannotApplyError
 from ffc.graph.blocks.finder import find
 from ffc.graph.blocks.structure import Attention, AttentionCore, Blocks, FeedForward, Layer, Product
-from ffc.graph.dialect import ops
 from ffc.graph.dialect.edit import Editor
+from ffc.graph.dialect.function import called
 from ffc.graph.dialect.trace import trace
 from ffc.pruning import LayerPlan, Plan, stamp
 
@@ -143,14 +143,15 @@ def _fuse(tried: Tried) -> list[Finding]:
     blocks, near = find(tried.after), _near_misses(tried)
     places = _places(tried.after, blocks)
     said = {miss.where: miss.why for miss in tried.log.misses if not miss.depth}
-    norms = [norm.node for norm in blocks.norms if not ops.is_call(norm.node, "Embed", "EmbedInt8")]
+    told = {node for embedding in blocks.embeddings for node in embedding.nodes}
+    norms = [norm.node for norm in blocks.norms if norm.node not in told]
     found = list(_embeddings(blocks, near))
     found += [_norm(node, None, near) for node in norms if places.get(node) is None]
     for layer in blocks.layers:
         found += _layer(layer, said)
         found += [_norm(node, layer.index, near) for node in norms if places.get(node) == layer.index]
     found += _unmatched(blocks)
-    fused = {product.node for layer in blocks.layers for product in layer.products() if ops.is_call(product.node)}
+    fused = {product.node for layer in blocks.layers for product in layer.products() if called(product.node)}
     rest = [product for product in blocks.products if product.node not in fused]  # the others are told with their layer
     found += [_product(product, places.get(product.node), near) for product in rest]
     return found + [_near_finding(node, why, places.get(node)) for node, why in near.items()]
@@ -181,7 +182,7 @@ def _embeddings(blocks: Blocks, near: dict[ir.Node, str]) -> Iterator[Finding]:
     for embedding in blocks.embeddings:
         node, count = embedding.nodes[-1], len(embedding.tables)
         what = "1 table" if count == 1 else f"{count} tables"
-        if ops.is_call(node):
+        if called(node):
             yield Finding("embeddings", _name(node), None, what, True, node.op_type)
             continue
         miss = next((near[reader] for reader in _readers(node) if reader in near), "")
@@ -206,7 +207,7 @@ def _layer(layer: Layer, said: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def _attention(core: AttentionCore, layer: int, said: Mapping[str, str]) -> Finding:
-    taken = ops.is_call(core.core)
+    taken = called(core.core) is not None
     what = f"{_heads(core)}, {'masked' if core.masks else 'no mask'}"
     why = core.core.op_type if taken else said.get(f"attention of layer {layer}", "it was not replaced")
     return Finding("attention", core.context.name or "", layer, what, taken, why)
@@ -218,7 +219,7 @@ def _heads(core: AttentionCore) -> str:
 
 
 def _ffn(ffn: FeedForward, layer: int) -> Finding:
-    plain = [product.role for product in (ffn.ffn_in, ffn.ffn_out) if not ops.is_call(product.node)]
+    plain = [product.role for product in (ffn.ffn_in, ffn.ffn_out) if not called(product.node)]
     what = f"{ffn.units} units, {'gated, ' if ffn.gate else ''}{ffn.activation or 'no activation'}"
     made = f"{ffn.ffn_in.node.op_type}, {ffn.ffn_out.node.op_type}"
     why = f"{' and '.join(plain)} stay as they are, see there" if plain else made
@@ -226,7 +227,7 @@ def _ffn(ffn: FeedForward, layer: int) -> Finding:
 
 
 def _norm(node: ir.Node, layer: int | None, near: dict[ir.Node, str]) -> Finding:
-    if ops.is_call(node):
+    if called(node):
         more = f", no more: {near.pop(node)}" if node in near else ""
         return Finding("norm", _name(node), layer, "", True, f"{node.op_type}{more}")
     return Finding("norm", _name(node), layer, "", False, near.pop(node, "no rule begins at it"))
@@ -235,7 +236,7 @@ def _norm(node: ir.Node, layer: int | None, near: dict[ir.Node, str]) -> Finding
 def _product(product: Product, layer: int | None, near: dict[ir.Node, str]) -> Finding:
     inner, outer = product.sizes
     what = f"{inner}×{outer}"
-    if ops.is_call(product.node):
+    if called(product.node):
         return Finding(product.role, product.name, layer, what, True, product.node.op_type)
     miss = next((near.pop(node) for node in (product.node, *_readers(product.node, 1)) if node in near), "")
     return Finding(product.role, product.name, layer, what, False, miss or "no rule takes it without a bias")

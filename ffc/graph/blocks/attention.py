@@ -18,13 +18,12 @@ from ffc.graph.blocks.operands import Arrangement, Found, OperandWalk, plane_of_
 from ffc.graph.blocks.products import Products
 from ffc.graph.blocks.scores import NotABlockError, ScoreWalk
 from ffc.graph.blocks.structure import Attention, AttentionCore, Mask, Operand, Product
-from ffc.graph.dialect import ops
+from ffc.graph.dialect.function import Function, called
 from ffc.graph.shapes.inference import Shapes
 from ffc.graph.shapes.positions import concrete, move, moves
 
 __all__ = ["AttentionFinder", "NotABlockError", "is_core"]
 
-_CALLS = ("Attention", "AttentionMasked", "AttentionHalf", "AttentionMaskedHalf")
 _ROLES = ("q", "k", "v")
 
 
@@ -66,17 +65,20 @@ class AttentionFinder:
         Raises:
             NotABlockError: If the walk meets something that attention does not have there.
         """
-        if ops.is_call(core):
-            return self._from_call(core)
+        function = called(core)
+        if function is not None:
+            return self._from_call(core, function)
         if core.op_type == "Attention":
             return self._from_operator(core)
         return self._from_softmax(core)
 
-    def _from_call(self, core: ir.Node) -> AttentionCore:
-        arrange = side_by_side(int(ops.attribute(core, "heads")))
-        found = [self._operands.find(value, arrange) for value in core.inputs[:3]]
-        masks = tuple(Mask(value) for value in core.inputs[3:] if value is not None)
-        return self._assemble(core, found, ops.attribute(core, "scale"), masks, _Context(core.outputs[0]))
+    def _from_call(self, core: ir.Node, function: Function) -> AttentionCore:
+        given = function.given(core)
+        arrange = side_by_side(int(function.attribute(core, "heads")))
+        found = [self._operands.find(given[role], arrange) for role in _ROLES]
+        mask = given.get(function.mask)
+        masks = () if mask is None else (Mask(mask),)
+        return self._assemble(core, found, function.attribute(core, "scale"), masks, _Context(core.outputs[0]))
 
     def _from_operator(self, core: ir.Node) -> AttentionCore:
         if any(value is not None for value in core.inputs[4:]) or len(core.outputs) > 1:
@@ -202,8 +204,9 @@ class AttentionFinder:
 
 def is_core(node: ir.Node) -> bool:
     """Whether attention may be found around `node`."""
-    if ops.is_call(node, *_CALLS):
-        return True
+    function = called(node)
+    if function is not None:
+        return function.family == "attention"
     return not node.domain and node.op_type in ("Softmax", "Attention")
 
 

@@ -12,8 +12,8 @@ import onnx_ir as ir
 from ffc.graph.blocks.products import Products
 from ffc.graph.blocks.scores import NotABlockError, passes_on
 from ffc.graph.blocks.structure import FeedForward, Product
-from ffc.graph.dialect import ops
 from ffc.graph.dialect.edit import constant
+from ffc.graph.dialect.function import called
 from ffc.graph.shapes.inference import Shapes
 from ffc.graph.shapes.positions import concrete, move
 
@@ -23,7 +23,6 @@ _ELEMENTWISE = {"Add", "Div", "Erf", "Gelu", "Mul", "Pow", "Relu", "Sigmoid", "S
 _PARTING = {"Gather", "Slice", "Split"}
 _MAX_ACTIVATION = 20
 """Nodes that the longest known form of a gated activation takes, with room to spare."""
-_FUSED = {"LinearGelu": "Gelu", "LinearRelu": "Relu"}
 
 
 @dataclass(eq=False)
@@ -66,7 +65,7 @@ class FeedForwardFinder:
         walk = self._back(ffn_out.x)
         parts = [self._part(value) for value in walk.widening]
         wide = [part for part in parts if part is not None]
-        fused = any(part.node.op_type in _FUSED for part in wide)
+        fused = any(_activation(part) for part in wide)
         if not wide or len(wide) < len(parts) or not (fused or walk.nodes or self._narrows(ffn_out, wide[0])):
             return None
         self._check(ffn_out, wide, walk)
@@ -74,7 +73,7 @@ class FeedForwardFinder:
         ffn_in, gate = (wide[0], None) if len(wide) == 1 else self._which_is_gate(wide, walk)
         between = [node for node in walk.nodes if node.op_type not in _PARTING and not passes_on(node)]
         names = [node.op_type for node in sorted(between, key=self.order.__getitem__)]
-        inside = _FUSED.get(ffn_in.node.op_type, "")
+        inside = _activation(ffn_in)
         return FeedForward(
             ffn_in.playing("ffn_in", ffn_in.columns),
             ffn_out.playing("ffn_out"),
@@ -160,7 +159,7 @@ class FeedForwardFinder:
         product = max(walk.nodes, key=self.order.__getitem__)
         if product.op_type != "Mul":
             raise NotABlockError(f"{product.op_type} {product.name} joins its two halves, not Mul")
-        plain = [part for part in wide if part.node.op_type not in _FUSED]
+        plain = [part for part in wide if not _activation(part)]
         plain = [part for part in plain if any(self._is(part, value) for value in product.inputs)]
         if len(plain) != 1:  # both halves are activated, or neither
             return first, second
@@ -171,10 +170,17 @@ class FeedForwardFinder:
         return found is not None and (found.node, found.columns) == (part.node, part.columns)
 
 
+def _activation(product: Product) -> str:
+    """Return the activation within the call that computes `product`; empty for none."""
+    function = called(product.node)
+    return "" if function is None else function.activation
+
+
 def _has_residual(value: ir.Value) -> bool:
     """Whether `value`, perhaps times constants, is added to something that is computed."""
     for node in {use.node: None for use in value.uses()}:
-        if ops.is_call(node, "AddNorm"):
+        function = called(node)
+        if function is not None and function.skip:
             return True
         computed = [operand for operand in node.inputs if operand is not None and constant(operand) is None]
         if node.op_type == "Add" and not node.domain and len(computed) == 2:

@@ -21,8 +21,8 @@ from ffc.graph.blocks.structure import (
     Product,
     Unmatched,
 )
-from ffc.graph.dialect import ops
 from ffc.graph.dialect.edit import constant
+from ffc.graph.dialect.function import Function, called
 from ffc.graph.shapes.inference import infer
 from ffc.graph.shapes.positions import BATCH, LENGTH
 
@@ -114,13 +114,10 @@ def _sizes(model: ir.Model) -> dict[str, int]:
 
 
 def _norm(node: ir.Node) -> NormBlock | None:
-    if ops.is_call(node, "AddNorm"):
-        x, skip = node.inputs[:2]
-        assert x is not None
-        return NormBlock(node, x, skip)
-    if ops.is_call(node, "Norm", "Embed", "EmbedHalf", "EmbedInt8") or node.op_type == "LayerNormalization":
-        x = node.inputs[0]
-        assert x is not None
+    function, (x, *_) = called(node), node.inputs or (None,)
+    if x is not None and function is not None and function.skip:
+        return NormBlock(node, x, function.given(node)[function.skip])
+    if x is not None and (node.op_type == "LayerNormalization" if function is None else _normalises(function)):
         add = x.producer()
         if add is not None and add.op_type == "Add" and all(constant(value) is None for value in add.inputs):
             one, other = add.inputs
@@ -130,11 +127,18 @@ def _norm(node: ir.Node) -> NormBlock | None:
     return None
 
 
+def _normalises(function: Function) -> bool:
+    return function.family == "norm" or function.ends_in_norm
+
+
 def _embeddings(graph: ir.Graph) -> Iterator[Embedding]:
-    calls = [node for node in graph if ops.is_call(node, "Embed", "EmbedHalf")]
-    for node in calls:
-        ids, tables = node.inputs[:3], node.inputs[3:6]
-        yield Embedding(tuple(v for v in tables if v), tuple(v for v in ids if v), (node,))
+    for node in graph:
+        function = called(node)
+        if function is not None and function.tables:
+            given = function.given(node)
+            pairs = [(given[table], given[ids]) for table, ids in function.tables.items()]
+            tables, ids = zip(*((table, ids) for table, ids in pairs if table and ids), strict=True)
+            yield Embedding(tables, ids, (node,))
     found = [node for node in graph if _is_lookup(node)]
     if found:
         tables, ids = zip(*((node.inputs[0], node.inputs[1]) for node in found), strict=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ffc.graph.blocks.structure import Product
-from ffc.graph.dialect import ops
 from ffc.graph.dialect.edit import constant, producer
+from ffc.graph.dialect.function import called
 
 __all__ = ["Products"]
 
@@ -37,8 +37,10 @@ class Products:
 
 def _product(node: ir.Node) -> Product | None:
     """Return `node` as a product with a constant weight, or None."""
-    if ops.is_call(node, "Linear", "LinearRelu", "LinearGelu"):
-        x, weight, bias = node.inputs
+    function = called(node)
+    if function is not None and function.family == "product" and not function.quantises:
+        given = function.given(node)
+        x, weight, bias = node.inputs[0], given[function.weight], given.get(function.bias)
     elif node.op_type == "Gemm" and not node.domain:
         return _gemm(node)
     elif node.op_type == "MatMul" and not node.domain:

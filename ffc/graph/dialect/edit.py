@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ffc.graph.dialect import ops
+from ffc.graph.dialect.function import called, carry
 from ffc.graph.dialect.trace import Op, Program, Tensor, as_tensor, insert, trace
 from ffc.graph.shapes.inference import Shapes, infer
 from ffc.graph.shapes.rule import Fact
@@ -150,8 +150,8 @@ class Editor:
         """Put nodes in front of another, with the bodies of the functions that they call, and infer them."""
         shapes = self.shapes  # of the graph without them, if never asked before
         for node in nodes:
-            if ops.is_call(node, *ops.FUNCTIONS):
-                ops.define(self.model, node.op_type)
+            if (function := called(node)) is not None:
+                carry(self.model, function)
         self.graph.insert_before(before, nodes)
         shapes.update(nodes, before=before)
 
@@ -212,7 +212,7 @@ class Editor:
             self.discard(source)
 
     def _take_over(self, old: ir.Value, new: ir.Value, known: Fact) -> None:
-        """Give `new` the name of `old`, of which `known` is known, and if it has none, the type and shape noted there."""
+        """Let `new` have the name of `old`, and where it has none, the type and shape noted there, if still `known`."""
         made_by = [node for node in [new.producer()] if node is not None]
         if old.name is not None:
             name, old.name = old.name, None
