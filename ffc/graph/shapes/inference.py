@@ -127,7 +127,7 @@ class Shapes:
                     pending[reader] = pending.get(reader, False) or moved
 
     def _infer_again(self, node: ir.Node, moved: bool) -> Iterable[tuple[ir.Value, bool]]:
-        """Infer one node; return its outputs of which other things were known, and whether those contradict."""
+        """Infer one node; return the outputs of which other things were known, and whether that is no longer true."""
         walk, scope = self._walk, self._scope
         walk.body_nodes_left = min(_MAX_BODY_NODES, walk.body_nodes_left + _BODY_NODES_AGAIN)
         known = [scope.facts.get(value) for value in node.outputs]
@@ -136,7 +136,11 @@ class Shapes:
             _correct(walk, value, out, moved)
         facts = _settle(walk, scope, node, outs)
         triples = zip(node.outputs, known, facts, strict=True)
-        return [(value, _contradict(walk, old, new)) for value, old, new in triples if old is not None and old != new]
+        return [
+            (value, _contradict(walk, old, new) or (moved and old.shape != new.shape))
+            for value, old, new in triples
+            if old is not None and old != new
+        ]
 
 
 def infer(model: ir.Model, visit: Visit | None = None) -> Shapes:
