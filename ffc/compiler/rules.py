@@ -17,7 +17,7 @@ from ffc.compiler.log import Log
 from ffc.compiler.matcher import Match, search
 from ffc.errors import CannotApplyError
 from ffc.graph.dialect.edit import Editor, constant, is_output
-from ffc.graph.dialect.function import Function, register
+from ffc.graph.dialect.function import Function
 from ffc.graph.dialect.trace import Op, Program, Tensor, as_tensor, trace
 
 __all__ = [
@@ -224,13 +224,14 @@ def by_root(rules: Iterable[Rule]) -> Mapping[tuple[str, str], Sequence[Rule]]:
     return table
 
 
-def apply(rules: Sequence[Rule], model: ir.Model, log: Log) -> int:
+def apply(rules: Sequence[Rule], model: ir.Model, log: Log, editor: Editor | None = None) -> int:
     """Apply `rules` to the main graph until none matches any more, the first that matches a node first.
 
     Args:
         rules: The table.
         model: Changed in place.
         log: Counts each rule under its name; near misses go there too.
+        editor: An editor of `model` that knows its shapes already.
 
     Returns:
         The number of rewrites.
@@ -238,10 +239,8 @@ def apply(rules: Sequence[Rule], model: ir.Model, log: Log) -> int:
     Raises:
         CannotApplyError: If they never come to an end.
     """
-    table, total = by_root(rules), 0
+    table, total, editor = by_root(rules), 0, editor or Editor(model)
     for _ in range(_MAX_SWEEPS):
-        register(model)  # shapes are read off the bodies of calls that the last sweep made
-        editor = Editor(model)
         count = sum(_apply_at(node, table, editor, log) for node in list(model.graph))
         total += count
         if not count:
