@@ -20,7 +20,6 @@ import onnx_ir as ir
 from ffc.compiler.log import Log
 from ffc.errors import CannotApplyError
 from ffc.graph.dialect.edit import Editor, constant, is_output
-from ffc.graph.dialect.function import register
 from ffc.graph.dialect.trace import OPSET, Fragment, Program, trace
 
 __all__ = ["Condition", "Match", "Rule", "Sample", "apply", "find_match", "is_constant", "is_scalar", "rank"]
@@ -312,13 +311,14 @@ def _added_axes(match: Match) -> str | None:
     return next((f"the constant {name} has {axes} axes, more than what it is applied to" for name, axes in wide), None)
 
 
-def apply(rules: Sequence[Rule], model: ir.Model, log: Log) -> int:
+def apply(rules: Sequence[Rule], model: ir.Model, log: Log, editor: Editor | None = None) -> int:
     """Apply `rules` to the main graph until none matches any more, the first that matches a node first.
 
     Args:
         rules: The table.
         model: Changed in place.
         log: Counts each rule under its name; near misses go there too.
+        editor: An editor of `model` that knows its shapes already.
 
     Returns:
         The number of rewrites.
@@ -331,10 +331,8 @@ def apply(rules: Sequence[Rule], model: ir.Model, log: Log) -> int:
         root = trace(rule.match).outputs[0].producer()
         assert root is not None
         by_root.setdefault((root.domain, root.op_type), []).append(rule)
-    total = 0
+    total, editor = 0, editor or Editor(model)
     for _ in range(_MAX_SWEEPS):
-        register(model)  # shapes are read off the bodies of calls that the last sweep made
-        editor = Editor(model)
         count = sum(_apply_at(node, by_root, editor, log) for node in list(model.graph))
         total += count
         if not count:

@@ -232,18 +232,18 @@ class Clean(ffc.Pass):
         for _ in range(_MAX_ROUNDS):
             before = log.count
             log.did("constants folded", fold(model))
-            log.did("shapes written down", _write_shapes(model))
-            rules.apply(self.rules, model, log)
-            log.did("duplicates and dead code", _merge(model))
+            editor = Editor(model)
+            log.did("shapes written down", _write_shapes(editor))
+            rules.apply(self.rules, model, log, editor)
+            log.did("duplicates and dead code", _merge(editor))
             if log.count == before:
                 return
 
 
-def _write_shapes(model: ir.Model) -> int:
+def _write_shapes(editor: Editor) -> int:
     """Replace computed integer vectors that come out constant, and targets of Reshapes; return how many."""
-    editor = Editor(model)
     count = 0
-    for node in list(model.graph):
+    for node in list(editor.graph):
         if node.graph is None or node.domain:
             continue
         if node.op_type == "Reshape":
@@ -273,10 +273,7 @@ def _write_target(node: ir.Node, editor: Editor) -> int:
     if literal.count(-1) > 1:
         return 0
     node.attributes.pop("allowzero", None)
-    node.replace_input_with(1, editor.constant(np.asarray(literal, np.int64), "target"))
-    source = target.producer()
-    if source is not None:
-        editor.discard(source)
+    editor.replace_input(node, 1, editor.constant(np.asarray(literal, np.int64), "target"))
     return 1
 
 
@@ -286,13 +283,12 @@ def _target(index: int, dim: Dim, before: tuple[Dim, ...]) -> int:
     return 0 if index < len(before) and before[index] == dim else -1
 
 
-def _drop_identities(model: ir.Model) -> None:
+def _drop_identities(editor: Editor) -> None:
     """Let readers of an Identity, or of Dropout that is not in training, read what it copies.
 
     One that gives a value a second name as an output stays.
     """
-    editor = Editor(model)
-    for node in list(model.graph):
+    for node in list(editor.graph):
         if not passes_on(node) or node.inputs[0] is None or any(value.uses() for value in node.outputs[1:]):
             continue
         if any(value.is_graph_output() for value in node.outputs[1:]):
@@ -301,16 +297,17 @@ def _drop_identities(model: ir.Model) -> None:
         named = source.is_graph_input() or source.is_initializer() or source.is_graph_output()
         if out.is_graph_output() and named:
             for use in tuple(out.uses()):
-                use.node.replace_input_with(use.idx, source)
+                editor.replace_input(use.node, use.idx, source)
         else:
             editor.replace(out, source)
 
 
-def _merge(model: ir.Model) -> int:
+def _merge(editor: Editor) -> int:
     """Merge identities, equal nodes and equal weights, drop what nothing reads; return how many went."""
-    before = len(model.graph) + len(model.graph.initializers)
-    _drop_identities(model)
+    model, graph = editor.model, editor.graph
+    before = len(graph) + len(graph.initializers)
+    _drop_identities(editor)
     common.DeduplicateInitializersPass()(model)
     common.CommonSubexpressionEliminationPass()(model)
     common.RemoveUnusedNodesPass()(model)
-    return before - len(model.graph) - len(model.graph.initializers)
+    return before - len(graph) - len(graph.initializers)

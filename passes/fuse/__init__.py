@@ -360,18 +360,19 @@ class Fuse(ffc.Pass):
         if reason:
             log.missed("the model", reason)
             return
-        onnxruntime.read_kernels(model, log)
+        editor = Editor(model)
+        onnxruntime.read_kernels(editor, log)
         blocks = ffc.find_blocks(model)
-        calls = AttentionCalls(Editor(model))
+        calls = AttentionCalls(editor)
         for layer in blocks.layers:
             attention = layer.attention
             if attention is None or attention.node.domain:
                 continue
-            if calls.editor.shapes.dtype(attention.context) != ir.DataType.FLOAT:
+            if editor.shapes.dtype(attention.context) != ir.DataType.FLOAT:
                 log.missed(f"attention of layer {layer.index}", "it is not computed in float32")
                 continue
             calls.put(attention)
             log.did("attention")
         for miss in blocks.unmatched:
             log.missed(miss.where, miss.why)
-        rules.apply(RULES, model, log)
+        rules.apply(RULES, model, log, editor)

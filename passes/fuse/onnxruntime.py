@@ -18,6 +18,7 @@ from ffc.compiler import rules
 from ffc.compiler.log import Log
 from ffc.compiler.rules import Match, Rule, Sample
 from ffc.graph.dialect.edit import Editor, constant, is_output
+from ffc.graph.dialect.trace import Op
 
 __all__ = ["RULES", "read_kernels"]
 
@@ -28,15 +29,14 @@ EPSILON = 1e-12
 FILTER = -10_000.0
 
 
-def read_kernels(model: ir.Model, log: Log) -> None:
+def read_kernels(editor: Editor, log: Log) -> None:
     """Replace onnxruntime's fused float operators by ``ffc`` calls and standard operators, in place.
 
     Args:
-        model: Any model; one without such operators stays as it is.
+        editor: Of any model; one without such operators stays as it is.
         log: Counts each operator that was read, and names each that was not.
     """
-    editor = Editor(model)
-    for node in reversed(list(model.graph)):  # what a node reads is then still what shapes are known of
+    for node in list(editor.graph):
         reader = _READERS.get(node.op_type) if node.domain == DOMAIN else None
         if reader is None:
             continue
@@ -45,7 +45,7 @@ def read_kernels(model: ir.Model, log: Log) -> None:
             log.missed(f"{node.op_type} {node.name}", why)
         else:
             log.did(f"{node.op_type} of onnxruntime")
-    rules.apply(RULES, model, log)
+    rules.apply(RULES, editor.model, log, editor)
 
 
 # Norms
@@ -60,7 +60,7 @@ def _skip_norm(node: ir.Node, editor: Editor) -> str | None:
         return "its parameters are not float32 constants"
     epsilon = {"epsilon": _given(node, "epsilon", EPSILON)}
     if bias is not None:
-        x = editor.add("", "Add", [x, bias], before=node, hint=f"{node.name}.biased")
+        x = editor.at(node, f"{node.name}.biased").Add(x, bias)
     parameters = [gamma, np.zeros(_array(gamma).shape, np.float32) if beta is None else beta]
     if not _is_read(node, 3):
         total = [x, skip] if _have_same_shape(editor, node) else [_sum(editor, node, x, skip)]
@@ -89,10 +89,8 @@ def _embed_norm(node: ir.Node, editor: Editor) -> str | None:
     if _is_read(node, 1):
         editor.replace(node.outputs[1], _length_of(editor, node, ids, mask), fresh=True)
     if places is None:
-        tokens = editor.add("", "Shape", [ids], {"start": 1, "end": 2}, before=node, hint=f"{node.name}.tokens")
-        count = editor.add("", "Squeeze", [tokens, [0]], before=node, hint=f"{node.name}.count")
-        counted = editor.add("", "Range", [np.int64(0), count, np.int64(1)], before=node, hint=f"{node.name}.range")
-        places = editor.add("", "Unsqueeze", [counted, [0]], before=node, hint=f"{node.name}.places")
+        op = editor.at(node, f"{node.name}.places")
+        places = op.Unsqueeze(op.Range(0, op.Squeeze(op.Shape(ids, start=1, end=2), [0]), 1), [0])
     epsilon = {"epsilon": _given(node, "epsilon", EPSILON)}
     if types is not None and not _is_read(node, 2):
         tables = [word, kinds, position]
@@ -101,7 +99,7 @@ def _embed_norm(node: ir.Node, editor: Editor) -> str | None:
         )
         return None
     looked_up = [(word, ids), (position, places), *([] if types is None else [(kinds, types)])]
-    rows = [editor.add("", "Gather", pair, before=node, hint=f"{node.name}.rows") for pair in looked_up]
+    rows = [editor.at(node, f"{node.name}.rows").Gather(table, index) for table, index in looked_up]
     total = rows[0]
     for row in rows[1:]:
         total = _sum(editor, node, total, row)
@@ -113,13 +111,10 @@ def _embed_norm(node: ir.Node, editor: Editor) -> str | None:
 
 def _length_of(editor: Editor, node: ir.Node, ids: ir.Value | None, mask: ir.Value | None) -> ir.Value:
     """Return how many ones each row of `mask` has, or zeros where there is no mask, int32 [B]."""
+    op = editor.at(node, f"{node.name}.length")
     if mask is None:
-        batch = editor.add("", "Shape", [ids], {"start": 0, "end": 1}, before=node, hint=f"{node.name}.batch")
-        return editor.add("", "Expand", [np.zeros(1, np.int32), batch], before=node, hint=f"{node.name}.none")
-    ones = editor.add("", "Equal", [mask, np.int32(1)], before=node, hint=f"{node.name}.ones")
-    to = {"to": ir.DataType.INT32.value}
-    numbers = editor.add("", "Cast", [ones], to, before=node, hint=f"{node.name}.numbers")
-    return editor.add("", "ReduceSum", [numbers, [1]], {"keepdims": 0}, before=node, hint=f"{node.name}.length")
+        return op.Expand(np.zeros(1, np.int32), op.Shape(ids, start=0, end=1))
+    return op.ReduceSum(op.Cast(op.Equal(mask, np.int32(1)), to=ir.DataType.INT32.value), [1], keepdims=0)
 
 
 # Attention
@@ -143,13 +138,11 @@ def _attention(node: ir.Node, editor: Editor) -> str | None:
     if isinstance(masks, str):
         return masks
     ends = np.cumsum(sizes)
+    parts = [(matrix[:, end - size : end], vector[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
     inputs = [
-        editor.add(
-            "ffc", "Linear", [x, np.ascontiguousarray(matrix[:, end - size : end]), vector[end - size : end].copy()],
-            before=node, hint=f"{node.name}.{role}",
-        )
-        for role, size, end in zip("qkv", sizes, ends, strict=True)
-    ]  # fmt: skip
+        editor.at(node, f"{node.name}.{role}").ffc.Linear(x, np.ascontiguousarray(columns), b.copy())
+        for role, (columns, b) in zip("qkv", parts, strict=True)
+    ]
     _call(editor, node, inputs, masks, int(sizes[0]))
     return None
 
@@ -174,7 +167,7 @@ def _multi_head(node: ir.Node, editor: Editor) -> str | None:
     if bias is not None:
         parts = np.split(_array(bias), [width, 2 * width])
         pairs = zip(inputs, parts, "qkv", strict=True)
-        inputs = [editor.add("", "Add", [x, b], before=node, hint=f"{node.name}.{role}") for x, b, role in pairs]
+        inputs = [editor.at(node, f"{node.name}.{role}").Add(x, b) for x, b, role in pairs]
     _call(editor, node, inputs, masks, width)
     return None
 
@@ -220,26 +213,16 @@ def _masks(
         return f"its mask of {len(shape)} axes is of a form that is not read"
     low = np.float32(_given(node, "mask_filter_value", FILTER))
     axes = [1, 2] if len(shape) == 2 else [1]
-    keep = _before_length(editor, node, mask, x) if len(shape) == 1 else _marked(editor, node, mask, axes)
-    float_mask = editor.add("", "Where", [keep, np.float32(0), low], before=node, hint=f"{node.name}.mask")
-    count = editor.add("", "Shape", [x], {"start": 1, "end": 2}, before=node, hint=f"{node.name}.tokens")
-    target = editor.add("", "Concat", [[1, 1], count, count], {"axis": 0}, before=node, hint=f"{node.name}.target")
-    return [editor.add("", "Expand", [float_mask, target], before=node, hint=f"{node.name}.spelled"), *found]
+    op = editor.at(node, f"{node.name}.mask")
+    count = op.Shape(x, start=1, end=2)
+    keep = _before_length(op, mask, count) if len(shape) == 1 else op.Unsqueeze(op.Greater(mask, np.int32(0)), axes)
+    return [op.Expand(op.Where(keep, np.float32(0), low), op.Concat([1, 1], count, count, axis=0)), *found]
 
 
-def _marked(editor: Editor, node: ir.Node, mask: ir.Value, axes: list[int]) -> ir.Value:
-    positive = editor.add("", "Greater", [mask, np.int32(0)], before=node, hint=f"{node.name}.keep")
-    return editor.add("", "Unsqueeze", [positive, axes], before=node, hint=f"{node.name}.kept")
-
-
-def _before_length(editor: Editor, node: ir.Node, mask: ir.Value, x: ir.Value) -> ir.Value:
-    count = editor.add("", "Shape", [x], {"start": 1, "end": 2}, before=node, hint=f"{node.name}.tokens")
-    end = editor.add("", "Squeeze", [count, [0]], before=node, hint=f"{node.name}.end")
-    places = editor.add("", "Range", [np.int64(0), end, np.int64(1)], before=node, hint=f"{node.name}.places")
-    to = {"to": ir.DataType.INT64.value}
-    lengths = editor.add("", "Cast", [mask], to, before=node, hint=f"{node.name}.lengths")
-    column = editor.add("", "Unsqueeze", [lengths, [1, 2, 3]], before=node, hint=f"{node.name}.column")
-    return editor.add("", "Less", [places, column], before=node, hint=f"{node.name}.kept")
+def _before_length(op: Op, lengths: ir.Value, count: ir.Value) -> ir.Value:
+    """Return which of `count` tokens come before the length of each row, bool [B, 1, 1, S]."""
+    places = op.Range(0, op.Squeeze(count, [0]), 1)
+    return op.Less(places, op.Unsqueeze(op.Cast(lengths, to=ir.DataType.INT64.value), [1, 2, 3]))
 
 
 _READERS: Mapping[str, Callable[[ir.Node, Editor], str | None]] = {
@@ -281,7 +264,7 @@ def _are_float32(*values: ir.Value | None) -> bool:
 
 
 def _sum(editor: Editor, node: ir.Node, one: ir.Value | None, other: ir.Value | None) -> ir.Value:
-    return editor.add("", "Add", [one, other], before=node, hint=f"{node.name}.sum")
+    return editor.at(node, f"{node.name}.sum").Add(one, other)
 
 
 # Rules
