@@ -64,8 +64,8 @@ class Prune(ffc.Pass):
         editor = Editor(model)
         for layer, kept in zip(blocks.layers, plan.layers, strict=True):
             knife = _Knife(editor, layer.index)
-            if layer.attention is not None and kept.heads is not None:
-                _cut_heads(knife, layer.attention, kept, log)
+            if layer.cuttable is not None and kept.heads is not None:
+                _cut_heads(knife, layer.cuttable, kept, log)
             if layer.ffn is not None and kept.units is not None:
                 _cut_units(knife, layer.ffn, kept, log)
         if not log.count:
@@ -82,9 +82,9 @@ class Prune(ffc.Pass):
         editor = Editor(masked)
         for layer, kept in zip(blocks.layers, plan.layers, strict=True):
             knife = _Knife(editor, layer.index)
-            if layer.attention is not None and kept.heads is not None:
-                factors = _factors(layer.attention.heads, kept.heads, kept.head_scales)
-                knife.scale(layer.attention.attn_out, factors)
+            if layer.cuttable is not None and kept.heads is not None:
+                factors = _factors(layer.cuttable.heads, kept.heads, kept.head_scales)
+                knife.scale(layer.cuttable.roles["attn_out"], factors)
             if layer.ffn is not None and kept.units is not None:
                 factors = _factors(layer.ffn.units, kept.units, kept.unit_scales)
                 knife.scale(layer.ffn.ffn_out, factors)
@@ -144,6 +144,7 @@ def _search(model: ir.Model, place: Path, kind: Literal["plan", "importance"]) -
 def _cut_heads(knife: _Knife, attention: Attention, kept: LayerPlan, log: ffc.Log) -> None:
     """Keep the planned heads of one layer."""
     assert kept.heads is not None
+    *into, out = attention.roles.values()
     dropped = attention.heads - len(kept.heads)
     log.note(f"{knife.where}: heads {len(kept.heads)} of {attention.heads}")
     log.did("heads", dropped)
@@ -152,14 +153,14 @@ def _cut_heads(knife: _Knife, attention: Attention, kept: LayerPlan, log: ffc.Lo
         if reason := _attention_obstacle(attention):
             raise CannotApplyError(f"{knife.where}: heads cannot be cut: {reason}")
         _cut_mask(knife, attention, kept.heads)
-        knife.editor.set_attribute(attention.core, "heads", len(kept.heads))
-        for product in {product.node: product for product in (attention.q, attention.k, attention.v)}.values():
+        knife.editor.set_attribute(attention.node, "heads", len(kept.heads))
+        for product in {product.node: product for product in into}.values():
             knife.columns(product, _spread(kept.heads, attention.heads, product.matrix().shape[1]))
     if not dropped and kept.head_scales is None:
         return
-    rows = attention.attn_out.matrix().shape[0]
+    rows = out.matrix().shape[0]
     scales = None if kept.head_scales is None else np.repeat(kept.head_scales, rows // attention.heads)
-    knife.rows(attention.attn_out, _spread(kept.heads, attention.heads, rows), scales)
+    knife.rows(out, _spread(kept.heads, attention.heads, rows), scales)
 
 
 def _cut_units(knife: _Knife, ffn: FeedForward, kept: LayerPlan, log: ffc.Log) -> None:
@@ -184,8 +185,8 @@ def _cut_mask(knife: _Knife, attention: Attention, heads: Sequence[int]) -> None
     Raises:
         CannotApplyError: If the number of its planes is not known, or neither 1 nor the number of heads.
     """
-    function = called(attention.core)
-    mask = None if function is None else function.given(attention.core).get(function.mask)
+    function = called(attention.node)
+    mask = None if function is None else function.given(attention.node).get(function.mask)
     if mask is None:
         return
     shape = knife.editor.shapes.of(mask)
@@ -198,8 +199,8 @@ def _cut_mask(knife: _Knife, attention: Attention, heads: Sequence[int]) -> None
             f"{knife.where}: heads cannot be cut: the shape of the mask '{mask.name}' is {known}, "
             f"expected [batch, 1 or {attention.heads}, tokens, tokens]"
         )
-    kept = knife.editor.at(attention.core, f"{mask.name}.pruned").Gather(mask, heads, axis=1)
-    knife.editor.replace_input(attention.core, attention.core.inputs.index(mask), kept)
+    kept = knife.editor.at(attention.node, f"{mask.name}.pruned").Gather(mask, heads, axis=1)
+    knife.editor.replace_input(attention.node, attention.node.inputs.index(mask), kept)
 
 
 @dataclass(frozen=True)
@@ -263,12 +264,11 @@ class _Knife:
 
 def _attention_obstacle(attention: Attention) -> str | None:
     """Say why heads cannot be cut from an attention, or None if they can."""
-    core, out = attention.core, attention.attn_out
-    function = called(core)
+    core, function = attention.node, called(attention.node)
+    *into, out = attention.roles.values()
     if function is None or function.precision != "float32":
         return f"`fuse` did not take it; it ends in '{core.name}' ({core.op_type})"
-    parts = (attention.q, attention.k, attention.v)
-    for product, value in zip(parts, core.inputs, strict=False):
+    for product, value in zip(into, core.inputs, strict=False):
         if product.columns is not None:
             return f"{product.role} is part of a fused product that `fuse` did not split"
         if value is not product.out or not _leads_to(product, core):

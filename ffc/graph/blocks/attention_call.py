@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ffc.graph.blocks.structure import AttentionCore, Mask, Operand
+from ffc.graph.blocks.structure import Attention, Mask, Operand
 from ffc.graph.dialect.edit import Editor
 from ffc.graph.dialect.trace import Op
 from ffc.graph.shapes.dim import Dim
@@ -33,7 +33,7 @@ class AttentionCalls:
     editor: Editor
     masks: dict[_Key, ir.Value] = field(default_factory=dict)
 
-    def put(self, core: AttentionCore) -> None:
+    def put(self, core: Attention) -> None:
         """Replace all between the operands of `core` and its context by a call."""
         inputs = [self._side_by_side(_cheaper(operand, core), core) for operand in core.operands]
         attributes: dict[str, Any] = {"heads": core.heads, "scale": core.scale}
@@ -48,13 +48,13 @@ class AttentionCalls:
         apart = self._at(core, f"{name}.heads").Reshape(merged, [0, 0, core.heads, -1])
         self.editor.replace(core.context, self._at(core, f"{name}.ordered").Transpose(apart, perm=[0, 2, 1, 3]))
 
-    def _at(self, core: AttentionCore, hint: str) -> Op:
+    def _at(self, core: Attention, hint: str) -> Op:
         """Return what records operators where the context of `core` is computed."""
         before = core.context.producer()
         assert before is not None
         return self.editor.at(before, hint)
 
-    def _side_by_side(self, operand: Operand, core: AttentionCore) -> ir.Value:
+    def _side_by_side(self, operand: Operand, core: Attention) -> ir.Value:
         """Return an operand as [B, S, heads * size], with as many heads as there are queries'."""
         value, name = self._own(operand), operand.value.name
         if operand.axes is not None:
@@ -79,7 +79,7 @@ class AttentionCalls:
         bias = np.zeros(weight.shape[1], weight.dtype) if bias is None else bias
         return self.editor.at(node, f"{product.name}.{product.role}").ffc.Linear(product.x, weight, bias)
 
-    def _mask(self, core: AttentionCore, q: ir.Value, k: ir.Value) -> ir.Value:
+    def _mask(self, core: Attention, q: ir.Value, k: ir.Value) -> ir.Value:
         """Return the mask of a call, one for all attentions that have the same masks and as many tokens."""
         key = (core.masks, self._tokens(core.operands[0]), self._tokens(core.operands[1]))
         if key not in self.masks:
@@ -91,7 +91,7 @@ class AttentionCalls:
         shape = self.editor.shapes.of(operand.value)
         return operand.value if shape is None else shape[1 if operand.axes is None else operand.axes[1]]
 
-    def _spelled_out(self, core: AttentionCore, q: ir.Value, k: ir.Value) -> ir.Value:
+    def _spelled_out(self, core: Attention, q: ir.Value, k: ir.Value) -> ir.Value:
         """Return the sum of the masks, finite and spelled out over queries and keys."""
         name = core.masks[0].value.name or "mask"
         total, *others = (self._as_float(mask, core) for mask in core.masks)
@@ -116,7 +116,7 @@ class AttentionCalls:
         target = self._at(core, f"{name}.target").Concat([1, 1], *(lengths[value] for value in sources), axis=0)
         return self._at(core, f"{name}.expanded").Expand(total, target)
 
-    def _as_float(self, mask: Mask, core: AttentionCore) -> ir.Value:
+    def _as_float(self, mask: Mask, core: Attention) -> ir.Value:
         value, op = mask.value, self._at(core, f"{mask.value.name}.float")
         if self.editor.shapes.dtype(value) == ir.DataType.BOOL:
             choice = [_LOWEST, 0.0] if mask.inverted else [0.0, _LOWEST]
@@ -128,7 +128,7 @@ class AttentionCalls:
         return op.Reshape(value, op.Concat([-1, core.heads], op.Shape(value, start=1, end=3), axis=0))
 
 
-def _cheaper(operand: Operand, core: AttentionCore) -> Operand:
+def _cheaper(operand: Operand, core: Attention) -> Operand:
     """Return an operand as the graph computes it, if a product of its own columns would be in addition to the whole."""
     product = operand.product
     if product is None or product.columns is None or operand.apart is None:
@@ -136,7 +136,7 @@ def _cheaper(operand: Operand, core: AttentionCore) -> Operand:
     return operand if _feeds_only(product.out, core) else operand.apart
 
 
-def _feeds_only(start: ir.Value, core: AttentionCore) -> bool:
+def _feeds_only(start: ir.Value, core: Attention) -> bool:
     """Whether all that comes of `start` goes into the context of `core` alone, and into nothing that a call reads."""
     kept = {mask.value for mask in core.masks} | {operand.value for operand in core.operands if not operand.product}
     pending, seen = [start], {start}
