@@ -8,17 +8,15 @@ of half precision or int8, stay as they are.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from ffc.compiler import rules
-from ffc.compiler.log import Log
-from ffc.compiler.rules import Match, Rule, Sample
-from ffc.graph.dialect.edit import Editor, constant, is_output
-from ffc.graph.dialect.trace import Op
+from ffc import Editor, Log, Match, Op, Sample, Tensor, constant, rule, rules
+from ffc.compiler.rules import normal
+from ffc.graph.dialect.edit import is_output
 
 __all__ = ["RULES", "read_kernels"]
 
@@ -270,60 +268,44 @@ def _sum(editor: Editor, node: ir.Node, one: ir.Value | None, other: ir.Value | 
 # Rules
 
 
-def _normal(random: np.random.Generator, *shape: int) -> np.ndarray:
-    return random.standard_normal(shape).astype(np.float32)
+_X, _BIAS = {"x": normal(2, 3, 5, scale=3)}, {"b": normal(5)}
 
 
-def _ms_gelu(op: Any, x: Any) -> Any:
+@rule("ms-gelu", lambda op, x: op.Gelu(x), samples=(Sample(_X),))
+def _ms_gelu(op: Op, x: Tensor) -> Tensor:
     return op.ms.Gelu(x)
 
 
-def _gelu(op: Any, x: Any) -> Any:
-    return op.Gelu(x)
-
-
-def _bias_gelu(op: Any, x: Any, b: Any) -> Any:
+@rule("bias-gelu", lambda op, x, b: op.Gelu(op.Add(x, b)), samples=(Sample(_X, _BIAS),))
+def _bias_gelu(op: Op, x: Tensor, b: Tensor) -> Tensor:
     return op.ms.BiasGelu(x, b)
 
 
-def _gelu_of_sum(op: Any, x: Any, b: Any) -> Any:
-    return op.Gelu(op.Add(x, b))
-
-
-def _fast_gelu(op: Any, x: Any) -> Any:
+@rule("fast-gelu", lambda op, x: op.Gelu(x, approximate="tanh"), samples=(Sample(_X),))
+def _fast_gelu(op: Op, x: Tensor) -> Tensor:
     return op.ms.FastGelu(x)
 
 
-def _gelu_tanh(op: Any, x: Any) -> Any:
-    return op.Gelu(x, approximate="tanh")
-
-
-def _fast_gelu_bias(op: Any, x: Any, b: Any) -> Any:
+@rule("fast-gelu-bias", lambda op, x, b: op.Gelu(op.Add(x, b), approximate="tanh"), samples=(Sample(_X, _BIAS),))
+def _fast_gelu_bias(op: Op, x: Tensor, b: Tensor) -> Tensor:
     return op.ms.FastGelu(x, b)
-
-
-def _gelu_tanh_of_sum(op: Any, x: Any, b: Any) -> Any:
-    return op.Gelu(op.Add(x, b), approximate="tanh")
-
-
-def _fused_matmul(op: Any, x: Any, other: Any, *, alpha: float) -> Any:
-    return op.ms.FusedMatMul(x, other, alpha=alpha)
-
-
-def _scaled_matmul(op: Any, x: Any, other: Any, factor: Any) -> Any:
-    return op.Mul(op.MatMul(x, other), factor)
-
-
-def _fused_matmul_transposed(op: Any, x: Any, other: Any, *, alpha: float) -> Any:
-    return op.ms.FusedMatMul(x, other, alpha=alpha, transB=1)
-
-
-def _scaled_matmul_transposed(op: Any, x: Any, other: Any, factor: Any) -> Any:
-    return op.Mul(op.MatMul(x, op.Transpose(other, perm=[0, 1, 3, 2])), factor)
 
 
 def _factor(match: Match) -> Mapping[str, Any]:
     return {"factor": match.attributes["alpha"].as_float()}
+
+
+def _matrices(x: tuple[int, ...], other: tuple[int, ...], *, matches: bool = True) -> Sample:
+    return Sample({"x": normal(*x), "other": normal(*other)}, {}, {"alpha": 0.25}, matches)
+
+
+# alpha * (x @ other)
+@rule(
+    "fused-matmul", lambda op, x, other, factor: op.Mul(op.MatMul(x, other), factor), bind=_factor,
+    samples=(_matrices((2, 3, 4, 5), (2, 3, 5, 6)),),
+)  # fmt: skip
+def _fused_matmul(op: Op, x: Tensor, other: Tensor, *, alpha: float) -> Tensor:
+    return op.ms.FusedMatMul(x, other, alpha=alpha)
 
 
 def _four_axes(match: Match) -> str | None:
@@ -331,34 +313,15 @@ def _four_axes(match: Match) -> str | None:
     return None if shape is not None and len(shape) == 4 else "its second operand is not known to have 4 axes"
 
 
-def _activation_samples(random: np.random.Generator) -> Iterator[Sample]:
-    yield Sample({"x": 3 * _normal(random, 2, 3, 5)})
-
-
-def _biased_samples(random: np.random.Generator) -> Iterator[Sample]:
-    yield Sample({"x": 3 * _normal(random, 2, 3, 5)}, {"b": _normal(random, 5)})
-
-
-def _matmul_samples(random: np.random.Generator) -> Iterator[Sample]:
-    yield Sample({"x": _normal(random, 2, 3, 4, 5), "other": _normal(random, 2, 3, 5, 6)}, attributes={"alpha": 0.25})
-
-
-def _matmul_transposed_samples(random: np.random.Generator) -> Iterator[Sample]:
-    yield Sample({"x": _normal(random, 2, 3, 4, 5), "other": _normal(random, 2, 3, 6, 5)}, attributes={"alpha": 0.25})
-    yield Sample(
-        {"x": _normal(random, 4, 5), "other": _normal(random, 6, 5)}, attributes={"alpha": 0.25}, matches=False
-    )
-
-
-RULES = (
-    Rule("ms-gelu", _ms_gelu, _gelu, _activation_samples),
-    Rule("bias-gelu", _bias_gelu, _gelu_of_sum, _biased_samples),
-    Rule("fast-gelu", _fast_gelu, _gelu_tanh, _activation_samples),
-    Rule("fast-gelu-bias", _fast_gelu_bias, _gelu_tanh_of_sum, _biased_samples),
-    # alpha * (x @ other)
-    Rule("fused-matmul", _fused_matmul, _scaled_matmul, _matmul_samples, bind=_factor),
-    Rule(
-        "fused-matmul-transposed", _fused_matmul_transposed, _scaled_matmul_transposed, _matmul_transposed_samples,
-        bind=_factor, where=(_four_axes,),
-    ),
+# alpha * (x @ other^T)
+@rule(
+    "fused-matmul-transposed",
+    lambda op, x, other, factor: op.Mul(op.MatMul(x, op.Transpose(other, perm=[0, 1, 3, 2])), factor),
+    bind=_factor, where=(_four_axes,),
+    samples=(_matrices((2, 3, 4, 5), (2, 3, 6, 5)), _matrices((4, 5), (6, 5), matches=False)),
 )  # fmt: skip
+def _fused_matmul_transposed(op: Op, x: Tensor, other: Tensor, *, alpha: float) -> Tensor:
+    return op.ms.FusedMatMul(x, other, alpha=alpha, transB=1)
+
+
+RULES = (_ms_gelu, _bias_gelu, _fast_gelu, _fast_gelu_bias, _fused_matmul, _fused_matmul_transposed)

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from ffc.compiler.chain import clone
 from ffc.compiler.log import Log
 from ffc.compiler.passes import Pass
-from ffc.compiler.rules import Rule, find_match
+from ffc.compiler.rules import by_root, find_match
 from ffc.errors import CannotApplyError
 from ffc.graph.blocks.finder import find
 from ffc.graph.blocks.structure import Attention, Blocks, FeedForward, Layer, Product
@@ -109,16 +109,11 @@ def _told(where: str, why: str, taken: bool) -> Finding:
 
 def _near_misses(tried: Tried) -> dict[ir.Node, str]:
     """Return, for each node where at least half of a rule matched, the rule that got furthest and what stopped it."""
-    by_root: dict[tuple[str, str], list[Rule]] = {}
-    for rule in tried.item.rules:
-        root = trace(rule.match).outputs[0].producer()
-        assert root is not None
-        by_root.setdefault((root.domain, root.op_type), []).append(rule)
-    editor = Editor(tried.after)
+    table, editor = by_root(tried.item.rules), Editor(tried.after)
     found: dict[ir.Node, str] = {}
     for node in tried.after.graph:
         furthest = 0
-        for rule in by_root.get((node.domain, node.op_type), ()):
+        for rule in table.get((node.domain, node.op_type), ()):
             match, depth, why = find_match(rule, node, editor)
             size = len(trace(rule.match).nodes)
             near = 2 * depth >= size and (depth > 1 or node.op_type not in _COMMON)
