@@ -183,11 +183,12 @@ class Lower(ffc.Pass):
             log.did(f"{function.name} as {'its body' if chosen is None else chosen.name}")
         if any(node.domain == "ffc" for node in model.graph.all_nodes()):  # what nobody declared here has a body too
             common.InlinePass()(model)
+            editor = Editor(model)
             log.did("other functions as their bodies")
         if any(node.domain == "com.microsoft" for node in model.graph):
             model.opset_imports["com.microsoft"] = 1
         if log.count:
-            fold(model)
+            fold(editor)
             common.DeduplicateInitializersPass()(model)
             common.CommonSubexpressionEliminationPass()(model)
         if self.target == "portable":
