@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ffc.compiler.log import Log
     from ffc.compiler.passes import Pass, option
     from ffc.compiler.pipeline import Result, compile
-    from ffc.compiler.proof.contracts import Budget, Equal, EqualToMasked
+    from ffc.compiler.proof.contracts import Budget, Equal, EqualToMasked, KnownRows, ModelFrom
     from ffc.compiler.reports.report import Report
     from ffc.compiler.rules import Match, Rule, Sample
     from ffc.errors import CannotApplyError, FfcError, GateError, InputError, MissingError, UsageError
@@ -42,9 +42,11 @@ __all__ = [
     "Function",
     "GateError",
     "InputError",
+    "KnownRows",
     "Log",
     "Match",
     "MissingError",
+    "ModelFrom",
     "Op",
     "Pass",
     "Policy",
@@ -82,7 +84,7 @@ _HOMES = {
     "ffc.ci.reduce": ["Reduction", "reduce"],
     "ffc.compiler.log": ["Log"],
     "ffc.compiler.passes": ["Pass", "option"],
-    "ffc.compiler.proof.contracts": ["Budget", "Equal", "EqualToMasked"],
+    "ffc.compiler.proof.contracts": ["Budget", "Equal", "EqualToMasked", "KnownRows", "ModelFrom"],
     "ffc.compiler.explain.explanation": ["Explanation", "explain"],
     "ffc.compiler.pipeline": ["Result", "compile"],
     "ffc.compiler.reports.report": ["Report"],

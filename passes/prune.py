@@ -32,7 +32,6 @@ class Prune(ffc.Pass):
     """
 
     name = "prune"
-    contract = ffc.EqualToMasked()
     needs = ("fuse",)
     before_int8 = True
 
@@ -56,6 +55,11 @@ class Prune(ffc.Pass):
     def _asked(self) -> bool:
         return self.heads is not None or self.ffn is not None
 
+    @property
+    def contract(self) -> ffc.EqualToMasked:
+        """Outputs equal those of the model with what the plan drops set to zero, and what it scales scaled."""
+        return ffc.EqualToMasked(masked=self._masked)
+
     def run(self, model: ir.Model, log: ffc.Log) -> None:
         """Slice every layer as the plan says."""
         if reason := reason_to_leave(model):
@@ -75,7 +79,7 @@ class Prune(ffc.Pass):
         model.metadata_props.pop("ffc.plan", None)
         model.metadata_props.pop("ffc.importance", None)
 
-    def reference(self, model: ir.Model) -> ir.Model:
+    def _masked(self, model: ir.Model) -> ir.Model:
         """Return the model with the outgoing rows of what the plan drops set to zero, and those it scales scaled."""
         masked = model.clone()
         blocks = ffc.find_blocks(masked)

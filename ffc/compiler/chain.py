@@ -14,9 +14,9 @@ from ffc.compiler import syntax
 from ffc.compiler.library import Library
 from ffc.compiler.log import Log
 from ffc.compiler.passes import Pass
-from ffc.compiler.tidy import tidy
 from ffc.errors import CannotApplyError, FfcError, GateError, UsageError, nearest
 from ffc.graph import files
+from ffc.graph.tidy import tidy
 
 __all__ = ["Link", "as_passes", "blame", "chain", "check_expected", "clone", "open_model", "run", "with_lower"]
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import numpy as np
 import onnx_ir as ir
 
 from ffc.compiler.log import Log
 from ffc.compiler.proof.contracts import Contract, Equal
 from ffc.compiler.rules import Rule
+from ffc.graph.execute import CPU
 
 __all__ = ["Pass", "option"]
 
@@ -52,6 +52,11 @@ class Pass(ABC):
         """What the pass promises about the outputs; subclasses may state it as a plain class attribute."""
         return Equal()
 
+    @property
+    def provider(self) -> str:
+        """The provider of onnxruntime that the result is made for, such as ``CUDAExecutionProvider``."""
+        return CPU
+
     @abstractmethod
     def run(self, model: ir.Model, log: Log) -> None:
         """Change `model` in place and say in `log` what was done and what was left alone.
@@ -63,21 +68,3 @@ class Pass(ABC):
         Raises:
             CannotApplyError: If the pass cannot be applied as asked; the model is then thrown away.
         """
-
-    def reference(self, model: ir.Model) -> ir.Model:
-        """Return what the result is held against, made from a clone of the model before: by default that clone."""
-        return model
-
-    def expected_rows(self, model: ir.Model) -> Mapping[str, np.ndarray] | None:
-        """Return inputs with the outputs expected on them, to hold the result against instead of `reference`.
-
-        Args:
-            model: The model before.
-
-        Returns:
-            An array for every input and for one output at least, by name, rows first; None for no such rows.
-
-        Raises:
-            InputError: If they cannot be read, or name none of the outputs.
-        """
-        return None
