@@ -153,15 +153,15 @@ def _named(tokens: Tokens) -> str:
 
 def _obstacle(layer: Layer, reading: _Reading) -> str | None:
     """Say why the attention of the last layer is computed for all tokens, or None if it is not."""
-    core = layer.core
-    if core is None or core.core in reading.rows:
+    attention = layer.attention
+    if attention is None or attention.node in reading.rows:
         return None
-    if core.context in reading.why:
-        queries, keys = (_token_count(operand, reading.shapes) for operand in core.operands[:2])
+    if attention.context in reading.why:
+        queries, keys = (_token_count(operand, reading.shapes) for operand in attention.operands[:2])
         if queries != keys:
             return f"it has {queries} queries to {keys} keys already"
-        return f"all tokens of it are read: {reading.why[core.context]}"
-    return f"its attention is computed for all tokens: '{core.core.name}' is no call, or its shapes are not known"
+        return f"all tokens of it are read: {reading.why[attention.context]}"
+    return f"its attention is computed for all tokens: '{attention.node.name}' is no call, or its shapes are not known"
 
 
 def _token_count(operand: Operand, shapes: Shapes) -> Dim | None:

@@ -69,8 +69,8 @@ class Prune(ffc.Pass):
         editor, shapes = Editor(model), infer(model)
         for layer, kept in zip(blocks.layers, plan.layers, strict=True):
             knife = _Knife(editor, layer.index)
-            if layer.attention is not None and kept.heads is not None:
-                _cut_heads(knife, layer.attention, kept, shapes, log)
+            if layer.cuttable is not None and kept.heads is not None:
+                _cut_heads(knife, layer.cuttable, kept, shapes, log)
             if layer.ffn is not None and kept.units is not None:
                 _cut_units(knife, layer.ffn, kept, log)
         if not log.count:
@@ -87,9 +87,9 @@ class Prune(ffc.Pass):
         editor = Editor(masked)
         for layer, kept in zip(blocks.layers, plan.layers, strict=True):
             knife = _Knife(editor, layer.index)
-            if layer.attention is not None and kept.heads is not None:
-                factors = _factors(layer.attention.heads, kept.heads, kept.head_scales)
-                knife.scale(layer.attention.attn_out, factors)
+            if layer.cuttable is not None and kept.heads is not None:
+                factors = _factors(layer.cuttable.heads, kept.heads, kept.head_scales)
+                knife.scale(layer.cuttable.roles["attn_out"], factors)
             if layer.ffn is not None and kept.units is not None:
                 factors = _factors(layer.ffn.units, kept.units, kept.unit_scales)
                 knife.scale(layer.ffn.ffn_out, factors)
@@ -149,6 +149,7 @@ def _search(model: ir.Model, place: Path, kind: Literal["plan", "importance"]) -
 def _cut_heads(knife: _Knife, attention: Attention, kept: LayerPlan, shapes: Shapes, log: ffc.Log) -> None:
     """Keep the planned heads of one layer."""
     assert kept.heads is not None
+    *into, out = attention.roles.values()
     dropped = attention.heads - len(kept.heads)
     log.note(f"{knife.where}: heads {len(kept.heads)} of {attention.heads}")
     log.did("heads", dropped)
@@ -157,15 +158,15 @@ def _cut_heads(knife: _Knife, attention: Attention, kept: LayerPlan, shapes: Sha
         if reason := _attention_obstacle(attention):
             raise CannotApplyError(f"{knife.where}: heads cannot be cut: {reason}")
         _cut_mask(knife, attention, kept.heads, shapes)
-        for product in {product.node: product for product in (attention.q, attention.k, attention.v)}.values():
+        for product in {product.node: product for product in into}.values():
             knife.columns(product, _spread(kept.heads, attention.heads, product.matrix().shape[1]))
-        attention.core.attributes["heads"] = ir.AttrInt64("heads", len(kept.heads))
+        attention.node.attributes["heads"] = ir.AttrInt64("heads", len(kept.heads))
         attention.context.shape = None
     if not dropped and kept.head_scales is None:
         return
-    rows = attention.attn_out.matrix().shape[0]
+    rows = out.matrix().shape[0]
     scales = None if kept.head_scales is None else np.repeat(kept.head_scales, rows // attention.heads)
-    knife.rows(attention.attn_out, _spread(kept.heads, attention.heads, rows), scales)
+    knife.rows(out, _spread(kept.heads, attention.heads, rows), scales)
 
 
 def _cut_units(knife: _Knife, ffn: FeedForward, kept: LayerPlan, log: ffc.Log) -> None:
@@ -192,8 +193,8 @@ def _cut_mask(knife: _Knife, attention: Attention, heads: Sequence[int], shapes:
     Raises:
         CannotApplyError: If the number of its planes is not known, or neither 1 nor the number of heads.
     """
-    function = called(attention.core)
-    mask = None if function is None else function.given(attention.core).get(function.mask)
+    function = called(attention.node)
+    mask = None if function is None else function.given(attention.node).get(function.mask)
     if mask is None:
         return
     shape = shapes.of(mask)
@@ -211,8 +212,8 @@ def _cut_mask(knife: _Knife, attention: Attention, heads: Sequence[int], shapes:
     gather = ir.node("Gather", [mask, index], {"axis": 1}, name=name)
     gather.outputs[0].name = name
     gather.outputs[0].type = mask.type
-    knife.editor.graph.insert_before(attention.core, gather)
-    attention.core.replace_input_with(attention.core.inputs.index(mask), gather.outputs[0])
+    knife.editor.graph.insert_before(attention.node, gather)
+    attention.node.replace_input_with(attention.node.inputs.index(mask), gather.outputs[0])
 
 
 @dataclass(frozen=True)
@@ -278,12 +279,11 @@ class _Knife:
 
 def _attention_obstacle(attention: Attention) -> str | None:
     """Say why heads cannot be cut from an attention, or None if they can."""
-    core, out = attention.core, attention.attn_out
-    function = called(core)
+    core, function = attention.node, called(attention.node)
+    *into, out = attention.roles.values()
     if function is None or function.precision != "float32":
         return f"`fuse` did not take it; it ends in '{core.name}' ({core.op_type})"
-    parts = (attention.q, attention.k, attention.v)
-    for product, value in zip(parts, core.inputs, strict=False):
+    for product, value in zip(into, core.inputs, strict=False):
         if product.columns is not None:
             return f"{product.role} is part of a fused product that `fuse` did not split"
         if value is not product.out or not _leads_to(product, core):

@@ -93,7 +93,7 @@ def _check(model: ir.Model, blocks: Blocks, batches: Sequence[Batch]) -> None:
         reason = "the model holds int8 products"
     if reason:
         raise CannotApplyError(f"{reason}; score the model in float32")
-    if not any(layer.attention or layer.ffn for layer in blocks.layers):
+    if not any(layer.cuttable or layer.ffn for layer in blocks.layers):
         nearest = "".join(f"; {miss.where}: {miss.why}" for miss in blocks.unmatched[:1])
         raise CannotApplyError(f"no head and no feed-forward unit was found in the model, nothing to score{nearest}")
     if not batches:
@@ -143,7 +143,7 @@ class _HeadScores:
         masked = model.clone()
         editor = Editor(masked)
         self._layers = find(masked).layers
-        self._masks = [None if layer.attention is None else _mask(editor, layer.attention) for layer in self._layers]
+        self._masks = [None if layer.cuttable is None else _mask(editor, layer.cuttable) for layer in self._layers]
         self._moved = [np.zeros((head_count(layer), len(model.graph.outputs))) for layer in self._layers]
         self._scale = np.zeros(len(model.graph.outputs))
         self._runner = Runner(masked)
@@ -186,7 +186,7 @@ class _Mask:
 
 def _mask(editor: Editor, attention: Attention) -> _Mask:
     """Multiply what the output projection of an attention reads by a new input of the graph."""
-    product = attention.attn_out
+    product = attention.roles["attn_out"]
     weight = product.matrix()
     ones = np.ones(weight.shape[0], weight.dtype)
     name = editor.unique(f"{product.x.name}.kept")

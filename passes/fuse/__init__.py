@@ -363,13 +363,14 @@ class Fuse(ffc.Pass):
         onnxruntime.read_kernels(model, log)
         blocks = ffc.find_blocks(model)
         calls = AttentionCalls(Editor(model))
-        for index, core in enumerate(blocks.cores):
-            if core.core.domain:
+        for layer in blocks.layers:
+            attention = layer.attention
+            if attention is None or attention.node.domain:
                 continue
-            if calls.editor.shapes.dtype(core.context) != ir.DataType.FLOAT:
-                log.missed(f"attention of layer {index}", "it is not computed in float32")
+            if calls.editor.shapes.dtype(attention.context) != ir.DataType.FLOAT:
+                log.missed(f"attention of layer {layer.index}", "it is not computed in float32")
                 continue
-            calls.put(core)
+            calls.put(attention)
             log.did("attention")
         for miss in blocks.unmatched:
             log.missed(miss.where, miss.why)

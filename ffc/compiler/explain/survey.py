@@ -17,7 +17,7 @@ from ffc.compiler.passes import Pass
 from ffc.compiler.rules import Rule, find_match
 from ffc.errors import CannotApplyError
 from ffc.graph.blocks.finder import find
-from ffc.graph.blocks.structure import Attention, AttentionCore, Blocks, FeedForward, Layer, Product
+from ffc.graph.blocks.structure import Attention, Blocks, FeedForward, Layer, Product
 from ffc.graph.dialect.edit import Editor
 from ffc.graph.dialect.function import called
 from ffc.graph.dialect.trace import trace
@@ -169,9 +169,8 @@ def _places(model: ir.Model, blocks: Blocks) -> dict[ir.Node, int]:
 def _begin(layer: Layer) -> Iterator[ir.Node]:
     """Yield the nodes of a layer of which one is the first."""
     yield from (product.node for product in layer.products())
-    if layer.core is not None:
-        yield layer.core.core
-        yield from (operand.product.node for operand in layer.core.operands if operand.product is not None)
+    if layer.attention is not None:
+        yield layer.attention.node
 
 
 def _unmatched(blocks: Blocks) -> list[Finding]:
@@ -198,24 +197,24 @@ def _readers(node: ir.Node, steps: int = 4) -> Iterator[ir.Node]:
 
 
 def _layer(layer: Layer, said: Mapping[str, str]) -> Iterator[Finding]:
-    if layer.core is not None:
-        yield _attention(layer.core, layer.index, said)
+    if layer.attention is not None:
+        yield _attention(layer.attention, layer.index, said)
     if layer.ffn is not None:
         yield _ffn(layer.ffn, layer.index)
         return
     yield Finding("ffn", "", layer.index, "", False, _NO_FFN)
 
 
-def _attention(core: AttentionCore, layer: int, said: Mapping[str, str]) -> Finding:
-    taken = called(core.core) is not None
-    what = f"{_heads(core)}, {'masked' if core.masks else 'no mask'}"
-    why = core.core.op_type if taken else said.get(f"attention of layer {layer}", "it was not replaced")
-    return Finding("attention", core.context.name or "", layer, what, taken, why)
+def _attention(attention: Attention, layer: int, said: Mapping[str, str]) -> Finding:
+    taken = called(attention.node) is not None
+    what = f"{_heads(attention)}, {'masked' if attention.masks else 'no mask'}"
+    why = attention.node.op_type if taken else said.get(f"attention of layer {layer}", "it was not replaced")
+    return Finding("attention", attention.context.name or "", layer, what, taken, why)
 
 
-def _heads(core: AttentionCore) -> str:
-    size = f" of {core.q.sizes[1] // core.heads}" if isinstance(core, Attention) else ""
-    return f"{core.heads} heads{size}"
+def _heads(attention: Attention) -> str:
+    size = "" if attention.why else f" of {attention.roles['q'].sizes[1] // attention.heads}"
+    return f"{attention.heads} heads{size}"
 
 
 def _ffn(ffn: FeedForward, layer: int) -> Finding:
@@ -260,9 +259,9 @@ def _prune(tried: Tried) -> list[Finding]:
 
 def _missing(layer: Layer) -> Iterator[Finding]:
     """Yield the parts of a layer that are not there, or not in a form that could be cut."""
-    if layer.attention is None and layer.core is not None:
-        name = layer.core.context.name or ""
-        yield Finding("heads", name, layer.index, _heads(layer.core), False, layer.core.why)
+    if layer.attention is not None and layer.attention.why:
+        name = layer.attention.context.name or ""
+        yield Finding("heads", name, layer.index, _heads(layer.attention), False, layer.attention.why)
     if layer.ffn is None:
         yield Finding("units", "", layer.index, "", False, _NO_FFN)
 
@@ -283,9 +282,9 @@ class _Part:
 
 
 def _parts(layer: Layer) -> Iterator[_Part]:
-    attention, ffn = layer.attention, layer.ffn
+    attention, ffn = layer.cuttable, layer.ffn
     if attention is not None:
-        names = ", ".join(p.name for p in (attention.q, attention.k, attention.v, attention.attn_out))
+        names = ", ".join(product.name for product in attention.roles.values())
         yield _Part("heads", layer.index, attention.heads, names, _heads(attention))
     if ffn is not None:
         names = f"{ffn.ffn_in.name}, {ffn.ffn_out.name}"

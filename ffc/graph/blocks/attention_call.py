@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ffc.graph.blocks.structure import AttentionCore, Mask, Operand
+from ffc.graph.blocks.structure import Attention, Mask, Operand
 from ffc.graph.dialect.edit import Editor
 from ffc.graph.shapes.dim import Dim
 
@@ -33,7 +33,7 @@ class AttentionCalls:
     editor: Editor
     masks: dict[_Key, ir.Value] = field(default_factory=dict)
 
-    def put(self, core: AttentionCore) -> None:
+    def put(self, core: Attention) -> None:
         """Replace all between the operands of `core` and its context by a call."""
         inputs = [self._side_by_side(_cheaper(operand, core), core) for operand in core.operands]
         attributes = {"heads": core.heads, "scale": core.scale}
@@ -50,13 +50,13 @@ class AttentionCalls:
         self.editor.replace(core.context, ordered)
 
     def _add(
-        self, core: AttentionCore, op_type: str, inputs: Sequence[Any], hint: str, domain: str = "", **attributes: Any
+        self, core: Attention, op_type: str, inputs: Sequence[Any], hint: str, domain: str = "", **attributes: Any
     ) -> ir.Value:
         before = core.context.producer()
         assert before is not None
         return self.editor.add(domain, op_type, inputs, attributes, before=before, hint=hint)
 
-    def _side_by_side(self, operand: Operand, core: AttentionCore) -> ir.Value:
+    def _side_by_side(self, operand: Operand, core: Attention) -> ir.Value:
         """Return an operand as [B, S, heads * size], with as many heads as there are queries'."""
         value, name = self._own(operand), operand.value.name
         if operand.axes is not None:
@@ -82,7 +82,7 @@ class AttentionCalls:
         inputs = [product.x, weight, bias]
         return self.editor.add("ffc", "Linear", inputs, before=node, hint=f"{product.name}.{product.role}")
 
-    def _mask(self, core: AttentionCore, q: ir.Value, k: ir.Value) -> ir.Value:
+    def _mask(self, core: Attention, q: ir.Value, k: ir.Value) -> ir.Value:
         """Return the mask of a call, one for all attentions that have the same masks and as many tokens."""
         key = (core.masks, self._tokens(core.operands[0]), self._tokens(core.operands[1]))
         if key not in self.masks:
@@ -94,7 +94,7 @@ class AttentionCalls:
         shape = self.editor.shapes.of(operand.value)
         return operand.value if shape is None else shape[1 if operand.axes is None else operand.axes[1]]
 
-    def _spelled_out(self, core: AttentionCore, q: ir.Value, k: ir.Value) -> ir.Value:
+    def _spelled_out(self, core: Attention, q: ir.Value, k: ir.Value) -> ir.Value:
         """Return the sum of the masks, finite and spelled out over queries and keys."""
         name = core.masks[0].value.name or "mask"
         total, *others = (self._as_float(mask, core) for mask in core.masks)
@@ -119,7 +119,7 @@ class AttentionCalls:
         target = self._add(core, "Concat", [[1, 1], *(lengths[value] for value in sources)], f"{name}.target", axis=0)
         return self._add(core, "Expand", [total, target], f"{name}.expanded")
 
-    def _as_float(self, mask: Mask, core: AttentionCore) -> ir.Value:
+    def _as_float(self, mask: Mask, core: Attention) -> ir.Value:
         value, name = mask.value, f"{mask.value.name}.float"
         if self.editor.shapes.dtype(value) == ir.DataType.BOOL:
             choice = [_LOWEST, 0.0] if mask.inverted else [0.0, _LOWEST]
@@ -133,7 +133,7 @@ class AttentionCalls:
         return self._add(core, "Reshape", [value, target], f"{name}.heads")
 
 
-def _cheaper(operand: Operand, core: AttentionCore) -> Operand:
+def _cheaper(operand: Operand, core: Attention) -> Operand:
     """Return an operand as the graph computes it, if a product of its own columns would be in addition to the whole."""
     product = operand.product
     if product is None or product.columns is None or operand.apart is None:
@@ -141,7 +141,7 @@ def _cheaper(operand: Operand, core: AttentionCore) -> Operand:
     return operand if _feeds_only(product.out, core) else operand.apart
 
 
-def _feeds_only(start: ir.Value, core: AttentionCore) -> bool:
+def _feeds_only(start: ir.Value, core: Attention) -> bool:
     """Whether all that comes of `start` goes into the context of `core` alone, and into nothing that a call reads."""
     kept = {mask.value for mask in core.masks} | {operand.value for operand in core.operands if not operand.product}
     pending, seen = [start], {start}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx_ir as ir
 
-from ffc.graph.blocks.products import Products
+from ffc.graph.blocks.products import Products, multiplies
 from ffc.graph.blocks.scores import NotABlockError, passes_on
 from ffc.graph.blocks.structure import FeedForward, Product
 from ffc.graph.dialect.edit import constant
@@ -17,7 +17,7 @@ from ffc.graph.dialect.function import called
 from ffc.graph.shapes.inference import Shapes
 from ffc.graph.shapes.positions import concrete, move
 
-__all__ = ["FeedForwardFinder"]
+__all__ = ["FeedForwardFinder", "has_residual"]
 
 _ELEMENTWISE = {"Add", "Div", "Erf", "Gelu", "Mul", "Pow", "Relu", "Sigmoid", "Sqrt", "Sub", "Swish", "Tanh"}
 _PARTING = {"Gather", "Slice", "Split"}
@@ -141,7 +141,7 @@ class FeedForwardFinder:
             raise NotABlockError(f"it leads from width {wide[0].sizes[0]} to {ffn_out.sizes[1]}, not back to it")
         if {part.sizes[1] for part in wide} != {ffn_out.sizes[0]}:
             raise NotABlockError("its parts differ in width")
-        if not _has_residual(ffn_out.out):
+        if not has_residual(ffn_out.out):
             raise NotABlockError("no residual connection is added to its output")
         cutters = {node for part in wide if part.columns and (node := part.out.producer()) is not None}
         inside = {value for node in walk.nodes | cutters for value in node.outputs} | {part.out for part in wide}
@@ -176,16 +176,20 @@ def _activation(product: Product) -> str:
     return "" if function is None else function.activation
 
 
-def _has_residual(value: ir.Value) -> bool:
-    """Whether `value`, perhaps times constants, is added to something that is computed."""
-    for node in {use.node: None for use in value.uses()}:
-        function = called(node)
-        if function is not None and function.skip:
-            return True
-        computed = [operand for operand in node.inputs if operand is not None and constant(operand) is None]
-        if node.op_type == "Add" and not node.domain and len(computed) == 2:
-            return True
-        scaled = node.op_type == "Mul" and not node.domain and len(computed) == 1
-        if (scaled or passes_on(node)) and _has_residual(node.outputs[0]):
-            return True
-    return False
+def has_residual(start: ir.Value) -> bool:
+    """Whether `start`, or what is made of it alone such as its norm, is added to something else that is computed."""
+    own, seen = [start], {start}
+    joins: dict[ir.Node, bool] = {}
+    for value in own:  # grows while it is walked
+        for node in {use.node: None for use in value.uses() if not multiplies(use.node)}:
+            others = [other for other in node.inputs if other is not None and other not in seen]
+            joins[node] = any(constant(other) is None for other in others)
+            fresh = [] if joins[node] else [out for out in node.outputs if out not in seen]
+            own += fresh
+            seen.update(fresh)
+    return any(_adds(node) for node, joined in joins.items() if joined)
+
+
+def _adds(node: ir.Node) -> bool:
+    function = called(node)
+    return bool(function.skip) if function is not None else node.op_type == "Add" and not node.domain
