@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ffc.compiler.proof.contracts import Budget, Equal, EqualToMasked, KnownRows, ModelFrom
     from ffc.compiler.reports.report import Report
     from ffc.compiler.rules import Match, Rule, Sample
+    from ffc.compiler.survey import Finding, Survey, Tried
     from ffc.errors import CannotApplyError, FfcError, GateError, InputError, MissingError, UsageError
     from ffc.graph.blocks.finder import find as find_blocks
     from ffc.graph.dialect import ops
@@ -39,6 +40,7 @@ __all__ = [
     "EqualToMasked",
     "Explanation",
     "FfcError",
+    "Finding",
     "Function",
     "GateError",
     "InputError",
@@ -55,7 +57,9 @@ __all__ = [
     "Result",
     "Rule",
     "Sample",
+    "Survey",
     "Tensor",
+    "Tried",
     "UsageError",
     "__version__",
     "called",
@@ -89,6 +93,7 @@ _HOMES = {
     "ffc.compiler.pipeline": ["Result", "compile"],
     "ffc.compiler.reports.report": ["Report"],
     "ffc.compiler.rules": ["Match", "Rule", "Sample"],
+    "ffc.compiler.survey": ["Finding", "Survey", "Tried"],
     "ffc.errors": ["CannotApplyError", "FfcError", "GateError", "InputError", "MissingError", "UsageError"],
     "ffc.graph.dialect.edit": ["Editor", "constant"],
     "ffc.graph.dialect.function": ["Function", "called", "function"],

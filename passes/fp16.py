@@ -59,6 +59,7 @@ class Fp16(ffc.Pass):
 
     name = "fp16"
     needs = ("fuse",)
+    rounds = True
 
     skip: tuple[str, ...] = ffc.option(
         "what to leave in float32, by role (q, k, v, attn_out, ffn_in, ffn_out, head, other, attention, embeddings) or "

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 import ffc
 from ffc import Editor, constant
+from ffc.compiler import survey
 from ffc.compiler.proof.contracts import Verdict
 from ffc.compiler.proof.trial import Trial
 from ffc.compiler.targets import processor
@@ -66,6 +67,7 @@ class Int8(ffc.Pass):
 
     name = "int8"
     needs = ("opset",)
+    rounds = True
 
     skip: tuple[str, ...] = ffc.option(
         f"products to leave in fp32, by role ({', '.join(ROLES)}) or by name; auto leaves those that cost the most "
@@ -121,6 +123,19 @@ class Int8(ffc.Pass):
         attentions = sum(layer.attention is not None for layer in blocks.layers)
         if attentions:
             log.note(f"Q·K and probabilities·V of {attentions} attentions stay fp32: products of two activations")
+
+    def survey(self, tried: ffc.Tried) -> ffc.Survey:
+        """See `ffc.Pass.survey`: every product, and what else was named."""
+        blocks = ffc.find_blocks(tried.before)
+        layers = {product.name: layer.index for layer in blocks.layers for product in layer.products()}
+        said = {} if tried.refused else {(finding.kind, finding.name): finding for finding in survey.said(tried.log)}
+        found = []
+        for product in blocks.products:
+            told = said.pop((product.role, product.name), None)
+            taken = told is not None and told.taken
+            why = "int8" if taken else told.why if told else "the pass does not say"
+            found.append(survey.of_product(product, layers.get(product.name), taken, why))
+        return ffc.Survey([*found, *said.values()], tried.refused, listed=True)
 
     def _check_names(self, products: tuple[Product, ...]) -> None:
         for role in self.rows:

@@ -37,7 +37,7 @@ class Relu(ffc.Pass):
 
     name = "relu"
     needs = ("fuse",)
-    before_int8 = True
+    before_rounding = True
 
     trained: Path | None = ffc.option(
         "what was trained with ReLU, to hold the result against: a model, or .npz rows with their logits", default=None

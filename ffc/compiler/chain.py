@@ -20,9 +20,6 @@ from ffc.graph.tidy import tidy
 
 __all__ = ["Link", "as_passes", "blame", "chain", "check_expected", "clone", "open_model", "run", "with_lower"]
 
-_ROUNDING = ("int8", "fp16")
-"""Passes after which structure and weights are no longer what others could work on."""
-
 Link = tuple[Pass, str | None]
 """A pass to run, and what it was inserted for if it was not asked for."""
 
@@ -77,8 +74,8 @@ def chain(asked: Sequence[Pass], library: Library) -> list[Link]:
     if not asked or asked[0].name != "opset":
         links.append((library["opset"](), "every compile"))
     for item in asked:
-        rounding = next((done.name for done, _ in links if done.name in _ROUNDING), None)
-        if item.before_int8 and rounding:
+        rounding = next((done.name for done, _ in links if done.rounds), None)
+        if item.before_rounding and rounding:
             raise CannotApplyError(f"'{item.name}' comes after '{rounding}' in the pipeline; put it before")
         _add(item, None, links, library)
     if any(item.name == "lower" for item, _ in links[:-1]):

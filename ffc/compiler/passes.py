@@ -13,6 +13,7 @@ import onnx_ir as ir
 from ffc.compiler.log import Log
 from ffc.compiler.proof.contracts import Contract, Equal
 from ffc.compiler.rules import Rule
+from ffc.compiler.survey import Survey, Tried, general
 from ffc.graph.execute import CPU
 
 __all__ = ["Pass", "option"]
@@ -36,13 +37,15 @@ class Pass(ABC):
         name: How pipelines call it, in kebab-case.
         contract: What it promises about the outputs; a pass whose budget is an option computes it in a property.
         needs: Passes that must have run before; the run loop inserts those that have not.
-        before_int8: Whether it must run before numbers are rounded, by `int8` or `fp16`, and refuses after that.
+        rounds: Whether it rounds numbers, as `int8` and `fp16` do.
+        before_rounding: Whether it must run before passes that round, and is refused after them.
         rules: The rules it applies, for `ffc passes` and for the test that proves every rule.
     """
 
     name: ClassVar[str]
     needs: ClassVar[Sequence[str]] = ()
-    before_int8: ClassVar[bool] = False
+    rounds: ClassVar[bool] = False
+    before_rounding: ClassVar[bool] = False
     rules: ClassVar[Sequence[Rule]] = ()
 
     expect: int | None = option("number of changes this pass must make; any other number is an error", default=None)
@@ -68,3 +71,13 @@ class Pass(ABC):
         Raises:
             CannotApplyError: If the pass cannot be applied as asked; the model is then thrown away.
         """
+
+    def survey(self, tried: Tried) -> Survey:
+        """Say for `ffc explain` what the pass takes of a model, and which condition failed for the rest.
+
+        By default that is what `run` logged, and the nodes that one of `rules` nearly matched.
+
+        Args:
+            tried: What came of running the pass.
+        """
+        return Survey(general(self.rules, tried), tried.refused)

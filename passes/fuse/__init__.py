@@ -15,7 +15,7 @@ from ffc.graph.blocks.attention_call import AttentionCalls
 from ffc.graph.blocks.prequantised import reason_to_leave
 from ffc.graph.dialect.trace import Program
 
-from . import onnxruntime
+from . import onnxruntime, survey
 
 
 def _normal(random: np.random.Generator, *shape: int) -> np.ndarray:
@@ -375,3 +375,7 @@ class Fuse(ffc.Pass):
         for miss in blocks.unmatched:
             log.missed(miss.where, miss.why)
         rules.apply(RULES, model, log)
+
+    def survey(self, tried: ffc.Tried) -> ffc.Survey:
+        """See `ffc.Pass.survey`: every block with the call that it became."""
+        return ffc.Survey(survey.findings(self.rules, tried), tried.refused)

@@ -16,8 +16,8 @@ from rich.console import Console
 import ffc
 from ffc import cli
 from ffc.compiler.explain.explanation import FORMAT, Explanation, explain, to_json
-from ffc.compiler.explain.survey import Finding
 from ffc.compiler.explain.table import explained
+from ffc.compiler.survey import Finding
 from ffc.graph.text import text
 from tests.graphs import LIBRARY, Draft, encoder
 
