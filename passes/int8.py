@@ -212,7 +212,7 @@ def _write(product: Product, stored: _Stored, editor: Editor) -> None:
     scale = function.scales[function.weight]
     given = {function.weight: stored.weight, scale: stored.scale, function.bias: stored.bias}
     inputs = [given.get(tensor, product.x) for tensor in function.tensors]
-    editor.call(function.name, inputs, attributes, replaces=product.out, rule="int8")
+    editor.call(function.name, inputs, attributes, replaces=product.out)
 
 
 def _trial(log: ffc.Log) -> Trial:
@@ -337,11 +337,11 @@ def _quantise_embeddings(editor: Editor) -> int:
             for table in function.tables:
                 given[table], given[stored.scales[table]] = _rows(given[table])
             args = [given[tensor] for tensor in stored.tensors]
-            editor.call(stored.name, args, node.attributes, replaces=node.outputs[0], rule="int8")
+            editor.call(stored.name, args, node.attributes, replaces=node.outputs[0])
             number += len(function.tables)
         elif node.op_type == "Gather" and not node.domain and _is_table(node):
             args = [*_rows(node.inputs[0]), node.inputs[1]]
-            editor.call("GatherInt8", args, replaces=node.outputs[0], rule="int8")
+            editor.call("GatherInt8", args, replaces=node.outputs[0])
             number += 1
     return number
 

@@ -61,9 +61,9 @@ class Relu(ffc.Pass):
             out = node.outputs[0]
             function = called(node)
             if function is not None and function.activation == "Gelu":
-                editor.call(_with_relu(function), node.inputs, replaces=out, rule="relu")
+                editor.call(_with_relu(function), node.inputs, replaces=out)
             elif node.op_type == "Gelu" and not node.domain:
-                editor.splice(lambda op, x: op.Relu(x), {"x": node.inputs[0]}, replaces=out, rule="relu")
+                editor.splice(lambda op, x: op.Relu(x), {"x": node.inputs[0]}, replaces=out)
             elif node.op_type in KERNELS and node.domain == "com.microsoft":
                 _replace_kernel(node, editor)
             else:
@@ -119,4 +119,4 @@ def _replace_kernel(node: ir.Node, editor: Editor) -> None:
     x, bias = [*node.inputs, None][:2]
     if bias is not None:
         x = editor.add("", "Add", [x, bias], before=node, hint=f"{node.outputs[0].name}.biased")
-    editor.splice(lambda op, x: op.Relu(x), {"x": x}, replaces=node.outputs[0], rule="relu")
+    editor.splice(lambda op, x: op.Relu(x), {"x": x}, replaces=node.outputs[0])

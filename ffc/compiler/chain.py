@@ -141,7 +141,7 @@ def _sign(model: ir.Model, known: set[ir.Node], name: str) -> None:
     """Note on each new node the pass and rule that made it, after those that made what it stands for."""
     for node in model.graph:
         rule = node.metadata_props.pop("ffc.rule", None)
-        if rule or node not in known:
+        if node not in known:
             makers = [each for each in node.metadata_props.get("ffc.by", "").split(", ") if each]
             passes = [each.partition("/")[0] for each in makers]
             if name in passes and "lower" in passes:  # an earlier compile wrote it; reading it back makes nothing new
