@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from ffc.compiler import rules
     from ffc.compiler.explain.explanation import Explanation, explain
     from ffc.compiler.log import Log
+    from ffc.compiler.matcher import Match
     from ffc.compiler.passes import Pass, option
     from ffc.compiler.pipeline import Result, compile
     from ffc.compiler.proof.contracts import Budget, Equal, EqualToMasked, KnownRows, ModelFrom
     from ffc.compiler.reports.report import Report
-    from ffc.compiler.rules import Match, Rule, Sample
+    from ffc.compiler.rules import Rule, Sample, rule
     from ffc.compiler.survey import Finding, Survey, Tried
     from ffc.errors import CannotApplyError, FfcError, GateError, InputError, MissingError, UsageError
     from ffc.graph.blocks.finder import find as find_blocks
@@ -76,6 +77,7 @@ __all__ = [
     "option",
     "recipe",
     "reduce",
+    "rule",
     "rules",
     "save",
 ]
@@ -87,12 +89,13 @@ _HOMES = {
     "ffc.ci.lock.policy": ["Policy"],
     "ffc.ci.reduce": ["Reduction", "reduce"],
     "ffc.compiler.log": ["Log"],
+    "ffc.compiler.matcher": ["Match"],
     "ffc.compiler.passes": ["Pass", "option"],
     "ffc.compiler.proof.contracts": ["Budget", "Equal", "EqualToMasked", "KnownRows", "ModelFrom"],
     "ffc.compiler.explain.explanation": ["Explanation", "explain"],
     "ffc.compiler.pipeline": ["Result", "compile"],
     "ffc.compiler.reports.report": ["Report"],
-    "ffc.compiler.rules": ["Match", "Rule", "Sample"],
+    "ffc.compiler.rules": ["Rule", "Sample", "rule"],
     "ffc.compiler.survey": ["Finding", "Survey", "Tried"],
     "ffc.errors": ["CannotApplyError", "FfcError", "GateError", "InputError", "MissingError", "UsageError"],
     "ffc.graph.dialect.edit": ["Editor", "constant"],

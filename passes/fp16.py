@@ -14,11 +14,10 @@ from ffc import Editor, Op, Tensor, constant
 from ffc.errors import nearest
 from ffc.graph.blocks.structure import ROLES, Product
 from ffc.graph.dialect import ops
-from ffc.graph.dialect.function import Function, called, register
+from ffc.graph.dialect.function import Function, called
 from ffc.graph.dialect.half import LARGEST
 from ffc.graph.dialect.trace import Program, parameters, with_signature
 from ffc.graph.execute import cuda_at_hand
-from ffc.graph.shapes.inference import infer
 
 PARTS = (*ROLES, "attention", "embeddings")
 """What `skip` takes beside names."""
@@ -93,7 +92,7 @@ class Fp16(ffc.Pass):
                 log.did("attention")
         _convert_tables(editor, left, log)
         if log.count:
-            _merge_casts(model)
+            _merge_casts(editor)
             if not cuda_at_hand():
                 log.note("no CUDA provider here: checked on the CPU provider with every half number rounded")
 
@@ -186,17 +185,15 @@ def _looks_up(node: ir.Node) -> bool:
     return along_rows and table is not None and table.dtype == np.float32 and table.ndim == 2 and table.shape[1] > 1
 
 
-def _merge_casts(model: ir.Model) -> None:
+def _merge_casts(editor: Editor) -> None:
     """Let each value be cast to half once, and let half flow from call to call without a detour through float32."""
-    register(model)  # the types of what calls compute are those of the bodies
-    shapes, editor = infer(model), Editor(model)
     halves: dict[ir.Value, ir.Value] = {}
-    for node in [node for node in model.graph if node.op_type == "Cast" and node.attributes["to"].value == _HALF]:
+    for node in [node for node in editor.graph if node.op_type == "Cast" and node.attributes["to"].value == _HALF]:
         (source,) = node.inputs
         assert source is not None
         back = source.producer()
         origin = back.inputs[0] if back is not None and back.op_type == "Cast" else None
-        if origin is not None and shapes.dtype(origin) == ir.DataType.FLOAT16:
+        if origin is not None and editor.shapes.dtype(origin) == ir.DataType.FLOAT16:
             editor.replace(node.outputs[0], origin)
         elif source in halves:
             editor.replace(node.outputs[0], halves[source])

@@ -15,7 +15,6 @@ from ffc.graph.dialect import ops
 from ffc.graph.dialect.fold import fold
 from ffc.graph.dialect.function import called, quantises
 from ffc.graph.execute import CPU, CUDA, cuda_at_hand
-from ffc.graph.shapes.inference import infer
 
 _HALF = ir.DataType.FLOAT16.value
 
@@ -179,12 +178,11 @@ class Lower(ffc.Pass):
 
     def run(self, model: ir.Model, log: ffc.Log) -> None:
         """See `ffc.Pass.run`."""
-        editor, shapes = Editor(model), infer(model)
+        editor = Editor(model)
         if self.target == "cuda":
             _note_cuda(model, log)
-        calls = [(node, function) for node in model.graph if (function := called(node)) is not None]
-        ways = [function.lowered(node, self.target, shapes) for node, function in calls]  # before shapes go out of date
-        for (node, function), chosen in zip(calls, ways, strict=True):
+        for node, function in [(node, function) for node in model.graph if (function := called(node)) is not None]:
+            chosen = function.lowered(node, self.target, editor.shapes)
             program, name = (function.body, "body") if chosen is None else (chosen.program, chosen.name)
             editor.splice(program, function.given(node), node.attributes, replaces=node.outputs[0], rule=name)
             log.did(f"{function.name} as {'its body' if chosen is None else chosen.name}")

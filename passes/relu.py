@@ -118,5 +118,5 @@ def _with_relu(function: Function) -> str:
 def _replace_kernel(node: ir.Node, editor: Editor) -> None:
     x, bias = [*node.inputs, None][:2]
     if bias is not None:
-        x = editor.add("", "Add", [x, bias], before=node, hint=f"{node.outputs[0].name}.biased")
+        x = editor.at(node, f"{node.outputs[0].name}.biased").Add(x, bias)
     editor.splice(lambda op, x: op.Relu(x), {"x": x}, replaces=node.outputs[0])

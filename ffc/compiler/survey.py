@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ffc.compiler.log import Log
-from ffc.compiler.rules import Rule, find_match
+from ffc.compiler.rules import Rule, by_root, find_match
 from ffc.graph.blocks.structure import Attention, Blocks, Layer, Product
 from ffc.graph.dialect.edit import Editor
 from ffc.graph.dialect.trace import trace
@@ -97,16 +97,11 @@ def _told(where: str, why: str, taken: bool) -> Finding:
 
 def near_misses(rules: Sequence[Rule], model: ir.Model) -> dict[ir.Node, str]:
     """Return, for each node where at least half of a rule matched, the rule that got furthest and what stopped it."""
-    by_root: dict[tuple[str, str], list[Rule]] = {}
-    for rule in rules:
-        root = trace(rule.match).outputs[0].producer()
-        assert root is not None
-        by_root.setdefault((root.domain, root.op_type), []).append(rule)
-    editor = Editor(model)
+    table, editor = by_root(rules), Editor(model)
     found: dict[ir.Node, str] = {}
     for node in model.graph:
         furthest = 0
-        for rule in by_root.get((node.domain, node.op_type), ()):
+        for rule in table.get((node.domain, node.op_type), ()):
             match, depth, why = find_match(rule, node, editor)
             size = len(trace(rule.match).nodes)
             near = 2 * depth >= size and (depth > 1 or node.op_type not in _COMMON)

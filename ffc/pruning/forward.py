@@ -192,16 +192,14 @@ def _mask(editor: Editor, attention: Attention) -> _Mask:
     name = editor.unique(f"{product.x.name}.kept")
     kept = ir.Value(name=name, type=ir.TensorType(ir.DataType.from_numpy(weight.dtype)), shape=ir.Shape(ones.shape))
     editor.graph.inputs.append(kept)
-    scaled = editor.add("", "Mul", [product.x, kept], before=product.node, hint=f"{product.x.name}.scaled")
-    product.node.replace_input_with(0, scaled)
+    editor.replace_input(product.node, 0, editor.at(product.node, f"{product.x.name}.scaled").Mul(product.x, kept))
     return _Mask(name, attention.heads, ones)
 
 
 def _show(editor: Editor, ffn: FeedForward) -> str:
     """Make what the second product of a feed-forward network reads an output of the graph, and return its name."""
     product = ffn.ffn_out
-    shown = editor.add("", "Identity", [product.x], before=product.node, hint=f"{product.x.name}.shown")
-    shown.type = ir.TensorType(ir.DataType.from_numpy(product.matrix().dtype))
+    shown = editor.at(product.node, f"{product.x.name}.shown").Identity(product.x)
     editor.graph.outputs.append(shown)
     assert shown.name is not None
     return shown.name

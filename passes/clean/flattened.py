@@ -1,58 +1,34 @@
-"""Rules that let products read [batch, tokens, width] where an exporter makes one axis of batch and tokens first."""
+"""Rules that let products read [batch, tokens, width] where an exporter makes one axis of batch and tokens first.
+
+Rank 3 is what finding blocks, pruning and lowering expect; the numbers are the same row by row.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ffc.compiler import rules
-from ffc.compiler.rules import Match, Rule, Sample
+from ffc import Match, Op, Sample, Tensor, rule
+from ffc.compiler.rules import is_constant, normal, rank
 from ffc.graph.dialect.edit import is_output
 from ffc.graph.shapes.dim import Dim
 
 __all__ = ["RULES"]
 
 
-def _normal(random: np.random.Generator, *shape: int) -> np.ndarray:
-    return random.standard_normal(shape).astype(np.float32)
+# Products of [batch * tokens, width]: reshape(reshape(x, [B*S, I]) @ w, [B, S, ...]) is the same without the first
+# reshape. What reads it may be shared.
 
 
-# Products of [batch * tokens, width]
-
-
-def _flat_matmul(op: Any, x: Any, rows: Any, w: Any, target: Any) -> Any:
-    return op.Reshape(op.MatMul(op.Reshape(x, rows), w), target)
-
-
-def _matmul(op: Any, x: Any, tokens: Any, w: Any, target: Any) -> Any:
+def _matmul(op: Op, x: Tensor, tokens: Tensor, w: Tensor, target: Tensor) -> Tensor:
     return op.Reshape(op.MatMul(op.Reshape(x, tokens), w), target)
 
 
-def _flat_matmul_bias(op: Any, x: Any, rows: Any, w: Any, b: Any, target: Any) -> Any:
-    return op.Reshape(op.Add(op.MatMul(op.Reshape(x, rows), w), b), target)
-
-
-def _flat_gemm(op: Any, x: Any, rows: Any, w: Any, b: Any, target: Any) -> Any:
-    return op.Reshape(op.Gemm(op.Reshape(x, rows), w, b), target)
-
-
-def _flat_gemm_transposed(op: Any, x: Any, rows: Any, w: Any, b: Any, target: Any) -> Any:
-    return op.Reshape(op.Gemm(op.Reshape(x, rows), w, b, transB=1), target)
-
-
-def _matmul_bias(op: Any, x: Any, tokens: Any, w: Any, b: Any, target: Any) -> Any:
+def _matmul_bias(op: Op, x: Tensor, tokens: Tensor, w: Tensor, b: Tensor, target: Tensor) -> Tensor:
     return op.Reshape(op.Add(op.MatMul(op.Reshape(x, tokens), w), b), target)
-
-
-def _flat_gemm_no_bias(op: Any, x: Any, rows: Any, w: Any, target: Any, *, beta: float) -> Any:
-    return op.Reshape(op.Gemm(op.Reshape(x, rows), w, beta=beta), target)
-
-
-def _flat_gemm_no_bias_transposed(op: Any, x: Any, rows: Any, w: Any, target: Any, *, beta: float) -> Any:
-    return op.Reshape(op.Gemm(op.Reshape(x, rows), w, beta=beta, transB=1), target)
 
 
 def _keeps_tokens(match: Match) -> str | None:
@@ -75,10 +51,12 @@ def _is_product(dims: Sequence[Dim], width: Dim) -> bool:
     return all(isinstance(dim, int) for dim in dims) and math.prod(dim for dim in dims if isinstance(dim, int)) == width
 
 
+def _is_transposed(match: Match) -> bool:
+    return "transB" in match.attributes and bool(match.attributes["transB"].as_int())
+
+
 def _width(match: Match) -> int:
-    product = next(node for node in match.nodes.values() if node.op_type in ("MatMul", "Gemm"))
-    transposed = "transB" in product.attributes and product.attributes["transB"].as_int()
-    return int(match.array("w").shape[1 if transposed else 0])
+    return int(match.array("w").shape[1 if _is_transposed(match) else 0])
 
 
 def _has_no_copies(match: Match, name: str) -> bool:
@@ -88,52 +66,57 @@ def _has_no_copies(match: Match, name: str) -> bool:
 
 
 def _tokens(match: Match) -> Mapping[str, Any]:
-    return {"tokens": [0, 0, _width(match)]}
+    straight = {"w": np.ascontiguousarray(match.array("w").T)} if _is_transposed(match) else {}
+    return {"tokens": [0, 0, _width(match)], **straight}
 
 
-def _tokens_transposed(match: Match) -> Mapping[str, Any]:
-    return {**_tokens(match), "w": np.ascontiguousarray(match.array("w").T)}
+_WEIGHT = (is_constant("w"), rank("w", 2), _keeps_tokens)
 
 
-def _samples(random: np.random.Generator, *, bias: bool = True, transposed: bool = False) -> Iterator[Sample]:
+def _products(*, bias: bool, **attributes: float) -> tuple[Sample, ...]:
     inner, outer = 6, 8
-    w = _normal(random, outer, inner) if transposed else _normal(random, inner, outer)
-    constants = {"rows": np.array([-1, inner]), "w": w} | ({"b": _normal(random, outer)} if bias else {})
-    for shape, target, matches in (
-        ((2, 3, inner), [2, 3, 2, 4], True),
-        ((2, 3, 1, 2, 3), [2, 3, outer], True),
-        ((2, 3, inner), [3, 2, outer], False),
-        ((6, inner), [2, 3, outer], False),
-    ):
-        yield Sample({"x": _normal(random, *shape)}, {**constants, "target": np.array(target)}, {}, matches)
+    w = normal(*((outer, inner) if attributes.get("transB") else (inner, outer)))
+    constants = {"rows": [-1, inner], "w": w} | ({"b": normal(outer)} if bias else {})
+    return tuple(
+        Sample({"x": normal(*shape)}, {**constants, "target": target}, attributes, matches)
+        for shape, target, matches in (
+            ((2, 3, inner), [2, 3, 2, 4], True),
+            ((2, 3, 1, 2, 3), [2, 3, outer], True),
+            ((2, 3, inner), [3, 2, outer], False),
+            ((6, inner), [2, 3, outer], False),
+        )
+    )
 
 
-def _unbiased_samples(random: np.random.Generator) -> Iterator[Sample]:
-    yield from _samples(random, bias=False)
+@rule("flat-matmul", _matmul, where=_WEIGHT, bind=_tokens, shared=True, samples=_products(bias=False))
+def _flat_matmul(op: Op, x: Tensor, rows: Tensor, w: Tensor, target: Tensor) -> Tensor:
+    return op.Reshape(op.MatMul(op.Reshape(x, rows), w), target)
 
 
-def _transposed_samples(random: np.random.Generator) -> Iterator[Sample]:
-    yield from _samples(random, transposed=True)
+@rule("flat-matmul-bias", _matmul_bias, where=_WEIGHT, bind=_tokens, shared=True, samples=_products(bias=True))
+def _flat_matmul_bias(op: Op, x: Tensor, rows: Tensor, w: Tensor, b: Tensor, target: Tensor) -> Tensor:
+    return op.Reshape(op.Add(op.MatMul(op.Reshape(x, rows), w), b), target)
 
 
-def _scaled_samples(random: np.random.Generator, *, transposed: bool = False) -> Iterator[Sample]:
-    for sample in _samples(random, bias=False, transposed=transposed):
-        yield Sample(sample.inputs, sample.constants, {"beta": 0.0}, sample.matches)
+@rule(
+    "flat-gemm", _matmul_bias, where=_WEIGHT, bind=_tokens, shared=True,
+    samples=(*_products(bias=True, transB=0), *_products(bias=True, transB=1)),
+)  # fmt: skip
+def _flat_gemm(op: Op, x: Tensor, rows: Tensor, w: Tensor, b: Tensor, target: Tensor, *, transB: int) -> Tensor:
+    return op.Reshape(op.Gemm(op.Reshape(x, rows), w, b, transB=transB), target)
 
 
-def _scaled_transposed_samples(random: np.random.Generator) -> Iterator[Sample]:
-    yield from _scaled_samples(random, transposed=True)
+@rule(
+    "flat-gemm-no-bias", _matmul, where=_WEIGHT, bind=_tokens, shared=True,
+    samples=(*_products(bias=False, beta=0.0, transB=0), *_products(bias=False, beta=0.0, transB=1)),
+)  # fmt: skip
+def _flat_gemm_no_bias(
+    op: Op, x: Tensor, rows: Tensor, w: Tensor, target: Tensor, *, beta: float, transB: int
+) -> Tensor:
+    return op.Reshape(op.Gemm(op.Reshape(x, rows), w, beta=beta, transB=transB), target)
 
 
 # What comes after them
-
-
-def _squeezed(op: Any, x: Any, target: Any, axes: Any) -> Any:
-    return op.Squeeze(op.Reshape(x, target), axes)
-
-
-def _reshaped(op: Any, x: Any, target: Any) -> Any:
-    return op.Reshape(x, target)
 
 
 def _begins_alike(match: Match) -> str | None:
@@ -149,18 +132,16 @@ def _final(match: Match) -> Mapping[str, Any]:
     return {"target": [0, 0, *(int(dim) for dim in after[2:] if isinstance(dim, int))]}
 
 
-def _squeezed_samples(random: np.random.Generator) -> Iterator[Sample]:
-    constants = {"target": np.array([2, 3, 2, 4, 1]), "axes": np.array([4])}
-    yield Sample({"x": _normal(random, 2, 3, 8)}, constants)
-    yield Sample({"x": _normal(random, 6, 8)}, constants, matches=False)
+_SIZES = {"target": [2, 3, 2, 4, 1], "axes": [4]}
 
 
-def _bias_of_heads(op: Any, x: Any, w: Any, target: Any, b: Any) -> Any:
-    return op.Add(op.Reshape(op.MatMul(x, w), target), b)
-
-
-def _biased(op: Any, x: Any, w: Any, b: Any, target: Any) -> Any:
-    return op.Reshape(op.Add(op.MatMul(x, w), b), target)
+# squeeze(reshape(x)) is another reshape
+@rule(
+    "squeezed", lambda op, x, target: op.Reshape(x, target), where=(_begins_alike,), bind=_final,
+    samples=(Sample({"x": normal(2, 3, 8)}, _SIZES), Sample({"x": normal(6, 8)}, _SIZES, matches=False)),
+)  # fmt: skip
+def _squeezed(op: Op, x: Tensor, target: Tensor, axes: Tensor) -> Tensor:
+    return op.Squeeze(op.Reshape(x, target), axes)
 
 
 def _is_bias(match: Match) -> str | None:
@@ -171,39 +152,19 @@ def _is_bias(match: Match) -> str | None:
     return None if after[: len(before) - 1] == before[:-1] else "it is not known to keep batch and tokens apart"
 
 
-def _flat_bias(match: Match) -> Mapping[str, Any]:
-    return {"b": match.array("b").reshape(-1)}
+def _heads(*b: int, matches: bool = True) -> Sample:
+    constants = {"w": normal(6, 8), "target": [2, 3, 2, 4], "b": normal(*b)}
+    return Sample({"x": normal(2, 3, 6)}, constants, matches=matches)
 
 
-def _bias_samples(random: np.random.Generator) -> Iterator[Sample]:
-    constants = {"w": _normal(random, 6, 8), "target": np.array([2, 3, 2, 4])}
-    yield Sample({"x": _normal(random, 2, 3, 6)}, {**constants, "b": _normal(random, 2, 4)})
-    yield Sample({"x": _normal(random, 2, 3, 6)}, {**constants, "b": _normal(random, 2, 1)}, matches=False)
-    yield Sample({"x": _normal(random, 2, 3, 6)}, {**constants, "b": _normal(random, 4)}, matches=False)
-
-
-_WEIGHT = (rules.is_constant("w"), rules.rank("w", 2), _keeps_tokens)
-
-RULES = (
-    # reshape(reshape(x, [B*S, I]) @ w, [B, S, ...]): the same without the first reshape, what reads it being shared
-    Rule("flat-matmul", _flat_matmul, _matmul, _unbiased_samples, bind=_tokens, where=_WEIGHT, shared=True),
-    Rule("flat-matmul-bias", _flat_matmul_bias, _matmul_bias, _samples, bind=_tokens, where=_WEIGHT, shared=True),
-    Rule("flat-gemm", _flat_gemm, _matmul_bias, _samples, bind=_tokens, where=_WEIGHT, shared=True),
-    Rule(
-        "flat-gemm-transposed", _flat_gemm_transposed, _matmul_bias, _transposed_samples,
-        bind=_tokens_transposed, where=_WEIGHT, shared=True,
-    ),
-    Rule("flat-gemm-no-bias", _flat_gemm_no_bias, _matmul, _scaled_samples, bind=_tokens, where=_WEIGHT, shared=True),
-    Rule(
-        "flat-gemm-no-bias-transposed", _flat_gemm_no_bias_transposed, _matmul, _scaled_transposed_samples,
-        bind=_tokens_transposed, where=_WEIGHT, shared=True,
-    ),
-    # squeeze(reshape(x)) is another reshape
-    Rule("squeezed", _squeezed, _reshaped, _squeezed_samples, bind=_final, where=(_begins_alike,)),
-    # reshape(x @ w, [B, S, H, D]) + b [H, D]
-    Rule(
-        "bias-of-heads", _bias_of_heads, _biased, _bias_samples, bind=_flat_bias,
-        where=(rules.is_constant("w", "b"), rules.rank("w", 2), _is_bias),
-    ),
+# reshape(x @ w, [B, S, H, D]) + b [H, D]
+@rule(
+    "bias-of-heads", lambda op, x, w, b, target: op.Reshape(op.Add(op.MatMul(x, w), b), target),
+    where=(is_constant("w", "b"), rank("w", 2), _is_bias), bind=lambda match: {"b": match.array("b").reshape(-1)},
+    samples=(_heads(2, 4), _heads(2, 1, matches=False), _heads(4, matches=False)),
 )  # fmt: skip
-"""Rank 3 is what finding blocks, pruning and lowering expect; the numbers are the same row by row."""
+def _bias_of_heads(op: Op, x: Tensor, w: Tensor, target: Tensor, b: Tensor) -> Tensor:
+    return op.Add(op.Reshape(op.MatMul(x, w), target), b)
+
+
+RULES = (_flat_matmul, _flat_matmul_bias, _flat_gemm, _flat_gemm_no_bias, _squeezed, _bias_of_heads)

@@ -17,7 +17,6 @@ from ffc.graph.blocks.prequantised import reason_to_leave
 from ffc.graph.blocks.structure import Attention, Blocks, FeedForward, Product
 from ffc.graph.dialect.edit import Editor, constant, only_consumer
 from ffc.graph.dialect.function import called
-from ffc.graph.shapes.inference import Shapes, infer
 from ffc.pruning import Importance, LayerPlan, Plan, by_norm, check, uniform
 
 from . import survey
@@ -125,11 +124,11 @@ def _slice(model: ir.Model, choose: Callable[[ir.Model, Blocks], Plan], log: ffc
         raise CannotApplyError(reason)
     blocks = ffc.find_blocks(model)
     plan = choose(model, blocks)
-    editor, shapes = Editor(model), infer(model)
+    editor = Editor(model)
     for layer, kept in zip(blocks.layers, plan.layers, strict=True):
         knife = _Knife(editor, layer.index)
         if layer.cuttable is not None and kept.heads is not None:
-            _cut_heads(knife, layer.cuttable, kept, shapes, log)
+            _cut_heads(knife, layer.cuttable, kept, log)
         if layer.ffn is not None and kept.units is not None:
             _cut_units(knife, layer.ffn, kept, log)
 
@@ -173,7 +172,7 @@ def _search(model: ir.Model, place: Path, kind: Literal["plan", "importance"]) -
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def _cut_heads(knife: _Knife, attention: Attention, kept: LayerPlan, shapes: Shapes, log: ffc.Log) -> None:
+def _cut_heads(knife: _Knife, attention: Attention, kept: LayerPlan, log: ffc.Log) -> None:
     """Keep the planned heads of one layer."""
     assert kept.heads is not None
     *into, out = attention.roles.values()
@@ -184,11 +183,10 @@ def _cut_heads(knife: _Knife, attention: Attention, kept: LayerPlan, shapes: Sha
     if dropped:
         if reason := _attention_obstacle(attention):
             raise CannotApplyError(f"{knife.where}: heads cannot be cut: {reason}")
-        _cut_mask(knife, attention, kept.heads, shapes)
+        _cut_mask(knife, attention, kept.heads)
+        knife.editor.set_attribute(attention.node, "heads", len(kept.heads))
         for product in {product.node: product for product in into}.values():
             knife.columns(product, _spread(kept.heads, attention.heads, product.matrix().shape[1]))
-        attention.node.attributes["heads"] = ir.AttrInt64("heads", len(kept.heads))
-        attention.context.shape = None
     if not dropped and kept.head_scales is None:
         return
     rows = out.matrix().shape[0]
@@ -205,8 +203,6 @@ def _cut_units(knife: _Knife, ffn: FeedForward, kept: LayerPlan, log: ffc.Log) -
     log.did("unit scales", len(kept.unit_scales or ()))
     if dropped:
         for product in (ffn.ffn_in, ffn.gate) if ffn.gate is not None else (ffn.ffn_in,):
-            for value in _between(product.out, ffn.ffn_out.node):
-                value.shape = None
             knife.columns(product, np.asarray(kept.units))
     if not dropped and kept.unit_scales is None:
         return
@@ -214,7 +210,7 @@ def _cut_units(knife: _Knife, ffn: FeedForward, kept: LayerPlan, log: ffc.Log) -
     knife.rows(ffn.ffn_out, np.asarray(kept.units), scales)
 
 
-def _cut_mask(knife: _Knife, attention: Attention, heads: Sequence[int], shapes: Shapes) -> None:
+def _cut_mask(knife: _Knife, attention: Attention, heads: Sequence[int]) -> None:
     """Take the kept heads of a mask that has one plane for each head.
 
     Raises:
@@ -224,7 +220,7 @@ def _cut_mask(knife: _Knife, attention: Attention, heads: Sequence[int], shapes:
     mask = None if function is None else function.given(attention.node).get(function.mask)
     if mask is None:
         return
-    shape = shapes.of(mask)
+    shape = knife.editor.shapes.of(mask)
     planes = shape[1] if shape is not None and len(shape) == 4 else None
     if planes == 1:
         return
@@ -234,13 +230,8 @@ def _cut_mask(knife: _Knife, attention: Attention, heads: Sequence[int], shapes:
             f"{knife.where}: heads cannot be cut: the shape of the mask '{mask.name}' is {known}, "
             f"expected [batch, 1 or {attention.heads}, tokens, tokens]"
         )
-    name = knife.editor.unique(f"{mask.name}.pruned")
-    index = knife.editor.constant(np.asarray(heads, np.int64), f"{name}.heads")
-    gather = ir.node("Gather", [mask, index], {"axis": 1}, name=name)
-    gather.outputs[0].name = name
-    gather.outputs[0].type = mask.type
-    knife.editor.graph.insert_before(attention.node, gather)
-    attention.node.replace_input_with(attention.node.inputs.index(mask), gather.outputs[0])
+    kept = knife.editor.at(attention.node, f"{mask.name}.pruned").Gather(mask, heads, axis=1)
+    knife.editor.replace_input(attention.node, attention.node.inputs.index(mask), kept)
 
 
 @dataclass(frozen=True)
@@ -269,8 +260,6 @@ class _Knife:
             raise CannotApplyError(f"{self.where}, {product.role}: the bias '{product.bias.name}' is computed")
         if product.bias is not None and bias is not None and bias.size > 1:
             self._replace(product, product.bias, np.take(bias, kept, axis=-1))
-        for value in (product.node.outputs[0], product.out):
-            value.shape = None
 
     def rows(self, product: Product, kept: np.ndarray, scales: np.ndarray | None) -> None:
         """Keep rows of a product's weight [I, O], each times its scale."""
@@ -301,7 +290,7 @@ class _Knife:
             )
         for node, index in places:
             assert node is not None
-            node.replace_input_with(index, new)
+            self.editor.replace_input(node, index, new)
 
 
 def _attention_obstacle(attention: Attention) -> str | None:
@@ -330,15 +319,6 @@ def _leads_to(product: Product, consumer: ir.Node) -> bool:
     if inner is not product.out and only_consumer(inner) is not product.out.producer():
         return False
     return only_consumer(product.out) is consumer
-
-
-def _between(start: ir.Value, end: ir.Node) -> list[ir.Value]:
-    """Return the values on the way from `start` to the node `end`; the finder saw to it that all ways lead there."""
-    found = [start]
-    for value in found:  # grows while it is walked
-        nodes = {use.node for use in value.uses()} - {end}
-        found += [output for node in nodes for output in node.outputs if output not in found]
-    return found
 
 
 def _spread(kept: Sequence[int], heads: int, width: int) -> np.ndarray:

@@ -14,8 +14,8 @@ from ffc.errors import UsageError, nearest
 from ffc.graph.dialect.trace import OPSET, Op, Program, Tensor, followed_by, parameters, trace
 from ffc.graph.shapes.inference import Shapes
 
-__all__ = ["DOMAIN", "FUNCTIONS", "Family", "Function", "Lowering", "Precision", "called", "declare", "function"]
-__all__ += ["quantises", "register", "with_activations"]
+__all__ = ["DOMAIN", "FUNCTIONS", "Family", "Function", "Lowering", "Precision", "called", "carry", "declare"]
+__all__ += ["function", "quantises", "register", "with_activations"]
 
 DOMAIN = "ffc"
 _VERSION = 1
@@ -275,9 +275,16 @@ def register(model: ir.Model) -> None:
     for key in [key for key in model.functions if key[0] == DOMAIN and (key[1] not in names or key[1] in FUNCTIONS)]:
         del model.functions[key]
     for name in sorted(names & FUNCTIONS.keys()):
-        body = FUNCTIONS[name].in_model()
-        model.functions[body.identifier()] = body
+        carry(model, FUNCTIONS[name])
     if names:
         model.opset_imports[DOMAIN] = _VERSION
     else:
         model.opset_imports.pop(DOMAIN, None)
+
+
+def carry(model: ir.Model, function: Function) -> None:
+    """Give `model` the body of a function that a node of it will call, unless it has one."""
+    if (DOMAIN, function.name, "") not in model.functions:
+        body = function.in_model()
+        model.functions[body.identifier()] = body
+    model.opset_imports[DOMAIN] = _VERSION

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from ffc.graph.dialect.edit import Editor, constant
 from ffc.graph.dialect.function import called, register
-from ffc.graph.shapes.inference import Shapes, infer
+from ffc.graph.shapes.inference import Shapes
 from ffc.graph.shapes.positions import moves
 
 __all__ = ["LARGEST", "Rounding", "holds_half", "in_float32", "rounded", "roundings"]
@@ -48,8 +48,8 @@ def rounded(model: ir.Model) -> ir.Model:
     tensors are written out, so that what lies inside them is rounded too.
     """
     clone = model.clone()
-    _write_out(clone)
-    shapes, editor = infer(clone), Editor(clone)
+    editor = _write_out(clone)
+    shapes = editor.shapes
     wide: dict[ir.Value, ir.Value] = {}
     for node in list(clone.graph):
         if node.op_type in ("Cast", "Constant") or moves(node) or _nested(node):
@@ -68,10 +68,11 @@ def rounded(model: ir.Model) -> ir.Model:
     return clone
 
 
-def _write_out(model: ir.Model) -> None:
-    """Replace calls of functions over half tensors by their bodies, which note what they were."""
-    shapes, editor = infer(model), Editor(model)
-    halves = {value for node in model.graph for value in node.inputs if value is not None and _is_half(value, shapes)}
+def _write_out(model: ir.Model) -> Editor:
+    """Replace calls of functions over half tensors by their bodies, which note what they were; return the editor."""
+    editor = Editor(model)
+    read = {value for node in model.graph for value in node.inputs if value is not None}
+    halves = {value for value in read if _is_half(value, editor.shapes)}
     for node in model.graph:
         node.metadata_props.pop(_CALL, None)
     for node in [node for node in model.graph if halves & {*node.inputs}]:
@@ -79,6 +80,7 @@ def _write_out(model: ir.Model) -> None:
         if function is not None:
             out, inputs = node.outputs[0], function.given(node)
             editor.splice(function.body, inputs, node.attributes, replaces=out, rule=_name(node))
+    return editor
 
 
 def _name(node: ir.Node) -> str:

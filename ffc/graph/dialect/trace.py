@@ -72,12 +72,15 @@ class Op:
     @property
     def ffc(self) -> Op:
         """The functions of the dialect."""
-        return Op(DOMAINS["ffc"], self.nodes)
+        return self._of(DOMAINS["ffc"])
 
     @property
     def ms(self) -> Op:
         """The kernels of onnxruntime."""
-        return Op(DOMAINS["ms"], self.nodes)
+        return self._of(DOMAINS["ms"])
+
+    def _of(self, domain: str) -> Op:
+        return Op(domain, self.nodes)
 
     def __getattr__(self, name: str) -> Operator:
         if not name[:1].isupper():
@@ -93,16 +96,17 @@ class Op:
             outputs: Number of outputs.
             **attributes: Attribute values; an `ir.RefAttr` refers to an attribute of the enclosing program.
         """
-        values = [self._value(item) for item in inputs]
+        values = [item if item is None or isinstance(item, ir.Value) else self._literal(item) for item in inputs]
         attrs = [_attribute(name, value) for name, value in sorted(attributes.items()) if value is not None]
         node = ir.Node(self._domain, op_type, values, attrs, num_outputs=outputs)
-        self.nodes.append(node)
+        self._record(node)
         return node.outputs[0] if outputs == 1 else tuple(node.outputs)
 
-    def _value(self, item: Tensor) -> ir.Value | None:
-        if item is None or isinstance(item, ir.Value):
-            return item
-        tensor = as_tensor(item)
+    def _record(self, node: ir.Node) -> None:
+        self.nodes.append(node)
+
+    def _literal(self, literal: Tensor) -> ir.Value:
+        tensor = as_tensor(literal)
         node = ir.Node("", "Constant", [], [ir.AttrTensor("value", tensor)])
         node.outputs[0].const_value = tensor
         self.nodes.append(node)
