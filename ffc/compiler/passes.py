@@ -78,6 +78,6 @@ class Pass(ABC):
         By default that is what `run` logged, and the nodes that one of `rules` nearly matched.
 
         Args:
-            tried: What came of running the pass.
+            tried: What came of running the pass. A remark that is added to its log is shown.
         """
         return Survey(general(self.rules, tried), tried.refused)
