@@ -14,7 +14,7 @@ from ffc import Editor, Op, Tensor
 from ffc.graph.dialect import ops
 from ffc.graph.dialect.fold import fold
 from ffc.graph.dialect.function import called, quantises
-from ffc.graph.execute import cuda_at_hand
+from ffc.graph.execute import CPU, CUDA, cuda_at_hand
 
 _HALF = ir.DataType.FLOAT16.value
 
@@ -170,6 +170,11 @@ class Lower(ffc.Pass):
     target: Literal["cpu", "cuda", "portable"] = ffc.option(
         "what to write: kernels of onnxruntime's CPU or CUDA provider, or standard operators alone", default="cpu"
     )
+
+    @property
+    def provider(self) -> str:
+        """The provider that has the kernels of the target."""
+        return CUDA if self.target == "cuda" else CPU
 
     def run(self, model: ir.Model, log: ffc.Log) -> None:
         """See `ffc.Pass.run`."""

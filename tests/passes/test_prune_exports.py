@@ -13,10 +13,10 @@ import pytest
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 import ffc
-from ffc.compiler.tidy import tidy
 from ffc.graph.blocks.finder import find
 from ffc.graph.dialect.trace import OPSET, Op
 from ffc.graph.execute import Runner
+from ffc.graph.tidy import tidy
 from ffc.pruning import LayerPlan, Plan, make_plan, stamp
 from tests import encoders
 from tests.graph.blocks.test_feed_forward import gated_model
