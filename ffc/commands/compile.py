@@ -62,7 +62,8 @@ def compile_(model: Path | None, recipe: Path | None, as_json: bool, **given: An
             "nothing to compile; give a model, as in `ffc compile model.onnx`, or a recipe that names one, by --recipe "
             "or as [tool.ffc] in pyproject.toml"
         )
-    wanted = recipes.changed(base, model=model, **{name: value for name, value in given.items() if value not in (None, ())})
+    said = {name: value for name, value in given.items() if value not in (None, ())}
+    wanted = recipes.changed(base, model=model, **said)
     result = recipes.compile(wanted, progress=lambda line: click.echo(line, err=True))
     if as_json:
         click.echo(to_json(result.report), nl=False)

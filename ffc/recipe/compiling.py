@@ -1,4 +1,4 @@
-"""Recipes: a compile, that is a model and its passes, as a TOML file or the table ``[tool.ffc]`` of a ``pyproject.toml``."""
+"""Recipes: a model and the passes over it, as a TOML file or the table ``[tool.ffc]`` of a ``pyproject.toml``."""
 
 from __future__ import annotations
 

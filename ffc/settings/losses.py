@@ -43,7 +43,7 @@ class Losses:
     relations: float = setting(FROM_0, default=0.0)
     temperature: float = setting(POSITIVE, default=1.0)
     relation_heads: int = setting(COUNT, default=12)
-    layers: Sequence[Sequence[int]] | None = setting(_PAIRS, default=None)
+    layers: Sequence[tuple[int, int]] | None = setting(_PAIRS, default=None)
 
     def __post_init__(self) -> None:
         check(self)

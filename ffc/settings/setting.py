@@ -112,9 +112,13 @@ def fields(kind: Any) -> dict[str, tuple[dataclasses.Field[Any], Setting]]:
     return {each.name: (each, each.metadata["setting"]) for each in dataclasses.fields(kind) if each.metadata}
 
 
-@functools.cache
-def types_of(kind: type) -> Mapping[str, Any]:
+def types_of(kind: Any) -> Mapping[str, Any]:
     """Return the type of each field of a dataclass."""
+    return _types_of(kind)
+
+
+@functools.cache
+def _types_of(kind: type) -> Mapping[str, Any]:
     return typing.get_type_hints(kind)
 
 

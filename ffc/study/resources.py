@@ -40,7 +40,7 @@ class Resources:
         """The task; a study needs rows to train on."""
         from ffc.train import tasks
 
-        task = tasks.load(**self.study.task())
+        task = tasks.load(self.study.task(), seed=self.study.keys.seed)
         if not task.train:
             raise InputError(f'task {task.name} has no training rows; give some, such as train = "train.jsonl"')
         if any(row.label is None for row in task.validation):

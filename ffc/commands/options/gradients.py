@@ -72,14 +72,14 @@ def draw(folder: Path, given: Mapping[str, Any]) -> Drawn:
         UsageError: If the options do not fit a task, or the model was not trained on it.
         InputError: If a file is missing or broken.
     """
-    task = read_task(**{**given, "rows": None})  # rows are drawn here, by the seed that the result names
+    task = read_task(**{**given, "train_rows": None})  # rows are drawn here, by the seed that the result names
     from ffc.train.encoding import Collator, encode
     from ffc.train.models import pretrained
     from ffc.train.models.device import on_gpu
 
     tokenizer, model = pretrained.tokenizer(folder), learned(str(folder), task)
     number = len(task.train)
-    chosen = choose(number, min(given["rows"] or number, number), given["seed"])
+    chosen = choose(number, min(given["train_rows"] or number, number), given["seed"])
     rows = encode([task.train[index] for index in chosen], tokenizer, given["max_length"])
     return Drawn(task, on_gpu(model), rows, Collator(tokenizer))
 

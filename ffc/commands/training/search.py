@@ -11,25 +11,17 @@ import click
 
 from ffc.commands.options import shared
 from ffc.commands.options.gradients import draw, gradient_options, tenths
+from ffc.commands.options.settings import options
 from ffc.commands.options.task import task_files, task_options
 from ffc.errors import UsageError
+from ffc.settings.amount import Amount
 
 __all__ = ["search"]
 
 
 @click.command()
 @shared.model_or_folder
-@click.option(
-    "--macs",
-    callback=shared.read_share,
-    required=True,
-    metavar="R",
-    help="The share of all layers' multiply-accumulates that the result may cost.",
-)
-@shared.length
-@click.option(
-    "--floor", callback=shared.read_amount, metavar="N|R", help="What every layer keeps at least.  [default: 1]"
-)
+@options(Amount, but=("heads", "ffn", "across"), required=("macs",))
 @task_options
 @gradient_options
 @shared.output("plan.json")

@@ -12,11 +12,13 @@ from accelerate import PartialState
 from torch import nn
 
 from ffc.errors import InputError, UsageError
+from ffc.settings.losses import Losses
+from ffc.settings.training import Training
 from ffc.train.checks import check_vocabulary
-from ffc.train.distillation.losses import IGNORED, Losses
+from ffc.train.distillation.losses import IGNORED
 from ffc.train.distillation.students import keep_layers
 from ffc.train.encoding import Collator, Row, Rows
-from ffc.train.learning.trainer import Training, train
+from ffc.train.learning.trainer import train
 from ffc.train.models.checkpoint import save_pruned
 from ffc.train.models.pretrained import base, filling, fills_masks, language_model
 

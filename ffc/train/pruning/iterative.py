@@ -48,7 +48,7 @@ def prune_in_steps(
         collator: Makes a batch of some rows.
         steps: How often to score; 1 is a plan from one scoring.
         allocate: Makes a plan from scores and how far the way has come, which ends at 1, such as
-            ``lambda scores, way: Amount(heads=0.5).after(way, layers).plan(scores, layers)``.
+            ``lambda scores, way: plan(after(Amount(heads=0.5), way, layers), scores, layers)``.
         method: As for `ffc.train.pruning.importance.score`.
         on: As for `ffc.train.pruning.importance.score`.
         batch_size: Rows at a time.

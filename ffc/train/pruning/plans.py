@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from ffc.errors import CannotApplyError
+from ffc.pruning import amount as amounts
 from ffc.pruning import search as fisher_search
 from ffc.pruning.allocate import Floor
-from ffc.pruning.amount import Amount
 from ffc.pruning.importance import Importance, LayerImportance
 from ffc.pruning.plan import Plan
 from ffc.pruning.planning import check_source
 from ffc.pruning.score import head_norms, unit_norms
-from ffc.pruning.sizes import LENGTH, LayerSizes
+from ffc.pruning.sizes import LayerSizes
+from ffc.settings.amount import LENGTH, Amount
 from ffc.train.models.checkpoint import load_pruned
 from ffc.train.models.layers import TorchLayer, find_layers
 from ffc.train.models.slicing import stamp
@@ -53,7 +54,7 @@ def make_plan(folder: Path, amount: Amount, *, importance: Path | None = None, b
     reason = scores.misfit([(layer.heads, layer.units) for layer in layers])
     if reason := reason or scores.estranged(layers_hash(find_layers(model))):
         raise CannotApplyError(f"{importance} was made for another model: {reason}")
-    return stamp(amount.plan(scores, layers), model)
+    return stamp(amounts.plan(amount, scores, layers), model)
 
 
 def search(
