@@ -88,7 +88,7 @@ def test_every_command_works(document: str, workplace: Path, capsys: pytest.Capt
             run_python(block, number)
             ran += 1
         if block.language == "toml":
-            Path("r.toml").write_text(block.text, encoding="utf-8")
+            Path("s.toml" if "[task]" in block.text else "r.toml").write_text(block.text, encoding="utf-8")
         for program, *arguments in block.commands:
             where = f"{document}:{block.line}: {program} {shlex.join(arguments)}"
             if program == "make":

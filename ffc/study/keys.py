@@ -111,15 +111,15 @@ class PlanKeys(TrainingKeys, Kept):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.macs is not None and self.allocation != "macs":
+            raise SettingError(f'allocate = "{self.allocation}" wants heads and ffn; macs goes with allocate = "macs"')
+        if self.macs is None and self.allocation == "macs":
+            raise SettingError('allocate = "macs" wants the share to keep; add it, such as macs = 0.7')
         try:
             self.amount  # noqa: B018 - which refuses what contradicts itself
         except SettingError as error:
             said = {"across": 'allocate = "global"'}
             raise SettingError(error.spelled(lambda name: said.get(name, name))) from error
-        if self.macs is not None and self.allocation != "macs":
-            raise SettingError(f'allocate = "{self.allocation}" wants heads and ffn; macs goes with allocate = "macs"')
-        if self.macs is None and self.allocation == "macs":
-            raise SettingError('allocate = "macs" wants the share to keep; add it, such as macs = 0.7')
         if self.by == "search" and self.macs is None:
             raise SettingError('by = "search" keeps to a share of the work; add it, such as macs = 0.7')
         if self.by in ("norm", "random") and self.allocation == "macs":

@@ -257,7 +257,7 @@ def _alone(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / _LOCK).exists() and any(folder.iterdir()):  # a checkpoint, say, whose files would be replaced
-            raise UsageError(f"the folder {folder} holds files and no run of a recipe; choose another with -o")
+            raise UsageError(f"the folder {folder} holds files and no run of a study; choose another with -o")
         file = (folder / _LOCK).open("wb")
     except OSError as error:
         raise UsageError(f"cannot write to the folder {folder}: {error.strerror}; choose another with -o") from error

@@ -196,7 +196,7 @@ def test_a_folder_with_other_files_is_left_alone(chain: Chain) -> None:
     checkpoint = chain.folder / "checkpoint"
     checkpoint.mkdir()
     (checkpoint / "tokenizer.json").touch()
-    with pytest.raises(UsageError, match=r"checkpoint holds files and no run of a recipe; choose another with -o"):
+    with pytest.raises(UsageError, match=r"checkpoint holds files and no run of a study; choose another with -o"):
         steps.run(chain.steps(), checkpoint, Told())
     assert [file.name for file in checkpoint.iterdir()] == ["tokenizer.json"]
 

@@ -13,13 +13,14 @@ from torch import nn
 
 from ffc.errors import CannotApplyError, FfcError, InputError, UsageError
 from ffc.pruning import LayerPlan, Plan
+from ffc.settings.losses import Losses
+from ffc.settings.training import Training
 from ffc.train.checks import check_vocabulary
-from ffc.train.distillation.losses import Losses
 from ffc.train.distillation.teacher import cached_logits
 from ffc.train.encoding import Collator, Rows, encode
 from ffc.train.evaluate import predict
 from ffc.train.learning.activation import Anneal
-from ffc.train.learning.trainer import Training, train
+from ffc.train.learning.trainer import train
 from ffc.train.models import pretrained
 from ffc.train.models.checkpoint import load_pruned, save_pruned
 from ffc.train.pruning import importance, scales
@@ -120,7 +121,7 @@ def test_training_in_half_precision_is_refused(model: nn.Module, collator: Colla
 
 @pytest.mark.parametrize("seed", [-1, 1 << 32])
 def test_a_seed_that_numpy_does_not_take_is_refused(seed: int) -> None:
-    with pytest.raises(UsageError, match=f"seed is {seed}; give a number from 0 to 4294967295"):
+    with pytest.raises(UsageError, match=f"seed is {seed}, wanted a whole number from 0 to 4294967295"):
         Training(seed=seed)
 
 

@@ -17,7 +17,9 @@ from ffc import cli
 from ffc.errors import CannotApplyError, UsageError
 from ffc.graph.blocks.finder import find
 from ffc.graph.files import load
-from ffc.pruning import Amount, Importance, Plan, by_norm, globally, sizes, uniform
+from ffc.pruning import Importance, Plan, by_norm, globally, sizes, uniform
+from ffc.pruning import amount as amounts
+from ffc.settings.amount import Amount
 from ffc.train.encoding import Collator, Rows
 from ffc.train.models.checkpoint import save_pruned
 from ffc.train.models.layers import find_layers
@@ -104,7 +106,7 @@ def test_what_one_step_drops_no_later_one_keeps(bert: nn.Module, amount: Amount)
     made: list[Plan] = []
 
     def allocate(scores: Importance, way: float) -> Plan:
-        made.append(amount.after(way, layers).plan(scores, layers))
+        made.append(amounts.after(amount, way, layers).plan(scores, layers))
         return made[-1]
 
     plan = prune_in_steps(bert, encoded(), collator(), steps=4, allocate=allocate)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from ffc.errors import InputError, UsageError
-from ffc.train.tasks import Example, load
+from ffc.train.tasks import Example
+from tests.train.tiny import load
 
 BOOLQ = {"passage": "Moss grows on stones.", "question": "does moss grow", "label": True, "idx": 0}
 RTE = {"premise": "It rained all day.", "hypothesis": "The day was dry.", "label": "not_entailment"}

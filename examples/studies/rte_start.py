@@ -1,4 +1,4 @@
-"""Teach a sentence encoder to compare two texts that it reads together, which is where the recipe rte.toml starts.
+"""Teach a sentence encoder to compare two texts that it reads together, which is where the study rte.toml starts.
 
 MiniLM's weights were trained on one sentence at a time. Fine-tuned on the 2,490 pairs of RTE they learn next to nothing
 of how two texts relate, though the cosine of their embeddings tells a part of it. So the encoder first learns to say of
