@@ -38,6 +38,11 @@ CLOSEST = 30
 TRAINING = Training(seed=SEED, learning_rate=1e-4, batch_size=16, epochs=2)
 
 
+def tell(line: str, *_: int) -> None:
+    """Print how training goes."""
+    print(line)
+
+
 def main() -> None:
     """Train the encoder and write it."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -52,7 +57,7 @@ def main() -> None:
     refresh_pooler(model)
     encoded = encode(examples, tokenizer, MAX_LENGTH)
     with tempfile.TemporaryDirectory() as work:
-        trainer.train(model, encoded, Collator(tokenizer), TRAINING, folder=Path(work), progress=print)
+        trainer.train(model, encoded, Collator(tokenizer), TRAINING, folder=Path(work), progress=tell)
     save_pruned(model, given.output, tokenizer)
 
 

@@ -82,7 +82,7 @@ def _of_file(path: Path, out: Path, given: Mapping[str, Any]) -> Importance:
     loaded = files.load(path)
     arrays = _drawn(loaded, rows.read(data), given["train_rows"], given["seed"])
     batches = rows.from_data(loaded, arrays)
-    return by_forward(loaded, batches, data=data.name, seed=given["seed"], progress=tenths("batches"))
+    return by_forward(loaded, batches, data=data.name, seed=given["seed"], progress=tenths())
 
 
 def _drawn(model: ir.Model, arrays: Mapping[str, Any], rows: int | None, seed: int) -> Mapping[str, Any]:
@@ -110,7 +110,7 @@ def _of_checkpoint(folder: Path, given: Mapping[str, Any]) -> Importance:
         on=given["on"],
         data=f"{drawn.task.name} train",
         seed=given["seed"],
-        progress=tenths("rows"),
+        progress=tenths(),
     )
 
 

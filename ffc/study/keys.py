@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ffc.recipe.compiling import CompileKeys
+from ffc.settings.activation import Activation
 from ffc.settings.amount import Amount, Kept
 from ffc.settings.data import Data, Encoding
 from ffc.settings.losses import ON_A_TASK, Losses
 from ffc.settings.setting import SettingError, Wanted, changed, check, fields, setting
 from ffc.settings.training import Schedule
-from ffc.settings.wanted import ANY, COUNT, FROM_0, MODEL, SEED, SHARE
+from ffc.settings.wanted import ANY, COUNT, FROM_0, MODEL, SEED
 
 __all__ = [
     "ChooseKeys", "PlanKeys", "ReportKeys", "StudentKeys", "StudyKeys", "TaskKeys", "TeacherKeys", "TrainingKeys",
@@ -53,7 +54,7 @@ class TeacherKeys(TrainingKeys):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudentKeys(TrainingKeys):
+class StudentKeys(TrainingKeys, Activation):
     """``[students.NAME]``: some layers of the teacher, or a checkpoint, and how it is distilled."""
 
     layers: int | Sequence[int] | None = setting(
@@ -64,18 +65,14 @@ class StudentKeys(TrainingKeys):
         default=None,
     )
     model: str | None = setting(MODEL, default=None)
-    activation: Literal["relu"] | None = setting(ANY, default=None)
-    anneal: float | None = setting(SHARE, default=None)
     losses: Losses = setting(_LOSSES, default=ON_A_TASK)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        Activation.__post_init__(self)
         if (self.layers is None) == (self.model is None):
             raise SettingError("wants one of layers, those of the teacher to keep, and model, a checkpoint")
         if isinstance(self.layers, Sequence) and not _ascends(self.layers):
             raise SettingError(f"layers is {self.layers}, wanted layers of the teacher, ascending and each once")
-        if self.anneal is not None and self.activation is None:
-            raise SettingError('anneal is for a change of activation; add activation = "relu"')
         if self.anneal is not None and not self.epochs:
             raise SettingError("anneal wants epochs to anneal over; raise epochs, or leave anneal out")
 

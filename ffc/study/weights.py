@@ -136,7 +136,7 @@ def score(resources: Resources, keys: PlanKeys, seed: int, scored: str) -> Work:
             on=keys.on,
             data=f"{resources.task.name} train",
             seed=seed,
-            progress=_rows(job),
+            progress=job.tell,
         )
         found.save(job.folder / IMPORTANCE)
         return {"samples": found.samples}
@@ -247,7 +247,7 @@ def _searched(resources: Resources, keys: PlanKeys, seed: int, job: Job, model: 
         floor=keys.amount.floor,
         on=keys.on,
         first_token=not resources.task.spans,
-        progress=lambda what, done, of: job.tell(f"{done} of {of} {what}"),
+        progress=job.tell,
     )
 
 
@@ -266,9 +266,5 @@ def _iterated(
         allocate=lambda scores, way: amount.plan(amount.after(keys.amount, way, layers), scores, layers),
         method="fisher" if keys.by == "fisher" else "taylor",
         on=keys.on,
-        progress=lambda done, of: job.tell(f"{done} of {of} scorings"),
+        progress=job.tell,
     )
-
-
-def _rows(job: Job) -> Callable[[int, int], None]:
-    return lambda done, of: job.tell(f"{done} of {of} rows")

@@ -73,7 +73,7 @@ class Quiet:
     def begin(self, number: int, of: int, title: str) -> None:
         pass
 
-    def tell(self, line: str) -> None:
+    def tell(self, line: str, done: int = 0, total: int = 0, /) -> None:
         pass
 
     def end(self, seconds: float, *, kept: bool) -> None:

@@ -25,7 +25,7 @@ class Told:
     def begin(self, number: int, of: int, title: str) -> None:
         self.lines.append(f"{number}/{of} {title}")
 
-    def tell(self, line: str) -> None:
+    def tell(self, line: str, done: int = 0, total: int = 0, /) -> None:
         self.lines.append(line)
 
     def end(self, seconds: float, *, kept: bool) -> None:

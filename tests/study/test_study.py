@@ -165,7 +165,7 @@ def test_a_plan_in_the_pipeline_that_is_not_there_is_named() -> None:
         ("layers = 3/layers = [2, 1]", "18: [students.small]: layers is [2, 1], wanted layers of the teacher, ascending and each once"),
         ("layers = 3/", "18: [students.small]: wants one of layers, those of the teacher to keep, and model, a checkpoint"),
         ('activation = "relu"/activation = "rely"', "20: 'students.small.activation' is 'rely'; did you mean 'relu'?"),
-        ('activation = "relu"/', '18: [students.small]: anneal is for a change of activation; add activation = "relu"'),
+        ('activation = "relu"/', "18: [students.small]: anneal is for a change of activation; give activation too"),
         ("logits = 1.0, hidden = 0.1/logits = 0.0", "22: [students.small.losses]: all losses have the weight 0; give one of labels, logits, hidden, attention, relations a weight"),
         ('by = "search"/by = "serch"', "35: 'plans.cheap.by' is 'serch'; did you mean 'search'?"),
         ("macs = 0.7/heads = 0.7", '32: [plans.cheap]: by = "search" keeps to a share of the work; add it, such as macs = 0.7'),

@@ -109,7 +109,7 @@ def test_training_refuses_in_time(
     with pytest.raises(FfcError, match=message) as caught:
         train(
             model, rows, collator, STEP, validation=given.get("validation"), score=judge, folder=tmp_path,
-            progress=told.append,
+            progress=lambda *each: told.append(each),
         )  # fmt: skip
     assert isinstance(caught.value, UsageError | InputError) and not told
 
@@ -135,7 +135,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(model: nn.Module
 def test_training_that_fails_on_the_way_leaves_a_model_that_can_be_saved(
     model: nn.Module, collator: Collator, tmp_path: Path
 ) -> None:
-    def stop(line: str) -> None:
+    def stop(line: str, *_: int) -> None:
         raise RuntimeError(line)
 
     with pytest.raises(RuntimeError, match="step 1"):

@@ -64,8 +64,8 @@ def first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def tell(line: str) -> None:
-    """Print a line on how the work goes to stderr, in the first process alone."""
+def tell(line: str, done: int = 0, total: int = 0, /) -> None:
+    """Print a line on how the work goes to stderr, in the first process alone; lines say what is counted."""
     if first():
         click.echo(line, err=True)
 

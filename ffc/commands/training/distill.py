@@ -25,6 +25,7 @@ from ffc.commands.options.training import (
     tell,
 )
 from ffc.errors import UsageError, nearest
+from ffc.settings.activation import Activation
 from ffc.settings.data import Data
 from ffc.settings.losses import ON_A_TASK, ON_TEXTS, WEIGHTS, Losses
 from ffc.settings.setting import fields, types_of
@@ -62,8 +63,7 @@ _LOSSES = tuple(name for name in fields(Losses) if name != "layers")
     metavar="S:T,...",
     help="From which of the teacher's layers each of the student's learns.  [default: spread evenly]",
 )
-@click.option("--activation", type=click.Choice(["relu"]), help="Put ReLU in the place of GELU.")
-@click.option("--anneal", type=float, metavar="SHARE", help="Go over to it gradually, in this share of the steps.")
+@options(Activation)
 @click.option(
     "--texts",
     type=_PATH,
@@ -95,8 +95,7 @@ def _check_student(given: dict[str, Any]) -> None:
     if len(named) != 1:
         found = f"{' and '.join(named)} name several" if named else "none is named"
         raise UsageError(f"ffc distill needs one student, by --layers, --student or --plan; {found}")
-    if given["anneal"] is not None and given["activation"] is None:
-        raise UsageError("--anneal is for a change of activation; add --activation relu")
+    made(Activation, given)  # which refuses what does not go together
     if given["texts"] is None:
         return
     if misplaced := shared.given_option(names(Data)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,6 @@ def search(model: Path, out: Path, as_json: bool, **given: Any) -> None:
     from ffc.train.models import slicing
     from ffc.train.pruning import plans
 
-    teller = functools.cache(tenths)
     made = plans.search(
         drawn.model,
         drawn.rows,
@@ -52,7 +50,7 @@ def search(model: Path, out: Path, as_json: bool, **given: Any) -> None:
         floor=given["floor"],
         on=given["on"],
         first_token=not drawn.task.spans,
-        progress=lambda what, done, of: teller(what)(done, of),
+        progress=tenths(),
     )
     made = slicing.stamp(made, drawn.model)
     made.save(out)

@@ -12,6 +12,7 @@ from accelerate import PartialState
 from torch import nn
 
 from ffc.errors import InputError, UsageError
+from ffc.progress import Tell
 from ffc.settings.losses import Losses
 from ffc.settings.training import Training
 from ffc.train.checks import check_vocabulary
@@ -25,7 +26,7 @@ from ffc.train.models.pretrained import base, filling, fills_masks, language_mod
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from ffc.train.learning.callbacks import History, Progress
+    from ffc.train.learning.callbacks import History
 
 __all__ = ["MaskingCollator", "distill_general", "read_texts", "text_rows"]
 
@@ -45,7 +46,7 @@ def distill_general(
     *,
     max_length: int = 128,
     packed: bool = True,
-    progress: Progress | None = None,
+    progress: Tell | None = None,
 ) -> History:
     """Distil a student for no task in particular, and save it as a checkpoint for other students to start from.
 

@@ -16,13 +16,14 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging
 
 from ffc.errors import UsageError
+from ffc.progress import Tell
 from ffc.settings.losses import ON_LABELS, Losses
 from ffc.settings.training import Training
 from ffc.train.distillation.objective import LiveTeacher, Objective, Pairing, run
 from ffc.train.distillation.teacher import CachedTeacher, cached_logits
 from ffc.train.evaluate import evaluating
 from ffc.train.learning.activation import Anneal
-from ffc.train.learning.callbacks import BestEpoch, History, Progress, Reporter
+from ffc.train.learning.callbacks import BestEpoch, History, Reporter
 from ffc.train.learning.checks import check_finite, check_known, check_labels, check_training, check_validation
 from ffc.train.learning.sampling import LengthSampler
 from ffc.train.models.pretrained import read_logits, takes
@@ -101,7 +102,7 @@ def train(
     validation: Rows | None = None,
     score: Callable[[np.ndarray], Scores] | None = None,
     folder: Path,
-    progress: Progress | None = None,
+    progress: Tell | None = None,
     activation: Anneal | None = None,
 ) -> History:
     """Train a model in place.
@@ -121,7 +122,7 @@ def train(
         validation: With `score`, what to choose the best epoch on; its weights are kept. Otherwise the last are.
         score: Judges logits [validation rows, labels].
         folder: Where the logits of the teacher are kept.
-        progress: Told a line now and then.
+        progress: Told how it goes now and then.
         activation: Go over from GELU to ReLU on the way; epochs that end before it has gone over are not kept.
 
     Returns:

@@ -9,6 +9,7 @@ import numpy as np
 from torch import nn
 
 from ffc.errors import UsageError
+from ffc.progress import Tell
 from ffc.pruning.importance import Importance, LayerImportance
 from ffc.pruning.plan import LayerPlan, Plan
 from ffc.pruning.sizes import count_macs
@@ -35,7 +36,7 @@ def prune_in_steps(
     method: Method = "taylor",
     on: Target = "labels",
     batch_size: int = 32,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Tell | None = None,
 ) -> Plan:
     """Make a plan in several steps, each of which scores what the steps before left.
 
@@ -52,7 +53,7 @@ def prune_in_steps(
         method: As for `ffc.train.pruning.importance.score`.
         on: As for `ffc.train.pruning.importance.score`.
         batch_size: Rows at a time.
-        progress: Told after each step how many are done, and of how many.
+        progress: Told after each step.
 
     Returns:
         The plan of the last step; its heads and units have the numbers that they have in the model as given. What one
@@ -72,7 +73,7 @@ def prune_in_steps(
             scores = score(model, rows, collator, method=method, on=on, batch_size=batch_size)
         plan = _both(plan, allocate(_lowered(scores, plan), step / steps))
         if progress is not None:
-            progress(step, steps)
+            progress(f"{step} of {steps} scorings", step, steps)
     return plan if plan.macs is None else plan.model_copy(update={"macs": count_macs(plan, sizes, plan.macs.length)})
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import nn
 
 from ffc.errors import CannotApplyError
+from ffc.progress import Tell
 from ffc.pruning import amount as amounts
 from ffc.pruning import search as fisher_search
 from ffc.pruning.allocate import Floor
@@ -67,7 +66,7 @@ def search(
     floor: Floor = None,
     on: Target = "labels",
     first_token: bool = False,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Tell | None = None,
 ) -> Plan:
     """Choose what to keep of a model that is not trained again: the Fisher search, with scales for what it keeps.
 
@@ -80,8 +79,7 @@ def search(
         floor: What every layer keeps at least, of heads and of units.
         on: Whose labels gradients are taken on, as `ffc.train.pruning.importance.gradients` has it.
         first_token: Whether the head of the model reads the first token of the last layer alone.
-        progress: Told after each batch of rows, and after each layer that got its scales: of what, how many are done,
-            and of how many.
+        progress: Told after each batch of rows, and after each layer that got its scales.
 
     Returns:
         A plan with scales and without fingerprints; `ffc.train.models.slicing.stamp` adds them.
@@ -91,8 +89,7 @@ def search(
         InputError: If there are no rows, one lacks its label, or something is not finite.
         CannotApplyError: If the encoder is not understood, it is no classifier, or its weights are in half precision.
     """
-    tell = progress or (lambda what, done, of: None)
-    found = gradients(model, rows, collator, on=on, progress=functools.partial(tell, "rows"))
+    found = gradients(model, rows, collator, on=on, progress=progress)
     plan = fisher_search(found, layer_sizes(model), macs=macs, length=length, floor=floor)
     return scales.tune(
         model,
@@ -100,7 +97,7 @@ def search(
         rows,
         collator,
         first_token=first_token,
-        progress=functools.partial(tell, "layers with scales"),
+        progress=progress,
     )
 
 

@@ -149,7 +149,7 @@ def test_a_saved_model_is_exported(place: Path, tmp_path: Path, command: Command
     [
         ("--layers 3 --student tiny", 2, "ffc distill needs one student, by --layers, --student or --plan; --layers and --student name several"),
         ("", 2, "ffc distill needs one student, by --layers, --student or --plan; none is named"),
-        ("--layers 2 --anneal 0.5", 2, "--anneal is for a change of activation; add --activation relu"),
+        ("--layers 2 --anneal 0.5", 2, "--anneal is for a change of activation; give --activation too"),
         ("--layers two", 2, "--layers is 'two'; give a number of layers such as 3, or layers such as 0,2,4"),
         ("--layers 7", 2, "7 layers cannot be spread over a teacher's 3; give 1 to 3"),
         ("--layers 2 --loss logit=1", 2, "unknown loss 'logit'; did you mean 'logits'?"),

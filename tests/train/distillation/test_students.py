@@ -155,5 +155,5 @@ def test_annealing_goes_from_gelu_to_relu_linearly_and_ends_in_a_plain_relu() ->
 
 @pytest.mark.parametrize("share", [0.0, -0.5, 1.5])
 def test_a_senseless_share_is_refused(share: float) -> None:
-    with pytest.raises(UsageError, match="share of steps to anneal over"):
+    with pytest.raises(UsageError, match=r"share is .*, wanted a number above 0 and up to 1"):
         Anneal(share)

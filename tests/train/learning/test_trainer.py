@@ -186,13 +186,20 @@ def test_annealing_ends_in_relu_and_keeps_no_epoch_before_it_has(tmp_path: Path)
 
 def test_progress_is_told_in_lines_and_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     lines: list[str] = []
+    counts: list[tuple[int, ...]] = []
+
+    def tell(line: str, *count: int) -> None:
+        lines.append(line)
+        counts.append(count)
+
     train(
         narrow(), encoded(), collator(), Training(epochs=2, batch_size=4),
-        validation=encoded(seed=2), score=Judge(50.0, 60.0), folder=tmp_path, progress=lines.append,
+        validation=encoded(seed=2), score=Judge(50.0, 60.0), folder=tmp_path, progress=tell,
     )  # fmt: skip
     assert [line.split(":")[0] for line in lines] == [
         "step 1 of 4", "step 2 of 4", "epoch 1", "step 3 of 4", "step 4 of 4", "epoch 2",
     ]  # fmt: skip
+    assert counts == [(1, 4), (2, 4), (), (3, 4), (4, 4), ()]
     assert lines[-2].endswith(", 0 s left") and lines[-1] == "epoch 2: 60.00 on 8 validation rows"
     assert capfd.readouterr() == ("", "")
     assert not list(tmp_path.iterdir()), "no checkpoints"

@@ -310,7 +310,7 @@ def test_predictions_come_in_row_order_whatever_the_batches(source: Path) -> Non
     wanted = one_by_one(model, rows, collator)
     told: list[tuple[int, int]] = []
     for size in (1, 5, 64):
-        found = predict(model, rows, collator, batch_size=size, progress=lambda done, of: told.append((done, of)))
+        found = predict(model, rows, collator, batch_size=size, progress=lambda line, *count: told.append(count))
         assert found.dtype == np.float32 and np.abs(found - wanted).max() < 1e-5
     assert np.abs(wanted - wanted[::-1]).max() > 1e-2  # rows differ, so that order shows
     assert told[-6:] == [(5, 23), (10, 23), (15, 23), (20, 23), (23, 23), (23, 23)]

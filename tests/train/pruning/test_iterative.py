@@ -149,7 +149,7 @@ def test_no_steps_are_refused(bert: nn.Module) -> None:
 def test_progress_is_told(bert: nn.Module) -> None:
     told: list[tuple[int, int]] = []
     prune_in_steps(
-        bert, encoded(3), collator(), steps=2, allocate=halves, progress=lambda *step: told.append(step)
+        bert, encoded(3), collator(), steps=2, allocate=halves, progress=lambda line, *step: told.append(step)
     )  # fmt: skip
     assert told == [(1, 2), (2, 2)]
 
