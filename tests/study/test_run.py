@@ -389,4 +389,4 @@ def test_training_that_ends_beyond_all_numbers_is_no_finished_step(
 
 def work(does: weights.Work, folder: Path, done: dict[str, steps.Done]) -> steps.Done:
     (folder / "scratch").mkdir(parents=True, exist_ok=True)
-    return steps.Done(folder, "", 0.0, dict(does(steps.Job(folder, folder / "scratch", done, lambda line: None))))
+    return steps.Done(folder, "", 0.0, dict(does(steps.Job(folder, folder / "scratch", done, Quiet().tell))))

@@ -113,14 +113,13 @@ def _option(kind: type, name: str, *, required: bool) -> Callable[[_Command], _C
         return click.option(_dashed(name, said), name, is_flag=True, help=said.help)
     if said.repeated:
         return click.option(_dashed(name, said), name, multiple=True, type=_Value(hint, said), **more)
-    shown = field.default not in (None, (), dataclasses.MISSING)
+    if field.default not in (None, (), dataclasses.MISSING):
+        more |= {"default": field.default, "show_default": True}
     words = own_words(hint)
     return click.option(
         _dashed(name, said),
         name,
         type=click.Choice(words) if words else _Value(hint, said),
-        default=field.default if shown else None,
-        show_default=shown,
         required=required,
         **more,
     )

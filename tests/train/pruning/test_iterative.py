@@ -106,7 +106,7 @@ def test_what_one_step_drops_no_later_one_keeps(bert: nn.Module, amount: Amount)
     made: list[Plan] = []
 
     def allocate(scores: Importance, way: float) -> Plan:
-        made.append(amounts.after(amount, way, layers).plan(scores, layers))
+        made.append(amounts.plan(amounts.after(amount, way, layers), scores, layers))
         return made[-1]
 
     plan = prune_in_steps(bert, encoded(), collator(), steps=4, allocate=allocate)
