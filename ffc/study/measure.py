@@ -46,7 +46,7 @@ def measure(
         UsageError: If there is no row or no round.
     """
     from ffc.train.encoding import Collator
-    from ffc.train.models.checkpoint import load_pruned
+    from ffc.train.models.loading import load
     from ffc.train.queries import onnx_answer, torch_answer
 
     chosen = sample(len(rows), queries)
@@ -54,7 +54,7 @@ def measure(
     answers: dict[tuple[str, str], Answer] = {}
     for system in run.systems:
         if system.kind != "pruned":
-            model = load_pruned(folder / system.weights)
+            model = load(folder / system.weights)
             answers[system.name, EAGER] = torch_answer(model, rows, short, chosen)
             if system.kind == "teacher":
                 answers[system.name, PADDED] = torch_answer(model, rows, padded, chosen)

@@ -65,7 +65,7 @@ class Study:
                 yield name, plan
 
     def source(self, model: str) -> str:
-        """Return a model as `ffc.train.models.pretrained.locate` takes it: a folder beside the file is meant first."""
+        """Return a model as `ffc.train.models.loading.locate` takes it: a folder beside the file is meant first."""
         beside = self.file.path.parent / model
         return str(beside) if beside.exists() else model
 

@@ -209,9 +209,9 @@ class _Maker:
 
     def _sources(self, model: str) -> dict[str, Path]:
         """Return the files of a model that lies in a folder; what lies below it, such as this run, is none of them."""
-        from ffc.train.models import pretrained
+        from ffc.train.models import loading
 
-        place = Path(pretrained.locate(self.study.source(model)))
+        place = Path(loading.locate(self.study.source(model)))
         files = sorted(place.iterdir()) if place.is_dir() else []
         return {f"model {file.name}": file for file in files if file.suffix in _OF_MODELS and file.is_file()}
 

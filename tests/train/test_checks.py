@@ -22,7 +22,8 @@ from ffc.train.evaluate import predict
 from ffc.train.learning.activation import Anneal
 from ffc.train.learning.trainer import train
 from ffc.train.models import pretrained
-from ffc.train.models.checkpoint import load_pruned, save_pruned
+from ffc.train.models.checkpoint import save_pruned
+from ffc.train.models.loading import load
 from ffc.train.pruning import importance, scales
 from ffc.train.tasks.base import Example, Scores, Task
 from tests.train.tiny import WORDS, save_model
@@ -145,7 +146,7 @@ def test_training_that_fails_on_the_way_leaves_a_model_that_can_be_saved(
     assert not any(module.training for module in model.modules())
     save_pruned(model, tmp_path / "model")
     np.testing.assert_array_equal(
-        predict(load_pruned(tmp_path / "model"), good(collator), collator), predict(model, good(collator), collator)
+        predict(load(tmp_path / "model"), good(collator), collator), predict(model, good(collator), collator)
     )
 
 

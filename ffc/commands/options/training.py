@@ -101,9 +101,9 @@ def learned(source: str, task: Task) -> nn.Module:
         UsageError: If it has no head for the labels of the task: what a fresh head says would teach nothing.
         InputError: If it is missing or broken.
     """
-    from ffc.train.models import checkpoint, pretrained
+    from ffc.train.models import loading
 
-    model = checkpoint.load_pruned(Path(pretrained.locate(source)))
+    model = loading.load(Path(loading.locate(source)))
     config: Any = model.config
     labels = tuple(config.id2label[index] for index in range(config.num_labels))
     if labels != task.labels:

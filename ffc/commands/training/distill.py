@@ -127,7 +127,7 @@ def _for_none(teacher: str, out: Path, onnx: Path | None, as_json: bool, given: 
     from ffc.train.export import export
     from ffc.train.learning import mlm, processes
     from ffc.train.models import pretrained
-    from ffc.train.models.checkpoint import load_pruned
+    from ffc.train.models.loading import load
 
     texts, tokenizer = mlm.read_texts([given["texts"]]), pretrained.tokenizer(teacher)
     master = pretrained.language_model(teacher)
@@ -146,7 +146,7 @@ def _for_none(teacher: str, out: Path, onnx: Path | None, as_json: bool, given: 
     if onnx:
         tell(f"exporting {onnx}")
         told = {"teacher": teacher, "student": _described(given)}
-        export(load_pruned(out), onnx, tokenizer=tokenizer, provenance=told)
+        export(load(out), onnx, tokenizer=tokenizer, provenance=told)
     found = {"loss": [list(each) for each in history.loss], "steps": history.steps, "seconds": history.seconds}
     losses_told = f"loss {history.loss[0][1]:.4g}, then {history.loss[-1][1]:.4g}"
     click.echo(

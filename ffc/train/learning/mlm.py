@@ -54,7 +54,7 @@ def distill_general(
     stay as they are. Of several processes the first alone saves.
 
     Args:
-        teacher: Where a model is, as `ffc.train.models.pretrained.locate` takes it, or the model, best with its head
+        teacher: Where a model is, as `ffc.train.models.loading.locate` takes it, or the model, best with its head
             for masked language modelling.
         student: How many layers of the teacher it keeps, or which; or a model of any shape, trained in place.
         texts: Passages.

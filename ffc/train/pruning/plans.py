@@ -18,8 +18,8 @@ from ffc.pruning.planning import check_source
 from ffc.pruning.score import head_norms, unit_norms
 from ffc.pruning.sizes import LayerSizes
 from ffc.settings.amount import LENGTH, Amount
-from ffc.train.models.checkpoint import load_pruned
 from ffc.train.models.layers import TorchLayer, find_layers
+from ffc.train.models.loading import load
 from ffc.train.models.slicing import stamp
 from ffc.train.pruning import scales
 from ffc.train.pruning.importance import Target, gradients, layers_hash
@@ -46,7 +46,7 @@ def make_plan(folder: Path, amount: Amount, *, importance: Path | None = None, b
     """
     check_source(importance, by)
     scores = None if importance is None else Importance.load(importance)
-    model = load_pruned(folder)
+    model = load(folder)
     layers = layer_sizes(model)
     if scores is None:
         scores = by_norm(model)

@@ -56,12 +56,12 @@ def accuracy(place: Path, plan: Plan) -> float:
     from ffc.train.encoding import Collator, encode
     from ffc.train.evaluate import predict
     from ffc.train.models import pretrained, slicing
-    from ffc.train.models.checkpoint import load_pruned
+    from ffc.train.models.loading import load
 
     tokenizer = pretrained.tokenizer(place / "teacher")
     found = tiny.load("text", train=place / "train.tsv", validation=place / "val.tsv", text=["text"])
     rows = encode(found.validation, tokenizer, 128)
-    logits = predict(slicing.apply(load_pruned(place / "teacher"), plan), rows, Collator(tokenizer))
+    logits = predict(slicing.apply(load(place / "teacher"), plan), rows, Collator(tokenizer))
     return 100 * float(np.mean(logits.argmax(1) == [row.label for row in found.validation]))
 
 

@@ -225,7 +225,7 @@ def test_importance_of_other_weights_of_the_same_shape_is_refused(bert: nn.Modul
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plan", str(tmp_path), "--by", "norm", "--heads", "2", "-o", str(tmp_path / "p.json")]) == 3
-    assert "there is no model in" in capsys.readouterr().err
+    assert "holds no model: it has no config.json" in capsys.readouterr().err
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "nonesuch"}))
     assert cli.main(["plan", str(tmp_path), "--by", "norm", "--heads", "2", "-o", str(tmp_path / "p.json")]) == 3
     assert len(capsys.readouterr().err.splitlines()) == 1
