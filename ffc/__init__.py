@@ -14,16 +14,17 @@ if TYPE_CHECKING:
     from ffc.compiler import rules
     from ffc.compiler.explain.explanation import Explanation, explain
     from ffc.compiler.log import Log
+    from ffc.compiler.matcher import Match
     from ffc.compiler.passes import Pass, option
     from ffc.compiler.pipeline import Result, compile
     from ffc.compiler.proof.contracts import Budget, Equal, EqualToMasked
     from ffc.compiler.reports.report import Report
-    from ffc.compiler.rules import Match, Rule, Sample
-    from ffc.compiler.targets.lowering import Lowering
+    from ffc.compiler.rules import Rule, Sample, rule
     from ffc.errors import CannotApplyError, FfcError, GateError, InputError, MissingError, UsageError
     from ffc.graph.blocks.finder import find as find_blocks
     from ffc.graph.dialect import ops
     from ffc.graph.dialect.edit import Editor, constant
+    from ffc.graph.dialect.function import Function, called, function
     from ffc.graph.dialect.trace import Op, Tensor
     from ffc.graph.files import load, save
 
@@ -39,10 +40,10 @@ __all__ = [
     "EqualToMasked",
     "Explanation",
     "FfcError",
+    "Function",
     "GateError",
     "InputError",
     "Log",
-    "Lowering",
     "Match",
     "MissingError",
     "Op",
@@ -56,18 +57,21 @@ __all__ = [
     "Tensor",
     "UsageError",
     "__version__",
+    "called",
     "check",
     "compile",
     "constant",
     "diff",
     "explain",
     "find_blocks",
+    "function",
     "load",
     "lock",
     "ops",
     "option",
     "recipe",
     "reduce",
+    "rule",
     "rules",
     "save",
 ]
@@ -79,15 +83,16 @@ _HOMES = {
     "ffc.ci.lock.policy": ["Policy"],
     "ffc.ci.reduce": ["Reduction", "reduce"],
     "ffc.compiler.log": ["Log"],
+    "ffc.compiler.matcher": ["Match"],
     "ffc.compiler.passes": ["Pass", "option"],
     "ffc.compiler.proof.contracts": ["Budget", "Equal", "EqualToMasked"],
     "ffc.compiler.explain.explanation": ["Explanation", "explain"],
-    "ffc.compiler.targets.lowering": ["Lowering"],
     "ffc.compiler.pipeline": ["Result", "compile"],
     "ffc.compiler.reports.report": ["Report"],
-    "ffc.compiler.rules": ["Match", "Rule", "Sample"],
+    "ffc.compiler.rules": ["Rule", "Sample", "rule"],
     "ffc.errors": ["CannotApplyError", "FfcError", "GateError", "InputError", "MissingError", "UsageError"],
     "ffc.graph.dialect.edit": ["Editor", "constant"],
+    "ffc.graph.dialect.function": ["Function", "called", "function"],
     "ffc.graph.dialect.trace": ["Op", "Tensor"],
     "ffc.graph.files": ["load", "save"],
 }

@@ -9,9 +9,9 @@ import onnx_ir as ir
 
 import ffc
 from ffc.graph.blocks.structure import Blocks, Layer, Operand
-from ffc.graph.blocks.tokens import ATTENTION, TOKEN_AXIS, Rows, Tokens, taken_tokens, token_rows
+from ffc.graph.blocks.tokens import TOKEN_AXIS, Rows, Tokens, taken_tokens, token_rows
 from ffc.graph.dialect.edit import Editor, constant
-from ffc.graph.dialect.ops import PLAIN, is_call
+from ffc.graph.dialect.function import quantises
 from ffc.graph.shapes.dim import Dim
 from ffc.graph.shapes.inference import Shapes
 
@@ -37,7 +37,7 @@ class DeadTokens(ffc.Pass):
 
     def run(self, model: ir.Model, log: ffc.Log) -> None:
         """See `ffc.Pass.run`."""
-        if any(is_call(node, *PLAIN) for node in model.graph):
+        if any(quantises(node) for node in model.graph):
             raise ffc.CannotApplyError(
                 "the model holds int8 products, whose rounding depends on all tokens together; "
                 "run `deadtokens` before `int8`"
@@ -59,11 +59,12 @@ class _Reading:
     """What is known, from a walk backwards, of the tokens that are read.
 
     Attributes:
-        shapes: Shapes of the graph.
+        shapes: Shapes of the graph, all tokens of it until some are left out.
         wanted: The tokens that are read of a value, where those are few.
         why: For values of which all tokens are read, the reason.
         rows: The nodes, of those that have one row per token, of whose output few are read.
-        apart: All nodes that have one row per token.
+        lengths: How many tokens the outputs of these have as long as none is left out.
+        apart: All nodes that have one row per token, with the inputs of which that is so.
         selections: What nodes select that take tokens at fixed positions.
     """
 
@@ -71,7 +72,8 @@ class _Reading:
     wanted: dict[ir.Value, Tokens] = field(default_factory=dict)
     why: dict[ir.Value, str] = field(default_factory=dict)
     rows: dict[ir.Node, Rows] = field(default_factory=dict)
-    apart: set[ir.Node] = field(default_factory=set)
+    lengths: dict[ir.Value, Dim | None] = field(default_factory=dict)
+    apart: dict[ir.Node, Rows] = field(default_factory=dict)
     selections: dict[ir.Node, Tokens] = field(default_factory=dict)
 
     def visit(self, node: ir.Node) -> None:
@@ -81,7 +83,7 @@ class _Reading:
             self.selections[node] = taken
         rows = token_rows(node, self.shapes)
         if rows:
-            self.apart.add(node)
+            self.apart[node] = rows
         outputs = [value for value in node.outputs if value.uses() or value.is_graph_output()] or node.outputs[:1]
         read = self._read(outputs)
         if isinstance(read, str):
@@ -90,6 +92,11 @@ class _Reading:
         self.wanted.update(dict.fromkeys(node.outputs, read))
         if rows:
             self.rows[node] = rows
+            self.lengths.update({value: self._length(value) for value in node.outputs})
+
+    def _length(self, value: ir.Value) -> Dim | None:
+        shape = self.shapes.of(value)
+        return shape[TOKEN_AXIS] if shape is not None and len(shape) > TOKEN_AXIS else None
 
     def _read(self, outputs: Sequence[ir.Value]) -> Tokens | str:
         """Return the tokens that are read of any of the outputs of one node, or why all are."""
@@ -102,8 +109,7 @@ class _Reading:
                 if isinstance(tokens, str):
                     return tokens
                 found.update(tokens)
-        shape = self.shapes.of(outputs[0])
-        size = shape[TOKEN_AXIS] if shape is not None and len(shape) > TOKEN_AXIS else None
+        size = self._length(outputs[0])
         if isinstance(size, int):
             found = {token % size for token in found}
             if len(found) == size:
@@ -116,7 +122,7 @@ class _Reading:
             return self.selections[node]
         if self.rows.get(node, {}).get(index) == TOKEN_AXIS:
             return self.wanted[node.outputs[0]]
-        if node in self.apart and node.outputs[0] in self.why and not is_call(node, *ATTENTION):
+        if index in self.apart.get(node, ()) and node.outputs[0] in self.why:
             return self.why[node.outputs[0]]
         taken = taken_tokens(node, self.shapes) if index == 0 else None
         return taken if isinstance(taken, str) else f"{node.op_type} '{node.name}' reads all tokens"
@@ -153,15 +159,15 @@ def _named(tokens: Tokens) -> str:
 
 def _obstacle(layer: Layer, reading: _Reading) -> str | None:
     """Say why the attention of the last layer is computed for all tokens, or None if it is not."""
-    core = layer.core
-    if core is None or core.core in reading.rows:
+    attention = layer.attention
+    if attention is None or attention.node in reading.rows:
         return None
-    if core.context in reading.why:
-        queries, keys = (_token_count(operand, reading.shapes) for operand in core.operands[:2])
+    if attention.context in reading.why:
+        queries, keys = (_token_count(operand, reading.shapes) for operand in attention.operands[:2])
         if queries != keys:
             return f"it has {queries} queries to {keys} keys already"
-        return f"all tokens of it are read: {reading.why[core.context]}"
-    return f"its attention is computed for all tokens: '{core.core.name}' is no call, or its shapes are not known"
+        return f"all tokens of it are read: {reading.why[attention.context]}"
+    return f"its attention is computed for all tokens: '{attention.node.name}' is no call, or its shapes are not known"
 
 
 def _token_count(operand: Operand, shapes: Shapes) -> Dim | None:
@@ -177,10 +183,7 @@ def _cut(editor: Editor, reading: _Reading) -> None:
         for index, axis in rows.items():
             value = node.inputs[index]
             assert value is not None
-            node.replace_input_with(index, narrow.value(value, tokens, axis, node))
-        for out in node.outputs:
-            if out.shape is not None:
-                out.shape = ir.Shape([*out.shape[:TOKEN_AXIS], len(tokens), *out.shape[TOKEN_AXIS + 1 :]])
+            editor.replace_input(node, index, narrow.value(value, tokens, axis, node))
     for node, tokens in reading.selections.items():
         source = node.inputs[0]
         assert source is not None
@@ -202,10 +205,8 @@ class _Narrow:
         if places is None:
             return value
         if (value, tokens, axis) not in self.made:
-            inputs, hint = [value, list(places)], f"{value.name}.tokens"
-            made = self.editor.add("", "Gather", inputs, {"axis": axis}, before=before, hint=hint)
-            made.type = value.type
-            self.made[value, tokens, axis] = made
+            op = self.editor.at(before, f"{value.name}.tokens")
+            self.made[value, tokens, axis] = op.Gather(value, list(places), axis=axis)
         return self.made[value, tokens, axis]
 
     def select(self, node: ir.Node, source: ir.Value, tokens: Tokens) -> None:
@@ -216,12 +217,8 @@ class _Narrow:
         if index is None or index.ndim:
             self.editor.replace(old, self.value(source, tokens, TOKEN_AXIS, node))
             return
-        operator, inputs, attributes = (
-            ("Squeeze", [source, [TOKEN_AXIS]], {})
-            if places is None
-            else ("Gather", [source, places[0]], {"axis": TOKEN_AXIS})
-        )
-        new = self.editor.add("", operator, inputs, attributes, before=node, hint=f"{old.name}.token")
+        op = self.editor.at(node, f"{old.name}.token")
+        new = op.Squeeze(source, [TOKEN_AXIS]) if places is None else op.Gather(source, places[0], axis=TOKEN_AXIS)
         self.editor.replace(old, new, fresh=True)
 
     def _places(self, value: ir.Value, tokens: Tokens) -> Tokens | None:
@@ -229,7 +226,6 @@ class _Narrow:
         if value.producer() not in self.reading.rows:
             return tokens
         held = self.reading.wanted[value]
-        size = self.reading.shapes.of(value)
-        length = size[TOKEN_AXIS] if size is not None else None
+        length = self.reading.lengths[value]
         tokens = tuple(token % length for token in tokens) if isinstance(length, int) else tokens
         return None if tokens == held else tuple(held.index(token) for token in tokens)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,13 +10,14 @@ import numpy as np
 import onnx_ir as ir
 
 import ffc
-from ffc import Editor, constant
+from ffc import Editor, Op, Tensor, constant
 from ffc.errors import nearest
 from ffc.graph.blocks.structure import ROLES, Product
+from ffc.graph.dialect import ops
+from ffc.graph.dialect.function import Function, called
 from ffc.graph.dialect.half import LARGEST
-from ffc.graph.dialect.trace import Program
+from ffc.graph.dialect.trace import Program, parameters, with_signature
 from ffc.graph.execute import cuda_at_hand
-from ffc.graph.shapes.inference import infer
 
 PARTS = (*ROLES, "attention", "embeddings")
 """What `skip` takes beside names."""
@@ -23,37 +25,20 @@ PARTS = (*ROLES, "attention", "embeddings")
 _HALF, _SINGLE = ir.DataType.FLOAT16.value, ir.DataType.FLOAT.value
 
 
-# In half precision, between casts; those that meet are taken out again.
+@functools.cache
+def _in_half(function: Function, halved: tuple[str, ...]) -> Program:
+    """Return a call of `function` between casts of some tensors and of its result; casts that meet go later."""
+    tensors, attributes = parameters(function.body)
+
+    def program(op: Op, *values: Tensor, **given: Any) -> Tensor:
+        args = [op.Cast(x, to=_HALF) if name in halved else x for name, x in zip(tensors, values, strict=True)]
+        return op.Cast(op.ffc.node(function.name, *args, **given), to=_SINGLE)
+
+    return with_signature(program, tensors, attributes, f"{function.name}InHalf", f"`{function.name}` in half.")
 
 
-def _product(op: Any, x: Any, w: Any) -> Any:
+def _product(op: Op, x: Tensor, w: Tensor) -> Tensor:
     return op.Cast(op.MatMul(op.Cast(x, to=_HALF), w), to=_SINGLE)
-
-
-def _linear(op: Any, x: Any, w: Any, b: Any) -> Any:
-    return op.Cast(op.ffc.Linear(op.Cast(x, to=_HALF), w, b), to=_SINGLE)
-
-
-def _linear_relu(op: Any, x: Any, w: Any, b: Any) -> Any:
-    return op.Cast(op.ffc.LinearRelu(op.Cast(x, to=_HALF), w, b), to=_SINGLE)
-
-
-def _linear_gelu(op: Any, x: Any, w: Any, b: Any, *, approximate: str = "none") -> Any:
-    return op.Cast(op.ffc.LinearGelu(op.Cast(x, to=_HALF), w, b, approximate=approximate), to=_SINGLE)
-
-
-def _attention(op: Any, q: Any, k: Any, v: Any, *, heads: int, scale: float) -> Any:
-    q, k, v = (op.Cast(x, to=_HALF) for x in (q, k, v))
-    return op.Cast(op.ffc.AttentionHalf(q, k, v, heads=heads, scale=scale), to=_SINGLE)
-
-
-def _attention_masked(op: Any, q: Any, k: Any, v: Any, mask: Any, *, heads: int, scale: float) -> Any:
-    q, k, v = (op.Cast(x, to=_HALF) for x in (q, k, v))
-    return op.Cast(op.ffc.AttentionMaskedHalf(q, k, v, mask, heads=heads, scale=scale), to=_SINGLE)
-
-
-PRODUCTS: dict[str, Program] = {"LinearRelu": _linear_relu, "LinearGelu": _linear_gelu}
-ATTENTIONS: dict[str, Program] = {"Attention": _attention, "AttentionMasked": _attention_masked}
 
 
 @dataclass(frozen=True)
@@ -90,23 +75,23 @@ class Fp16(ffc.Pass):
     def run(self, model: ir.Model, log: ffc.Log) -> None:
         """See `ffc.Pass.run`."""
         products = ffc.find_blocks(model).products
-        attentions = [node for node in model.graph if ffc.ops.is_call(node, *ATTENTIONS)]
-        self._check_names({product.name for product in products} | {_name(node) for node in attentions})
+        calls = [(node, function) for node in model.graph if (function := called(node)) is not None]
+        attentions = [(node, half) for node, function in calls if (half := _half_attention(function)) is not None]
+        self._check_names({product.name for product in products} | {_name(node) for node, _ in attentions})
         editor, left = Editor(model), _Left(self.skip, log)
         for product in products:
             name = product.name
             if left.takes(product.role, name, product.weight, product.bias):
                 _convert_product(product, editor)
                 log.did(product.role, where=name)
-        for node in attentions:
+        for node, half in attentions:
             if left.takes("attention", _name(node)):
-                inputs = dict(zip(ffc.ops.parameters(node.op_type), node.inputs, strict=True))
-                program = ATTENTIONS[node.op_type]
-                editor.splice(program, inputs, node.attributes, replaces=node.outputs[0], rule="fp16")
+                program = _in_half(half, tuple(name for name in half.tensors if name != half.mask))
+                editor.splice(program, half.given(node), node.attributes, replaces=node.outputs[0], rule="fp16")
                 log.did("attention")
         _convert_tables(editor, left, log)
         if log.count:
-            _merge_casts(model)
+            _merge_casts(editor)
             if not cuda_at_hand():
                 log.note("no CUDA provider here: checked on the CPU provider with every half number rounded")
 
@@ -115,6 +100,11 @@ class Fp16(ffc.Pass):
             if name not in PARTS and name not in names:
                 near = nearest(name, PARTS) if len(names) > 20 else nearest(name, {*PARTS, *names})
                 raise ffc.UsageError(f"skip={name} names no part and no product or attention of this model{near}")
+
+
+def _half_attention(function: Function) -> Function | None:
+    """Return the function that computes in half what an attention in float32 does."""
+    return function.rounded("half") if function.family == "attention" else None
 
 
 def _name(node: ir.Node) -> str:
@@ -155,21 +145,29 @@ def _half(array: np.ndarray | None) -> np.ndarray:
 
 
 def _convert_product(product: Product, editor: Editor) -> None:
-    bias, inputs = product.vector(), {"x": product.x, "w": _half(product.matrix())}
-    program = _product if bias is None else PRODUCTS.get(product.node.op_type, _linear)
-    if bias is not None:
-        inputs["b"] = _half(bias)
-    attributes = product.node.attributes if product.node.op_type == "LinearGelu" else {}
+    weight, bias, function = _half(product.matrix()), product.vector(), called(product.node)
+    if bias is None:
+        editor.splice(_product, {"x": product.x, "w": weight}, replaces=product.out, rule="fp16")
+        return
+    half = function or ops.Linear
+    given = {half.weight: weight, half.bias: _half(bias)}
+    inputs = {name: given.get(name, product.x) for name in half.tensors}
+    program = _in_half(half, tuple(name for name in half.tensors if name not in given))
+    attributes = {} if function is None else product.node.attributes
     editor.splice(program, inputs, attributes, replaces=product.out, rule="fp16")
 
 
 def _convert_tables(editor: Editor, left: _Left, log: ffc.Log) -> None:
     for node in list(editor.graph):
-        if ffc.ops.is_call(node, "Embed"):
-            tables = node.inputs[3:6]
-            if left.takes("embeddings", _name(node), *tables):
-                args = [*node.inputs[:3], *(_half(constant(table)) for table in tables), *node.inputs[6:]]
-                editor.call("EmbedHalf", args, node.attributes, replaces=node.outputs[0], rule="fp16")
+        function = called(node)
+        half = function.rounded("half") if function is not None and function.tables else None
+        if function is not None and half is not None:
+            given = function.given(node)
+            tables = {table: given[table] for table in function.tables}
+            if left.takes("embeddings", _name(node), *tables.values()):
+                stored = {name: _half(constant(table)) for name, table in tables.items()}
+                args = [stored.get(name, given[name]) for name in half.tensors]
+                editor.call(half.name, args, node.attributes, replaces=node.outputs[0], rule="fp16")
                 log.did("embedding tables", len(tables))
         elif _looks_up(node) and left.takes("embeddings", _name(node), node.inputs[0]):
             args = [_half(constant(node.inputs[0])), node.inputs[1]]
@@ -186,17 +184,15 @@ def _looks_up(node: ir.Node) -> bool:
     return along_rows and table is not None and table.dtype == np.float32 and table.ndim == 2 and table.shape[1] > 1
 
 
-def _merge_casts(model: ir.Model) -> None:
+def _merge_casts(editor: Editor) -> None:
     """Let each value be cast to half once, and let half flow from call to call without a detour through float32."""
-    ffc.ops.register(model)  # the types of what calls compute are those of the bodies
-    shapes, editor = infer(model), Editor(model)
     halves: dict[ir.Value, ir.Value] = {}
-    for node in [node for node in model.graph if node.op_type == "Cast" and node.attributes["to"].value == _HALF]:
+    for node in [node for node in editor.graph if node.op_type == "Cast" and node.attributes["to"].value == _HALF]:
         (source,) = node.inputs
         assert source is not None
         back = source.producer()
         origin = back.inputs[0] if back is not None and back.op_type == "Cast" else None
-        if origin is not None and shapes.dtype(origin) == ir.DataType.FLOAT16:
+        if origin is not None and editor.shapes.dtype(origin) == ir.DataType.FLOAT16:
             editor.replace(node.outputs[0], origin)
         elif source in halves:
             editor.replace(node.outputs[0], halves[source])

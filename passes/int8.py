@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -19,9 +19,8 @@ from ffc.errors import nearest
 from ffc.graph.blocks.prequantised import reason_to_leave
 from ffc.graph.blocks.products import Products
 from ffc.graph.blocks.structure import ROLES, Blocks, Product
-from ffc.graph.dialect import quantise
-
-ACTIVATIONS = {"LinearRelu": "Relu", "LinearGelu": "Gelu"}
+from ffc.graph.dialect import ops, quantise
+from ffc.graph.dialect.function import Function, called, quantises
 
 AUTO = "auto"
 """The word in `skip` that leaves the choice to a measurement."""
@@ -37,7 +36,6 @@ MOST_INPUTS = 2**31 // (255 * 127)
 
 OTHER_PRODUCTS = {
     "": ("Conv", "Einsum", "Gemm", "MatMul", "MatMulInteger", "QLinearMatMul"),
-    "ffc": tuple(ffc.ops.PLAIN),
     "com.microsoft": (
         "Attention", "DynamicQuantizeMatMul", "FusedGemm", "FusedMatMul", "MatMulIntegerToFloat", "MatMulNBits",
         "QAttention", "QGemm",
@@ -146,6 +144,8 @@ class Int8(ffc.Pass):
             return "its weight is not finite"
         if product.sizes[0] > MOST_INPUTS:
             return f"it sums {product.sizes[0]} products, more than int32 holds"
+        if _rounded(product, product.role in self.rows) is None:
+            return f"{product.node.op_type} has no form in int8"
         return ""
 
     def _narrows(self, log: ffc.Log) -> bool:
@@ -173,24 +173,31 @@ class Int8(ffc.Pass):
 class _Stored:
     """A product as int8: the function that computes it, int8 [I, O], float32 scales [O] and the bias [O]."""
 
-    function: str
+    function: Function
     weight: np.ndarray
     scale: np.ndarray
     bias: np.ndarray
+
+
+def _rounded(product: Product, by_row: bool) -> Function | None:
+    return (called(product.node) or ops.Linear).rounded("int8", by_row=by_row)
 
 
 def _store(product: Product, narrow: bool, by_row: bool) -> _Stored:
     weight, scale = quantise.columns(np.ascontiguousarray(product.matrix()), narrow=narrow)
     bias = product.vector()
     bias = np.zeros(len(scale), np.float32) if bias is None else np.broadcast_to(bias, scale.shape)
-    activation = ACTIVATIONS.get(product.node.op_type, "") if product.node.domain == "ffc" else ""
-    return _Stored(f"LinearInt8{'Rows' if by_row else ''}{activation}", weight, scale, bias)
+    function = _rounded(product, by_row)
+    assert function is not None
+    return _Stored(function, weight, scale, bias)
 
 
 def _write(product: Product, stored: _Stored, editor: Editor) -> None:
-    attributes = product.node.attributes if product.node.domain == "ffc" else {}
-    inputs = [product.x, stored.weight, stored.scale, stored.bias]
-    editor.call(stored.function, inputs, attributes, replaces=product.out, rule="int8")
+    function, attributes = stored.function, product.node.attributes if called(product.node) else {}
+    scale = function.scales[function.weight]
+    given = {function.weight: stored.weight, scale: stored.scale, function.bias: stored.bias}
+    inputs = [given.get(tensor, product.x) for tensor in function.tensors]
+    editor.call(function.name, inputs, attributes, replaces=product.out, rule="int8")
 
 
 def _trial(log: ffc.Log) -> Trial:
@@ -282,7 +289,7 @@ def _unfit(model: ir.Model, products: Collection[Product]) -> Iterator[tuple[str
     """Yield what multiplies by a constant weight and is no product that can be taken, and why."""
     known = {product.node for product in products}
     for node in model.graph.all_nodes():
-        if node in known or node.op_type not in OTHER_PRODUCTS.get(node.domain, ()):
+        if node in known or not (quantises(node) or node.op_type in OTHER_PRODUCTS.get(node.domain, ())):
             continue
         weights = [constant(value) for value in node.inputs[:4]]
         if any(weight is not None and weight.ndim > 1 for weight in weights) and not all(
@@ -292,7 +299,7 @@ def _unfit(model: ir.Model, products: Collection[Product]) -> Iterator[tuple[str
 
 
 def _why_unfit(node: ir.Node, weights: list[np.ndarray | None], graph: ir.Graph) -> str:
-    if ffc.ops.is_call(node) or any(weight is not None and weight.dtype.itemsize == 1 for weight in weights):
+    if called(node) or any(weight is not None and weight.dtype.itemsize == 1 for weight in weights):
         return "it is int8 already"
     if node.graph is not graph:
         return "it lies in a subgraph"
@@ -308,12 +315,15 @@ def _quantise_embeddings(editor: Editor) -> int:
     """Store embedding tables as int8 and return how many."""
     number = 0
     for node in list(editor.graph):
-        if ffc.ops.is_call(node, "Embed"):
-            ids, tables, parameters = node.inputs[:3], node.inputs[3:6], node.inputs[6:]
-            stored = [part for table in tables for part in _rows(table)]
-            args = [*ids, *stored, *parameters]
-            editor.call("EmbedInt8", args, node.attributes, replaces=node.outputs[0], rule="int8")
-            number += len(tables)
+        function = called(node)
+        stored = function.rounded("int8") if function is not None and function.tables else None
+        if function is not None and stored is not None:
+            given: dict[str, Any] = function.given(node)
+            for table in function.tables:
+                given[table], given[stored.scales[table]] = _rows(given[table])
+            args = [given[tensor] for tensor in stored.tensors]
+            editor.call(stored.name, args, node.attributes, replaces=node.outputs[0], rule="int8")
+            number += len(function.tables)
         elif node.op_type == "Gather" and not node.domain and _is_table(node):
             args = [*_rows(node.inputs[0]), node.inputs[1]]
             editor.call("GatherInt8", args, replaces=node.outputs[0], rule="int8")

@@ -15,8 +15,7 @@ from ffc.errors import CannotApplyError, UsageError
 from ffc.graph.blocks.prequantised import reason_to_leave
 from ffc.graph.blocks.structure import Attention, Blocks, FeedForward, Product
 from ffc.graph.dialect.edit import Editor, constant, only_consumer
-from ffc.graph.dialect.ops import is_call
-from ffc.graph.shapes.inference import Shapes, infer
+from ffc.graph.dialect.function import called
 from ffc.pruning import Importance, LayerPlan, Plan, by_norm, check, uniform
 
 _HOW = "make one with `ffc plan MODEL --by norm --heads 0.5 --ffn 0.5 -o plan.json` and give prune{plan=plan.json}"
@@ -62,11 +61,11 @@ class Prune(ffc.Pass):
             raise CannotApplyError(reason)
         blocks = ffc.find_blocks(model)
         plan = self._plan(model, blocks)
-        editor, shapes = Editor(model), infer(model)
+        editor = Editor(model)
         for layer, kept in zip(blocks.layers, plan.layers, strict=True):
             knife = _Knife(editor, layer.index)
-            if layer.attention is not None and kept.heads is not None:
-                _cut_heads(knife, layer.attention, kept, shapes, log)
+            if layer.cuttable is not None and kept.heads is not None:
+                _cut_heads(knife, layer.cuttable, kept, log)
             if layer.ffn is not None and kept.units is not None:
                 _cut_units(knife, layer.ffn, kept, log)
         if not log.count:
@@ -83,9 +82,9 @@ class Prune(ffc.Pass):
         editor = Editor(masked)
         for layer, kept in zip(blocks.layers, plan.layers, strict=True):
             knife = _Knife(editor, layer.index)
-            if layer.attention is not None and kept.heads is not None:
-                factors = _factors(layer.attention.heads, kept.heads, kept.head_scales)
-                knife.scale(layer.attention.attn_out, factors)
+            if layer.cuttable is not None and kept.heads is not None:
+                factors = _factors(layer.cuttable.heads, kept.heads, kept.head_scales)
+                knife.scale(layer.cuttable.roles["attn_out"], factors)
             if layer.ffn is not None and kept.units is not None:
                 factors = _factors(layer.ffn.units, kept.units, kept.unit_scales)
                 knife.scale(layer.ffn.ffn_out, factors)
@@ -142,9 +141,10 @@ def _search(model: ir.Model, place: Path, kind: Literal["plan", "importance"]) -
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def _cut_heads(knife: _Knife, attention: Attention, kept: LayerPlan, shapes: Shapes, log: ffc.Log) -> None:
+def _cut_heads(knife: _Knife, attention: Attention, kept: LayerPlan, log: ffc.Log) -> None:
     """Keep the planned heads of one layer."""
     assert kept.heads is not None
+    *into, out = attention.roles.values()
     dropped = attention.heads - len(kept.heads)
     log.note(f"{knife.where}: heads {len(kept.heads)} of {attention.heads}")
     log.did("heads", dropped)
@@ -152,16 +152,15 @@ def _cut_heads(knife: _Knife, attention: Attention, kept: LayerPlan, shapes: Sha
     if dropped:
         if reason := _attention_obstacle(attention):
             raise CannotApplyError(f"{knife.where}: heads cannot be cut: {reason}")
-        _cut_mask(knife, attention, kept.heads, shapes)
-        for product in {product.node: product for product in (attention.q, attention.k, attention.v)}.values():
+        _cut_mask(knife, attention, kept.heads)
+        knife.editor.set_attribute(attention.node, "heads", len(kept.heads))
+        for product in {product.node: product for product in into}.values():
             knife.columns(product, _spread(kept.heads, attention.heads, product.matrix().shape[1]))
-        attention.core.attributes["heads"] = ir.AttrInt64("heads", len(kept.heads))
-        attention.context.shape = None
     if not dropped and kept.head_scales is None:
         return
-    rows = attention.attn_out.matrix().shape[0]
+    rows = out.matrix().shape[0]
     scales = None if kept.head_scales is None else np.repeat(kept.head_scales, rows // attention.heads)
-    knife.rows(attention.attn_out, _spread(kept.heads, attention.heads, rows), scales)
+    knife.rows(out, _spread(kept.heads, attention.heads, rows), scales)
 
 
 def _cut_units(knife: _Knife, ffn: FeedForward, kept: LayerPlan, log: ffc.Log) -> None:
@@ -173,8 +172,6 @@ def _cut_units(knife: _Knife, ffn: FeedForward, kept: LayerPlan, log: ffc.Log) -
     log.did("unit scales", len(kept.unit_scales or ()))
     if dropped:
         for product in (ffn.ffn_in, ffn.gate) if ffn.gate is not None else (ffn.ffn_in,):
-            for value in _between(product.out, ffn.ffn_out.node):
-                value.shape = None
             knife.columns(product, np.asarray(kept.units))
     if not dropped and kept.unit_scales is None:
         return
@@ -182,17 +179,17 @@ def _cut_units(knife: _Knife, ffn: FeedForward, kept: LayerPlan, log: ffc.Log) -
     knife.rows(ffn.ffn_out, np.asarray(kept.units), scales)
 
 
-def _cut_mask(knife: _Knife, attention: Attention, heads: Sequence[int], shapes: Shapes) -> None:
+def _cut_mask(knife: _Knife, attention: Attention, heads: Sequence[int]) -> None:
     """Take the kept heads of a mask that has one plane for each head.
 
     Raises:
         CannotApplyError: If the number of its planes is not known, or neither 1 nor the number of heads.
     """
-    if not is_call(attention.core, "AttentionMasked"):
+    function = called(attention.node)
+    mask = None if function is None else function.given(attention.node).get(function.mask)
+    if mask is None:
         return
-    mask = attention.core.inputs[3]
-    assert mask is not None
-    shape = shapes.of(mask)
+    shape = knife.editor.shapes.of(mask)
     planes = shape[1] if shape is not None and len(shape) == 4 else None
     if planes == 1:
         return
@@ -202,13 +199,8 @@ def _cut_mask(knife: _Knife, attention: Attention, heads: Sequence[int], shapes:
             f"{knife.where}: heads cannot be cut: the shape of the mask '{mask.name}' is {known}, "
             f"expected [batch, 1 or {attention.heads}, tokens, tokens]"
         )
-    name = knife.editor.unique(f"{mask.name}.pruned")
-    index = knife.editor.constant(np.asarray(heads, np.int64), f"{name}.heads")
-    gather = ir.node("Gather", [mask, index], {"axis": 1}, name=name)
-    gather.outputs[0].name = name
-    gather.outputs[0].type = mask.type
-    knife.editor.graph.insert_before(attention.core, gather)
-    attention.core.replace_input_with(3, gather.outputs[0])
+    kept = knife.editor.at(attention.node, f"{mask.name}.pruned").Gather(mask, heads, axis=1)
+    knife.editor.replace_input(attention.node, attention.node.inputs.index(mask), kept)
 
 
 @dataclass(frozen=True)
@@ -237,8 +229,6 @@ class _Knife:
             raise CannotApplyError(f"{self.where}, {product.role}: the bias '{product.bias.name}' is computed")
         if product.bias is not None and bias is not None and bias.size > 1:
             self._replace(product, product.bias, np.take(bias, kept, axis=-1))
-        for value in (product.node.outputs[0], product.out):
-            value.shape = None
 
     def rows(self, product: Product, kept: np.ndarray, scales: np.ndarray | None) -> None:
         """Keep rows of a product's weight [I, O], each times its scale."""
@@ -269,16 +259,16 @@ class _Knife:
             )
         for node, index in places:
             assert node is not None
-            node.replace_input_with(index, new)
+            self.editor.replace_input(node, index, new)
 
 
 def _attention_obstacle(attention: Attention) -> str | None:
     """Say why heads cannot be cut from an attention, or None if they can."""
-    core, out = attention.core, attention.attn_out
-    if not is_call(core, "Attention", "AttentionMasked"):
+    core, function = attention.node, called(attention.node)
+    *into, out = attention.roles.values()
+    if function is None or function.precision != "float32":
         return f"`fuse` did not take it; it ends in '{core.name}' ({core.op_type})"
-    parts = (attention.q, attention.k, attention.v)
-    for product, value in zip(parts, core.inputs, strict=False):
+    for product, value in zip(into, core.inputs, strict=False):
         if product.columns is not None:
             return f"{product.role} is part of a fused product that `fuse` did not split"
         if value is not product.out or not _leads_to(product, core):
@@ -298,15 +288,6 @@ def _leads_to(product: Product, consumer: ir.Node) -> bool:
     if inner is not product.out and only_consumer(inner) is not product.out.producer():
         return False
     return only_consumer(product.out) is consumer
-
-
-def _between(start: ir.Value, end: ir.Node) -> list[ir.Value]:
-    """Return the values on the way from `start` to the node `end`; the finder saw to it that all ways lead there."""
-    found = [start]
-    for value in found:  # grows while it is walked
-        nodes = {use.node for use in value.uses()} - {end}
-        found += [output for node in nodes for output in node.outputs if output not in found]
-    return found
 
 
 def _spread(kept: Sequence[int], heads: int, width: int) -> np.ndarray:

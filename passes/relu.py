@@ -12,6 +12,7 @@ import onnx_ir as ir
 import ffc
 from ffc import Editor
 from ffc.compiler.proof.rows import read
+from ffc.graph.dialect.function import Function, called
 
 KERNELS = ("BiasGelu", "FastGelu", "Gelu", "QuickGelu")
 """GELU among the operators of onnxruntime; some take a bias."""
@@ -53,8 +54,9 @@ class Relu(ffc.Pass):
         editor = Editor(model)
         for node in list(model.graph):
             out = node.outputs[0]
-            if ffc.ops.is_call(node, "LinearGelu"):
-                editor.call("LinearRelu", node.inputs, replaces=out, rule="relu")
+            function = called(node)
+            if function is not None and function.activation == "Gelu":
+                editor.call(_with_relu(function), node.inputs, replaces=out, rule="relu")
             elif node.op_type == "Gelu" and not node.domain:
                 editor.splice(lambda op, x: op.Relu(x), {"x": node.inputs[0]}, replaces=out, rule="relu")
             elif node.op_type in KERNELS and node.domain == "com.microsoft":
@@ -104,8 +106,14 @@ class Relu(ffc.Pass):
         return {**arrays, outputs[0]: arrays["logits"]}
 
 
+def _with_relu(function: Function) -> str:
+    other = function.activated("Relu")
+    assert other is not None
+    return other.name
+
+
 def _replace_kernel(node: ir.Node, editor: Editor) -> None:
     x, bias = [*node.inputs, None][:2]
     if bias is not None:
-        x = editor.add("", "Add", [x, bias], before=node, hint=f"{node.outputs[0].name}.biased")
+        x = editor.at(node, f"{node.outputs[0].name}.biased").Add(x, bias)
     editor.splice(lambda op, x: op.Relu(x), {"x": x}, replaces=node.outputs[0], rule="relu")

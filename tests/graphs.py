@@ -19,7 +19,7 @@ from ffc.compiler.log import Log
 from ffc.compiler.passes import Pass
 from ffc.compiler.syntax import parse
 from ffc.compiler.tidy import tidy
-from ffc.graph.dialect import ops
+from ffc.graph.dialect.function import register
 from ffc.graph.dialect.trace import OPSET, Op, Program, insert, trace
 
 WIDTH, HEADS, UNITS, VOCABULARY, POSITIONS = 12, 3, 20, 30, 24
@@ -87,7 +87,7 @@ class Draft:
         )
         model = ir.Model(graph, ir_version=10)
         NameFixPass()(model)
-        ops.register(model)
+        register(model)
         return model
 
 
@@ -119,7 +119,7 @@ def of_program(
     if any(node.domain == "com.microsoft" for node in nodes):
         model.opset_imports["com.microsoft"] = 1
     NameFixPass()(model)
-    ops.register(model)
+    register(model)
     return model
 
 

@@ -57,8 +57,11 @@ def imported(path: Path) -> Iterator[tuple[str, bool]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node in for_types) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield from ((f"{node.module}.{alias.name}", node in for_types) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            # A pass that is a folder is loaded by its path, so its modules import each other by their places.
+            place = ".".join(path.relative_to(ROOT).parts[: -node.level]) if node.level else ""
+            home = ".".join(part for part in (place, node.module) if part)
+            yield from ((f"{home}.{alias.name}", node in for_types) for alias in node.names)
 
 
 def arrows() -> dict[Path, set[Path]]:

@@ -21,7 +21,7 @@ class DropBias(ffc.Pass):
         """See `ffc.Pass.run`."""
         editor = ffc.Editor(model)
         for node in model.graph:
-            bias = ffc.constant(node.inputs[2]) if ffc.ops.is_call(node, "LinearGelu") else None
+            bias = ffc.constant(node.inputs[2]) if ffc.called(node) is ffc.ops.LinearGelu else None
             if bias is not None and not bias[0]:
-                node.replace_input_with(2, editor.constant(np.zeros_like(bias), "no_bias"))
+                editor.replace_input(node, 2, editor.constant(np.zeros_like(bias), "no_bias"))
                 log.did("bias")

@@ -11,17 +11,23 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Self
 
 from ffc.compiler.passes import Pass
 from ffc.errors import FfcError, InputError, MissingError, UsageError, nearest
+from ffc.graph.dialect.function import FUNCTIONS, Function, declare
 
-__all__ = ["GROUP", "Library", "builtin_folder"]
+__all__ = ["GROUP", "PACKAGE", "Library", "builtin_folder"]
 
 GROUP = "ffc.passes"
 """The entry-point group of passes that other packages bring."""
+
+PACKAGE = "__init__.py"
+"""The file that names a folder of modules: a pass that takes several files."""
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
@@ -39,13 +45,15 @@ class Library(Mapping[str, type[Pass]]):
     def __init__(self) -> None:
         self._passes: dict[str, type[Pass]] = {}
         self._origins: dict[str, str] = {}
+        self._functions: dict[str, Function] = {}
 
     @classmethod
     def default(cls, plugins: Sequence[str] = ()) -> Self:
         """Return the built-in passes, those of installed packages, and those of `plugins`.
 
         Args:
-            plugins: ``file.py:Name`` for one pass, or ``file.py`` for all that the file defines.
+            plugins: ``file.py:Name`` for one pass, or ``file.py`` for all that the file defines; a pass that takes
+                several files is a folder with an ``__init__.py``, which stands for it here.
 
         Raises:
             InputError: If a file is missing or cannot be loaded.
@@ -72,15 +80,12 @@ class Library(Mapping[str, type[Pass]]):
         """Say where the pass of that name comes from, in words."""
         return self._origins[name]
 
-    def module(self, name: str) -> ModuleType:
-        """Return the module that defines the pass of that name, for the tables it holds beside the pass."""
-        return sys.modules[self._passes[name].__module__]
-
     def add_folder(self, folder: Path, package: str = "ffc.passes") -> None:
-        """Add the passes of the ``.py`` files in `folder`, those named ``_*`` left out, as modules of `package`."""
-        for file in sorted(folder.glob("[!_]*.py")):
-            for kind in _defined(_load(file, f"{package}.{file.stem}")):
-                self._add(kind, f"built in ({folder.name}/{file.name})")
+        """Add the passes of the files and folders in `folder`, those named ``_*`` left out, as modules of `package`."""
+        files = [*folder.glob("[!_]*.py"), *folder.glob(f"[!_]*/{PACKAGE}")]
+        for place, file in sorted((file.parent if file.name == PACKAGE else file, file) for file in files):
+            for kind in _defined(_load(file, f"{package}.{place.stem}")):
+                self._add(kind, f"built in ({file.relative_to(folder.parent).as_posix()})")
 
     def add_entry_points(self, group: str = GROUP) -> None:
         """Add the passes that installed packages declare as entry points."""
@@ -111,9 +116,8 @@ class Library(Mapping[str, type[Pass]]):
         file = Path(path)
         if not file.is_file():
             raise InputError(f"the file {path!r} of pass {text!r} does not exist")
-        digest = hashlib.sha256(f"{file.resolve()}\n".encode() + file.read_bytes()).hexdigest()[:12]
         # The digest in the module's name makes an unchanged file the same classes again, and an edited one new classes.
-        found = {kind.__name__: kind for kind in _defined(_load(file, f"ffc_plugin_{digest}", _AsItIsNow))}
+        found = {kind.__name__: kind for kind in _defined(_load(file, f"ffc_plugin_{_digest(file)}", as_it_is=True))}
         if not found:
             raise UsageError(f"{path!r} defines no pass, that is no subclass of ffc.Pass with a name")
         if name and name not in found:
@@ -124,6 +128,7 @@ class Library(Mapping[str, type[Pass]]):
         return wanted
 
     def _add(self, kind: type[Pass], origin: str) -> None:
+        self._bring_functions(kind, origin)
         taken = self._passes.get(kind.name)
         if taken is kind:
             return
@@ -132,6 +137,25 @@ class Library(Mapping[str, type[Pass]]):
         _validate(kind, origin)
         self._passes[kind.name] = kind
         self._origins[kind.name] = origin
+
+
+    def _bring_functions(self, kind: type[Pass], origin: str) -> None:
+        """Make the functions known that the file of a pass declares; another file may have declared others since."""
+        for function in _functions(kind.__module__):
+            taken = self._functions.setdefault(function.name, function)
+            if taken is not function:
+                other = sys.modules[taken.body.__module__].__file__
+                raise UsageError(f"two functions are named '{function.name}', in {other} and {origin}; rename one")
+            if FUNCTIONS.get(function.name) is not function:
+                declare(function)
+
+
+def _functions(home: str) -> Iterator[Function]:
+    """Yield the functions that a module, or a module in its folder, declares."""
+    for name, module in list(sys.modules.items()):
+        if name == home or name.startswith(f"{home}."):
+            functions = (each for each in vars(module).values() if isinstance(each, Function))
+            yield from (each for each in functions if each.body.__module__ == name)
 
 
 def _is_pass(kind: object) -> bool:
@@ -154,6 +178,19 @@ def _validate(kind: type[Pass], origin: str) -> None:
         )
 
 
+def _digest(file: Path) -> str:
+    """Return what tells the state of a file of passes, or of a folder of modules, from any other."""
+    digest = hashlib.sha256(f"{file.resolve()}\n".encode())
+    for part in _parts(file):
+        digest.update(f"{part}\n".encode() + part.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _parts(file: Path) -> list[Path]:
+    """Return a file of passes, or all files of the folder that an ``__init__.py`` stands for."""
+    return sorted(file.parent.glob("*.py")) if file.name == PACKAGE else [file]
+
+
 class _AsItIsNow(importlib.machinery.SourceFileLoader):
     """Compiles the source each time: bytecode cached by time and size may be that of the file before an edit."""
 
@@ -161,23 +198,53 @@ class _AsItIsNow(importlib.machinery.SourceFileLoader):
         return self.source_to_code(self.get_data(self.path), self.path)
 
 
-def _load(file: Path, name: str, loader: type[importlib.machinery.SourceFileLoader] | None = None) -> ModuleType:
-    """Load a file as the module `name`, or return it where that was done before."""
+class _Modules(MetaPathFinder):
+    """Finds the modules of one folder of a user's, each as it is now."""
+
+    def __init__(self, package: str) -> None:
+        self._package = package
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        parent, _, name = fullname.rpartition(".")
+        if parent != self._package:
+            return None
+        files = (Path(each, f"{name}.py") for each in path or ())
+        file = next((file for file in files if file.is_file()), None)
+        return None if file is None else _spec(file, fullname, as_it_is=True)
+
+
+def _spec(file: Path, name: str, as_it_is: bool) -> ModuleSpec | None:
+    loader = _AsItIsNow(name, str(file)) if as_it_is else None
+    folders = [str(file.parent)] if file.name == PACKAGE else None
+    return importlib.util.spec_from_file_location(name, file, loader=loader, submodule_search_locations=folders)
+
+
+def _load(file: Path, name: str, *, as_it_is: bool = False) -> ModuleType:
+    """Load a file, or the folder that an ``__init__.py`` stands for, as the module `name`, or return it where it is."""
     loaded = sys.modules.get(name)
     path = file.resolve()
     if loaded is not None and loaded.__file__ == str(path):
         return loaded
-    spec = importlib.util.spec_from_file_location(name, path, loader=loader(name, str(path)) if loader else None)
+    spec = _spec(path, name, as_it_is)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look up postponed annotations there
+    finder = _Modules(name)
+    if as_it_is:
+        sys.meta_path.insert(0, finder)
     try:
         spec.loader.exec_module(module)
     except BaseException as error:
-        del sys.modules[name]
+        for each in [each for each in sys.modules if each == name or each.startswith(f"{name}.")]:
+            del sys.modules[each]
         if isinstance(error, FfcError) or not isinstance(error, Exception | SystemExit):
             raise
         raise _broken(file, error) from error
+    finally:
+        if as_it_is:
+            sys.meta_path.remove(finder)
     return module
 
 
@@ -190,9 +257,10 @@ def _broken(file: Path, error: Exception | SystemExit) -> FfcError:
     while trace is not None:
         frames.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
         trace = trace.tb_next
-    line = next((number for name, number in reversed(frames) if name == str(file.resolve())), None)
-    if isinstance(error, SyntaxError):
-        line = error.lineno
-    place = f"{file}:{line}" if line else str(file)
+    own = {str(part.resolve()): part for part in _parts(file)}
+    places = [(own[name], number) for name, number in frames if name in own]
+    if isinstance(error, SyntaxError) and error.lineno:
+        places.append((own.get(str(error.filename), file), error.lineno))
+    place = f"{places[-1][0]}:{places[-1][1]}" if places else str(file)
     reason = error.msg if isinstance(error, SyntaxError) else str(error)
     return InputError(f"{place} cannot be loaded: {type(error).__name__}: {reason}")

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from ffc.errors import CannotApplyError
-from ffc.graph.dialect import ops
+from ffc.graph.dialect.function import register
 from ffc.graph.execute import light_proto
 from ffc.graph.shapes.inference import infer
 
@@ -23,7 +23,7 @@ def tidy(model: ir.Model) -> ir.Model:
     common.RemoveUnusedNodesPass()(model)
     model.graph.sort()
     common.NameFixPass()(model)
-    ops.register(model)
+    register(model)
     _give_outputs_shapes(model)
     _check(model)
     return model

@@ -277,8 +277,10 @@ def _top(scores: np.ndarray, count: Count, where: str, why: str = "") -> _Kept:
 
 
 def _why_no_heads(blocks: Blocks | None, index: int) -> str:
-    core = None if blocks is None or index >= len(blocks.layers) else blocks.layers[index].core
-    return "" if core is None or not core.why else f" ({core.core.op_type} {core.core.name}: {core.why})"
+    attention = None if blocks is None or index >= len(blocks.layers) else blocks.layers[index].attention
+    if attention is None or not attention.why:
+        return ""
+    return f" ({attention.node.op_type} {attention.node.name}: {attention.why})"
 
 
 def _why_no_units(blocks: Blocks | None) -> str:

@@ -13,7 +13,7 @@ from ffc.graph.blocks.finder import find
 from ffc.graph.blocks.prequantised import reason_to_leave
 from ffc.graph.blocks.structure import Attention, Blocks, FeedForward
 from ffc.graph.dialect.edit import Editor
-from ffc.graph.dialect.ops import PLAIN, is_call
+from ffc.graph.dialect.function import quantises
 from ffc.graph.execute import Runner
 from ffc.progress import Tell
 from ffc.pruning.importance import Importance, LayerImportance, blocks_hash, head_count, unit_count
@@ -90,11 +90,11 @@ def by_forward(
 
 def _check(model: ir.Model, blocks: Blocks, batches: Sequence[Batch]) -> None:
     reason = reason_to_leave(model)
-    if reason is None and any(is_call(node, *PLAIN) for node in model.graph):
+    if reason is None and any(quantises(node) for node in model.graph):
         reason = "the model holds int8 products"
     if reason:
         raise CannotApplyError(f"{reason}; score the model in float32")
-    if not any(layer.attention or layer.ffn for layer in blocks.layers):
+    if not any(layer.cuttable or layer.ffn for layer in blocks.layers):
         nearest = "".join(f"; {miss.where}: {miss.why}" for miss in blocks.unmatched[:1])
         raise CannotApplyError(f"no head and no feed-forward unit was found in the model, nothing to score{nearest}")
     if not batches:
@@ -144,7 +144,7 @@ class _HeadScores:
         masked = model.clone()
         editor = Editor(masked)
         self._layers = find(masked).layers
-        self._masks = [None if layer.attention is None else _mask(editor, layer.attention) for layer in self._layers]
+        self._masks = [None if layer.cuttable is None else _mask(editor, layer.cuttable) for layer in self._layers]
         self._moved = [np.zeros((head_count(layer), len(model.graph.outputs))) for layer in self._layers]
         self._scale = np.zeros(len(model.graph.outputs))
         self._runner = Runner(masked)
@@ -187,22 +187,20 @@ class _Mask:
 
 def _mask(editor: Editor, attention: Attention) -> _Mask:
     """Multiply what the output projection of an attention reads by a new input of the graph."""
-    product = attention.attn_out
+    product = attention.roles["attn_out"]
     weight = product.matrix()
     ones = np.ones(weight.shape[0], weight.dtype)
     name = editor.unique(f"{product.x.name}.kept")
     kept = ir.Value(name=name, type=ir.TensorType(ir.DataType.from_numpy(weight.dtype)), shape=ir.Shape(ones.shape))
     editor.graph.inputs.append(kept)
-    scaled = editor.add("", "Mul", [product.x, kept], before=product.node, hint=f"{product.x.name}.scaled")
-    product.node.replace_input_with(0, scaled)
+    editor.replace_input(product.node, 0, editor.at(product.node, f"{product.x.name}.scaled").Mul(product.x, kept))
     return _Mask(name, attention.heads, ones)
 
 
 def _show(editor: Editor, ffn: FeedForward) -> str:
     """Make what the second product of a feed-forward network reads an output of the graph, and return its name."""
     product = ffn.ffn_out
-    shown = editor.add("", "Identity", [product.x], before=product.node, hint=f"{product.x.name}.shown")
-    shown.type = ir.TensorType(ir.DataType.from_numpy(product.matrix().dtype))
+    shown = editor.at(product.node, f"{product.x.name}.shown").Identity(product.x)
     editor.graph.outputs.append(shown)
     assert shown.name is not None
     return shown.name

@@ -150,8 +150,8 @@ class Importance:
 
 
 def head_count(layer: Layer) -> int:
-    """Return the number of heads of a layer, 0 where it has no attention."""
-    return 0 if layer.attention is None else layer.attention.heads
+    """Return the number of heads of a layer that can be cut, 0 where none can."""
+    return 0 if layer.cuttable is None else layer.cuttable.heads
 
 
 def unit_count(layer: Layer) -> int:

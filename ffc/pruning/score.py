@@ -35,7 +35,7 @@ def by_norm(blocks: Blocks) -> Importance:
     """
     if not blocks.layers:
         raise CannotApplyError("no attention or feed-forward block was found in the model, nothing to score")
-    layers = tuple(LayerImportance(_heads(layer.attention), _units(layer.ffn)) for layer in blocks.layers)
+    layers = tuple(LayerImportance(_heads(layer.cuttable), _units(layer.ffn)) for layer in blocks.layers)
     return Importance(layers, method="norm")
 
 
@@ -76,7 +76,7 @@ def unit_norms(into: np.ndarray, out: np.ndarray, gate: np.ndarray | None = None
 def _heads(attention: Attention | None) -> np.ndarray:
     if attention is None:
         return np.zeros(0, np.float32)
-    return head_norms(attention.v.matrix(), attention.attn_out.matrix(), attention.heads)
+    return head_norms(attention.roles["v"].matrix(), attention.roles["attn_out"].matrix(), attention.heads)
 
 
 def _units(ffn: FeedForward | None) -> np.ndarray:

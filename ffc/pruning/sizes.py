@@ -83,16 +83,15 @@ def _kept(plan: LayerPlan, layer: LayerSizes, length: int) -> int:
 
 
 def _sizes(layer: Layer) -> LayerSizes:
-    weights, products = _of_head(layer.attention)
+    weights, products = _of_head(layer.cuttable)
     return LayerSizes(head_count(layer), unit_count(layer), weights, products, _of_unit(layer.ffn))
 
 
 def _of_head(attention: Attention | None) -> tuple[int, int]:
     if attention is None:
         return 0, 0
-    parts = (attention.q, attention.k, attention.v, attention.attn_out)
-    weights = sum(inner * outer for inner, outer in (part.sizes for part in parts))
-    products = attention.q.sizes[1] + attention.v.sizes[1]
+    weights = sum(inner * outer for inner, outer in (product.sizes for product in attention.roles.values()))
+    products = attention.roles["q"].sizes[1] + attention.roles["v"].sizes[1]
     return weights // attention.heads, products // attention.heads
 
 

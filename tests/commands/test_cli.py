@@ -381,9 +381,9 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_the_public_names() -> None:
     assert sorted(ffc.__all__) == [
-        "Budget", "CannotApplyError", "Check", "Diff", "Editor", "Equal", "EqualToMasked", "Explanation", "FfcError", "GateError", "InputError", "Log",
-        "Lowering", "Match", "MissingError", "Pass", "Policy", "Reduction", "Report", "Result", "Rule", "Sample", "UsageError", "__version__", "check", "compile",
-        "constant", "diff", "explain", "find_blocks", "load", "lock", "ops", "option", "recipe", "reduce", "rules", "save",
+        "Budget", "CannotApplyError", "Check", "Diff", "Editor", "Equal", "EqualToMasked", "Explanation", "FfcError", "Function", "GateError", "InputError",
+        "Log", "Match", "MissingError", "Op", "Pass", "Policy", "Reduction", "Report", "Result", "Rule", "Sample", "Tensor", "UsageError", "__version__",
+        "called", "check", "compile", "constant", "diff", "explain", "find_blocks", "function", "load", "lock", "ops", "option", "recipe", "reduce", "rule", "rules", "save",
     ]  # fmt: skip
     for name in ffc.__all__:
         assert getattr(ffc, name) is not None

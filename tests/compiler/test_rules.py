@@ -9,10 +9,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from ffc.compiler import rules
 from ffc.compiler.log import Log
-from ffc.compiler.rules import Rule, apply, is_constant, is_scalar, rank
+from ffc.compiler.rules import Rule, Sample, apply, by_root, is_constant, is_scalar, rank
 from ffc.errors import CannotApplyError
-from ffc.graph.dialect.trace import Program
+from ffc.graph.dialect import ops
+from ffc.graph.dialect.trace import Op, Program, Tensor, trace
 from tests.graphs import LIBRARY, Draft, count, run_pass, run_stock
 
 X = np.array([[1.0, -2.0, 3.0]], np.float32)
@@ -21,7 +23,7 @@ Make = Callable[[Any, Any], Any]
 
 
 def rule(match: Program, rewrite: Program, **options: Any) -> Rule:
-    return Rule("test", match, rewrite, lambda random: (), **options)
+    return rules.rule("test", rewrite, samples=(), **options)(match)
 
 
 def model_of(make: Make) -> ir.Model:
@@ -40,11 +42,11 @@ def fires(found: Rule, make: Make) -> bool:
     return fired
 
 
-def shifted(op: Any, x: Any) -> Any:
+def shifted(op: Op, x: Tensor) -> Tensor:
     return op.Relu(op.Add(x, 1.0))
 
 
-def shifted_by_max(op: Any, x: Any) -> Any:
+def shifted_by_max(op: Op, x: Tensor) -> Tensor:
     return op.Max(op.Add(x, 1.0), 0.0)
 
 
@@ -102,7 +104,7 @@ def test_a_tensor_named_twice_must_be_the_same_value() -> None:
 
 
 def test_operands_are_swapped_at_every_level() -> None:
-    def inner(op: Any, a: Any, b: Any) -> Any:
+    def inner(op: Op, a: Tensor, b: Tensor) -> Tensor:
         return op.Add(op.Mul(a, op.Relu(b)), op.Neg(b))
 
     found = rule(inner, lambda op, a, b: op.Sub(op.Mul(a, op.Relu(b)), b))
@@ -120,10 +122,10 @@ def test_attributes_left_out_mean_their_defaults() -> None:
 
 
 def test_an_attribute_of_the_program_takes_what_it_finds_once() -> None:
-    def both(op: Any, x: Any, *, axis: int) -> Any:
+    def both(op: Op, x: Tensor, *, axis: int) -> Tensor:
         return op.Add(op.Softmax(x, axis=axis), op.LogSoftmax(x, axis=axis))
 
-    def swapped(op: Any, x: Any, *, axis: int) -> Any:
+    def swapped(op: Op, x: Tensor, *, axis: int) -> Tensor:
         return op.Add(op.LogSoftmax(x, axis=axis), op.Identity(op.Softmax(x, axis=axis)))
 
     found = rule(both, swapped)
@@ -133,7 +135,7 @@ def test_an_attribute_of_the_program_takes_what_it_finds_once() -> None:
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_value_inside_that_something_else_reads_stops_a_rule_unless_it_may_be_shared(shared: bool) -> None:
-    def make(op: Any, x: Any) -> Any:
+    def make(op: Op, x: Tensor) -> Tensor:
         plus = op.Add(x, 1.0)
         return op.Sub(op.Relu(plus), plus)
 
@@ -180,10 +182,10 @@ def test_conditions_on_constants_refuse_what_is_computed(condition: Any, why: st
 
 
 def test_rank_and_scalar_look_at_the_constant() -> None:
-    def scaled(op: Any, x: Any, w: Any) -> Any:
+    def scaled(op: Op, x: Tensor, w: Tensor) -> Tensor:
         return op.Mul(op.Relu(x), w)
 
-    def scaled_first(op: Any, x: Any, w: Any) -> Any:
+    def scaled_first(op: Op, x: Tensor, w: Tensor) -> Tensor:
         return op.Max(op.Mul(x, w), 0.0)
 
     vector = rule(scaled, scaled_first, where=(is_constant("w"), rank("w", 1)))
@@ -195,7 +197,7 @@ def test_rank_and_scalar_look_at_the_constant() -> None:
 
 
 def test_bind_computes_tensors_and_attributes_of_the_other_side() -> None:
-    def softened(op: Any, x: Any, inverse: Any, *, axis: int) -> Any:
+    def softened(op: Op, x: Tensor, inverse: Tensor, *, axis: int) -> Tensor:
         return op.Softmax(op.Mul(x, inverse), axis=axis)
 
     found = rule(
@@ -220,13 +222,51 @@ def test_rules_are_applied_until_none_matches() -> None:
 
 
 def test_the_first_rule_of_the_table_that_matches_wins() -> None:
-    first = Rule("first", shifted, shifted_by_max, lambda random: ())
+    first = rules.rule("first", shifted_by_max, samples=())(shifted)
     model, log = model_of(lambda op, x: op.Relu(op.Add(x, 1.0))), Log()
     apply([first, RELU], model, log)
     assert log.done == {"first": 1}
     model, log = model_of(lambda op, x: op.Relu(op.Add(x, 1.0))), Log()
     apply([RELU, first], model, log)
     assert log.done == {"test": 1}
+
+
+def test_a_rule_that_names_a_function_calls_it_on_what_it_takes() -> None:
+    def scaled(op: Op, x: Tensor, gamma: Tensor, *, epsilon: float, axis: int) -> Tensor:
+        return op.LayerNormalization(x, gamma, epsilon=epsilon, axis=axis)
+
+    found = rules.rule("test", ops.Norm, samples=(), bind=lambda match: {"beta": np.zeros(3, np.float32)})(scaled)
+    assert list(trace(found.rewrite).inputs) == ["x", "gamma", "beta"]
+    model = model_of(lambda op, x: op.LayerNormalization(x, np.ones(3, np.float32), axis=-1, epsilon=1e-3))
+    before = run_stock(model, {"x": X})["y"]
+    assert apply([found], model, Log()) == 1
+    (node,) = (node for node in model.graph if node.op_type != "Constant")
+    assert (node.domain, node.op_type, dict(node.attributes)) == ("ffc", "Norm", {"epsilon": ir.AttrFloat32("epsilon", 1e-3)})
+    assert np.allclose(run_stock(model, {"x": X})["y"], before, atol=1e-6)
+
+
+def test_rules_are_grouped_by_the_operator_they_end_in_and_keep_their_order() -> None:
+    def other(op: Op, x: Tensor) -> Tensor:
+        return op.ms.Gelu(op.Relu(x))
+
+    first, second, third = (rules.rule(name, other, samples=())(shifted) for name in "abc")
+    apart = rule(other, shifted)
+    assert by_root([first, apart, second, third]) == {("", "Relu"): [first, second, third], ("com.microsoft", "Gelu"): [apart]}
+
+
+def test_a_sample_is_drawn_anew_from_arrays_literals_and_what_draws() -> None:
+    sample = Sample({"x": rules.normal(2, 3, mean=50), "c": rules.flags(4, 5)}, {"target": [0, -1], "one": 1.0, "w": X}, {"to": 1}, False)
+    one, other = (sample.drawn(np.random.default_rng(seed)) for seed in (0, 1))
+    assert (one.attributes, one.matches) == (sample.attributes, sample.matches)
+    assert {name: (array.shape, array.dtype) for name, array in {**one.inputs, **one.constants}.items()} == {
+        "x": ((2, 3), np.float32), "c": ((4, 5), np.bool_), "target": ((2,), np.int64), "one": ((), np.float32), "w": (X.shape, np.float32),
+    }  # fmt: skip
+    assert one.inputs["x"].min() > 40
+    assert one.inputs["c"][:, 0].all() and not one.inputs["c"].all()
+    assert not np.array_equal(one.inputs["x"], other.inputs["x"])
+    assert np.array_equal(one.inputs["x"], sample.drawn(np.random.default_rng(0)).inputs["x"])
+    drawn = rules.integers(3, 5, 100, dtype=np.int32)(np.random.default_rng(0))
+    assert (drawn.dtype, set(drawn.tolist())) == (np.int32, {3, 4})
 
 
 def test_a_node_whose_other_output_is_read_is_left_alone() -> None:

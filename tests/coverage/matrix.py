@@ -68,10 +68,10 @@ def found(cell: Cell, path: Path) -> str:
     """Check that every block is found in the file as it came."""
     blocks = find(ffc.load(path))
     assert not blocks.unmatched, blocks.unmatched
-    assert len(blocks.layers) == len(blocks.cores) == LAYERS
+    assert len(blocks.layers) == LAYERS
     for layer in blocks.layers:
-        assert layer.attention is not None and layer.ffn is not None
-        assert (layer.attention.heads, layer.ffn.units) == (encoders.HEADS, encoders.FFN)
+        assert layer.cuttable is not None and layer.ffn is not None
+        assert (layer.cuttable.heads, layer.ffn.units) == (encoders.HEADS, encoders.FFN)
         assert [product.role for product in layer.products()] == ["q", "k", "v", "attn_out", "ffn_in", "ffn_out"]
     assert len(blocks.products) == cell.products
     assert len(blocks.head) == 2 * cell.head
@@ -160,8 +160,8 @@ def masked(path: Path, plan: Plan) -> ir.Model:
     model = ffc.load(path)
     blocks: Blocks = find(model)
     for layer, kept in zip(blocks.layers, plan.layers, strict=True):
-        if layer.attention is not None and kept.heads is not None:
-            zero(model, layer.attention.attn_out, kept.heads, layer.attention.heads)
+        if layer.cuttable is not None and kept.heads is not None:
+            zero(model, layer.cuttable.roles["attn_out"], kept.heads, layer.cuttable.heads)
         if layer.ffn is not None and kept.units is not None:
             zero(model, layer.ffn.ffn_out, kept.units, layer.ffn.units)
     return model

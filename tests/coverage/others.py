@@ -50,7 +50,8 @@ class Other:
         prefix: The prefix of its classes.
         own: What its configuration has beside the usual sizes.
         inputs: What it takes.
-        sizes: The usual sizes, where they are called otherwise.
+        sizes: The usual sizes, where they are called otherwise or are others.
+        kind: How the name of its class ends.
         attentions: How many attentions are fused; None for those that have none of the scaled product.
         exporter: What writes it.
         why: What is said of attention that is not fused.
@@ -61,6 +62,7 @@ class Other:
     own: Mapping[str, Any] = field(default_factory=dict)
     inputs: tuple[str, ...] = _TEXT
     sizes: Mapping[str, Any] | None = None
+    kind: str = "Model"
     attentions: int = LAYERS
     exporter: Exporter = "dynamo"
     why: str = ""
@@ -92,7 +94,7 @@ OTHERS = (
     ),
     Other("DeiT", "DeiT", _IMAGE, _PIXELS),
     Other("DINOv2", "Dinov2", _IMAGE, _PIXELS),
-    Other("DPR", "DPR"),
+    Other("DPR", "DPR", kind="QuestionEncoder"),
     Other("ERNIE", "Ernie"),
     Other("ESM", "Esm", {"pad_token_id": 1, "mask_token_id": 2}),
     Other("ESM, rotary", "Esm", {"pad_token_id": 1, "mask_token_id": 2, **_ROTARY}),
@@ -126,7 +128,7 @@ OTHERS = (
         {"embedding_size": encoders.HIDDEN, **{f"{part}_groups": 4 for part in ("q", "k", "v")}},
     ),
     Other(
-        "T5 encoder", "T5", exporter="TorchScript",
+        "T5 encoder", "T5", kind="EncoderModel", exporter="TorchScript",
         sizes={"d_model": 96, "d_kv": 24, "num_layers": LAYERS, "num_heads": 4, "d_ff": 200, "vocab_size": 120},
     ),
     Other("TAPAS", "Tapas"),
@@ -153,21 +155,21 @@ def export(other: Other, folder: Path, exporter: Exporter | None = None) -> Path
     exporter = exporter or other.exporter
     path = folder / f"{other.name.replace(' ', '-')}-{exporter}.onnx"
     with encoders.minilm_example().quiet():
-        model = _Positional(_random(other), other.inputs).module
+        model = _Positional(random(other), other.inputs).module
         values = _values(other.inputs)
         (_trace if exporter == "TorchScript" else _export)(model, values, path)
     return path
 
 
-def _random(other: Other) -> torch.nn.Module:
+def random(other: Other) -> torch.nn.Module:
+    """Return a random model in evaluation mode, the same each time."""
     import torch
     import transformers
 
     torch.manual_seed(0)
     sizes = _USUAL if other.sizes is None else other.sizes
     config = getattr(transformers, f"{other.prefix}Config")(**{**sizes, **other.own})
-    kind = {"T5": "T5EncoderModel", "DPR": "DPRQuestionEncoder"}.get(other.prefix, f"{other.prefix}Model")
-    model: torch.nn.Module = getattr(transformers, kind)(config)
+    model: torch.nn.Module = getattr(transformers, f"{other.prefix}{other.kind}")(config)
     if other.prefix in ("Bart", "Whisper"):
         model = model.get_encoder()  # type: ignore[operator]
     encoders.perturb(model, 0, False)

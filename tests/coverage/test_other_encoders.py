@@ -45,7 +45,7 @@ def test_attention_is_fused_or_left_alone_with_a_reason(
         other.exporter,
         str(count(before, "Softmax", "Attention")),
         str(step.changes.get("attention", 0)),
-        str(sum(layer.attention is not None for layer in blocks.layers)),
+        str(sum(layer.cuttable is not None for layer in blocks.layers)),
         str(sum(layer.ffn is not None for layer in blocks.layers)),
         f"{worst:.0e}",
         "; ".join(step.skipped)[:90],

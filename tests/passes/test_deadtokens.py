@@ -206,7 +206,7 @@ def test_the_shortened_layer_is_found_and_pruned() -> None:
     after = run_passes(classifier(), "opset", "clean", "fuse", "deadtokens")
     blocks = find(after)
     assert len(blocks.layers) == 2 and not blocks.unmatched
-    assert all(layer.attention is not None and layer.ffn is not None for layer in blocks.layers)
+    assert all(layer.cuttable is not None and layer.ffn is not None for layer in blocks.layers)
     one = ffc.compile(classifier(), f"{PRUNE},deadtokens")
     other = ffc.compile(classifier(), f"deadtokens,{PRUNE}")
     pruned = next(step for step in other.report.steps if step.text.startswith("prune"))

@@ -144,7 +144,7 @@ def test_an_activation_that_half_cannot_hold_is_named_and_can_be_skipped() -> No
     name = str(caught.value).split("'")[3]
     assert name in {product.name for product in ffc.find_blocks(run_passes(model, *STAGES)).products}
     result = ffc.compile(model, f"fp16{{skip={name},y}}")
-    assert [why.split(":")[0] for why in step_of(result.report, "fp16").skipped] == [f"head {name}", "head y"]
+    assert [why.split(":")[0] for why in step_of(result.report, "fp16").skipped] == [f"other {name}", "other y"]
 
 
 def scaled_input(factor: float) -> ir.Model:
@@ -163,7 +163,7 @@ def test_an_input_that_half_cannot_hold_is_named_with_what_reads_it() -> None:
 def test_a_weight_that_half_cannot_hold_stays_float32_and_is_named() -> None:
     step = step_of(ffc.compile(scaled_input(1e-6), "fp16").report, "fp16")
     assert step.changes == {}
-    assert step.skipped == ["head y: left in float32: its weight w holds 1e+06, and half ends at 65504"]
+    assert step.skipped == ["other y: left in float32: its weight w holds 1e+06, and half ends at 65504"]
 
 
 def test_a_weight_that_is_shared_with_what_stays_float32_is_copied() -> None:

@@ -56,7 +56,7 @@ def test_the_product_that_costs_the_most_is_left_and_no_other() -> None:
     found = step(one_bad_product(), "cosine=0.999")
     assert sum(found.changes.values()) == 2
     assert len(found.skipped) == 1
-    assert re.fullmatch(r"head the_bad: left in fp32 by skip=auto: it alone costs \S+ of cosine", found.skipped[0])
+    assert re.fullmatch(r"other the_bad: left in fp32 by skip=auto: it alone costs \S+ of cosine", found.skipped[0])
     assert found.verdict is not None
     assert found.verdict.cosine >= 0.999
     listed = costs(found.notes)
@@ -82,7 +82,7 @@ def test_a_budget_of_nothing_leaves_everything_and_says_so() -> None:
 
 def test_agreement_is_a_budget_too() -> None:
     found = step(one_bad_product(), "cosine=0.5 agreement=0.99")
-    assert {text.split(":")[0] for text in found.skipped} == {"head the_bad"}
+    assert {text.split(":")[0] for text in found.skipped} == {"other the_bad"}
     assert found.verdict is not None
     assert found.verdict.agreement is not None
     assert found.verdict.agreement >= 0.99
@@ -92,8 +92,8 @@ def test_names_beside_auto_are_left_as_asked_and_not_measured() -> None:
     found = step(one_bad_product(), "cosine=0.999", None).skipped
     both = ffc.compile(one_bad_product(), "int8{skip=the_good,auto cosine=0.999}", data=data()).report.steps
     named = next(each for each in both if each.text.startswith("int8"))
-    assert named.skipped[0] == "head the_good: left in fp32 as asked (skip)"
-    assert [text.split(":")[0] for text in named.skipped[1:]] == [text.split(":")[0] for text in found] == ["head the_bad"]
+    assert named.skipped[0] == "other the_good: left in fp32 as asked (skip)"
+    assert [text.split(":")[0] for text in named.skipped[1:]] == [text.split(":")[0] for text in found] == ["other the_bad"]
     assert set(costs(named.notes)) == {"the_bad", "the_fair"}
 
 

@@ -111,11 +111,11 @@ def masked_by_hand(model: ir.Model, plan: Plan) -> ir.Model:
     """Zero what the plan drops, written independently of the pass: row by row, into copies of the weights."""
     clone = model.clone()
     for layer, kept in zip(find(clone).layers, plan.layers, strict=True):
-        assert layer.attention is not None and layer.ffn is not None
+        assert layer.cuttable is not None and layer.ffn is not None
         size = WIDTH // HEADS
         for head in range(HEADS):
             if kept.heads is not None and head not in kept.heads:
-                zero_rows(clone, layer.attention.attn_out.node, range(head * size, (head + 1) * size))
+                zero_rows(clone, layer.cuttable.roles["attn_out"].node, range(head * size, (head + 1) * size))
         for unit in range(UNITS):
             if kept.units is not None and unit not in kept.units:
                 zero_rows(clone, layer.ffn.ffn_out.node, [unit])
@@ -182,10 +182,10 @@ def test_weights_biases_and_the_number_of_heads_are_sliced(tmp_path: Path) -> No
     model = encoder(Make())
     sliced, log = prune(model, plan=saved(UNEVEN, model, tmp_path))
     first, second = find(sliced).layers
-    assert first.attention is not None and first.ffn is not None
-    assert second.attention is not None and second.ffn is not None
-    assert (first.attention.heads, second.attention.heads) == (2, 1)
-    assert first.attention.q.sizes == (12, 6) and second.attention.v.sizes == (12, 3)
+    assert first.cuttable is not None and first.ffn is not None
+    assert second.cuttable is not None and second.ffn is not None
+    assert (first.cuttable.heads, second.cuttable.heads) == (2, 1)
+    assert first.cuttable.roles["q"].sizes == (12, 6) and second.cuttable.roles["v"].sizes == (12, 3)
     assert (first.ffn.units, second.ffn.units) == (4, 7)
     per_head, per_unit = 3 * (3 * 12 + 3) + 3 * 12, 12 + 1 + 12
     assert parameters(model) - parameters(sliced) == 5 * per_head + 9 * per_unit
@@ -225,10 +225,10 @@ def test_scales_are_folded_into_the_rows_that_go_out(tmp_path: Path) -> None:
     path = saved(plan, model, tmp_path)
     sliced, log = prune(model, plan=path)
     before, after = find(model).layers[0], find(sliced).layers[0]
-    assert before.attention and after.attention and before.ffn and after.ffn
-    rows = before.attention.attn_out.matrix()
-    np.testing.assert_allclose(after.attention.attn_out.matrix()[:3], rows[:3] * 1.5, rtol=1e-6)
-    np.testing.assert_allclose(after.attention.attn_out.matrix()[3:], rows[6:9] * 0.5, rtol=1e-6)
+    assert before.cuttable and after.cuttable and before.ffn and after.ffn
+    rows = before.cuttable.roles["attn_out"].matrix()
+    np.testing.assert_allclose(after.cuttable.roles["attn_out"].matrix()[:3], rows[:3] * 1.5, rtol=1e-6)
+    np.testing.assert_allclose(after.cuttable.roles["attn_out"].matrix()[3:], rows[6:9] * 0.5, rtol=1e-6)
     np.testing.assert_allclose(after.ffn.ffn_out.matrix(), before.ffn.ffn_out.matrix() * 0.5, rtol=1e-6)
     np.testing.assert_allclose(run(sliced), run(LIBRARY["prune"](plan=path).reference(model.clone())), atol=1e-5)
     assert log.done == {"heads": 2, "head scales": 2, "unit scales": 10}

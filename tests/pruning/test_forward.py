@@ -43,9 +43,9 @@ def all_scores(importance: Importance) -> np.ndarray:
 def without(model: ir.Model, layer: int, head: int) -> ir.Model:
     """Return the model with one head's rows of the output projection set to zero."""
     copy = model.clone()
-    attention = find(copy).layers[layer].attention
+    attention = find(copy).layers[layer].cuttable
     assert attention is not None
-    product = attention.attn_out
+    product = attention.roles["attn_out"]
     weight = product.matrix().copy()
     weight.reshape(HEADS, -1, weight.shape[1])[head] = 0
     stored = weight.T if product.transposed else weight

@@ -43,16 +43,16 @@ def blocks(layers: int = 2, seed: int = 0, transposed: bool = False) -> Blocks:
     random = np.random.default_rng(seed)
     made = []
     for index in range(layers):
-        square = [
-            product(role, random.normal(size=(WIDTH, WIDTH)).astype(np.float32), transposed)
+        square = {
+            role: product(role, random.normal(size=(WIDTH, WIDTH)).astype(np.float32), transposed)
             for role in ("q", "k", "v", "attn_out")
-        ]
+        }
         wide = product("ffn_in", random.normal(size=(WIDTH, UNITS)).astype(np.float32), transposed)
         narrow = product("ffn_out", random.normal(size=(UNITS, WIDTH)).astype(np.float32), transposed)
-        q, k, v, out = square
+        q, k, v, out = square.values()
         sides = (Operand(q.out, HEADS, None, q), Operand(k.out, HEADS, None, k), Operand(v.out, HEADS, None, v))
         attention = Attention(
-            core=q.node, operands=sides, heads=HEADS, scale=1.0, masks=(), context=out.x, q=q, k=k, v=v, attn_out=out
+            node=q.node, operands=sides, heads=HEADS, scale=1.0, masks=(), context=out.x, roles=square
         )
         made.append(Layer(index, attention, FeedForward(wide, narrow, "Gelu")))
     return Blocks(tuple(made), (), (), (), (), ())
@@ -109,10 +109,10 @@ def test_a_layer_without_the_part_asked_for_is_refused() -> None:
 
 def test_norm_scores_are_the_products_of_the_norms_in_and_out() -> None:
     made = blocks(1)
-    attention, ffn = made.layers[0].attention, made.layers[0].ffn
+    attention, ffn = made.layers[0].cuttable, made.layers[0].ffn
     assert attention is not None and ffn is not None
     found = by_norm(made).layers[0]
-    v, out = attention.v.matrix(), attention.attn_out.matrix()
+    v, out = attention.roles["v"].matrix(), attention.roles["attn_out"].matrix()
     expected = [np.linalg.norm(v[:, c]) * np.linalg.norm(out[c]) for c in ([0, 1], [2, 3], [4, 5])]
     np.testing.assert_allclose(found.heads, expected, rtol=1e-5)
     wide, narrow = ffn.ffn_in.matrix(), ffn.ffn_out.matrix()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ffc.compiler import syntax
 from ffc.compiler.chain import chain
-from ffc.compiler.library import GROUP, Library, builtin_folder
+from ffc.compiler.library import GROUP, PACKAGE, Library, builtin_folder
 from ffc.compiler.passes import Pass
 from ffc.errors import UsageError
 
@@ -27,14 +27,14 @@ _MOST = 1 << 26
 
 @dataclass
 class Attachments:
-    """Files by the names that they get in the folder of a reproducer, none of them twice."""
+    """Files and folders by the names that they get in the folder of a reproducer, none of them twice."""
 
     files: dict[str, Path] = field(default_factory=dict)
     absent: list[str] = field(default_factory=list)
     """What a command names and the folder lacks."""
 
     def add(self, file: Path) -> str:
-        """Bring a file along and return its name there."""
+        """Bring a file or a folder along and return its name there."""
         file = file.resolve()
         name, count = file.name, 1
         while name in _OWN or self.files.get(name, file) != file:
@@ -52,11 +52,17 @@ class Attachments:
     def copy(self, folder: Path) -> None:
         """Copy all of them into a folder."""
         for name, file in self.files.items():
-            shutil.copy(file, folder / name)
+            if file.is_dir():
+                shutil.copytree(file, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(file, folder / name)
 
     def plugins(self, passes: Sequence[Pass], library: Library) -> list[str]:
         """Bring the files along that define passes of a pipeline or what those need; return them as plugins there."""
-        return [f"{self.add(file)}:{name}" for file, name in dict.fromkeys(_homes(passes, library))]
+        return [f"{self._home(file)}:{name}" for file, name in dict.fromkeys(_homes(passes, library))]
+
+    def _home(self, file: Path) -> str:
+        return f"{self.add(file.parent)}/{PACKAGE}" if file.name == PACKAGE else self.add(file)
 
     def pipeline(self, passes: Sequence[Pass]) -> str:
         """Bring the files along that options name, and return the pipeline as text with their new names."""
@@ -107,7 +113,7 @@ def _homes(passes: Sequence[Pass], library: Library) -> Iterable[tuple[Path, str
     for item, _ in chain(passes, library):
         kind = type(item)
         file = getattr(sys.modules.get(kind.__module__), "__file__", None) or inspect.getsourcefile(kind)
-        if kind.__module__ in installed or (file is not None and Path(file).resolve().parent == builtin_folder()):
+        if kind.__module__ in installed or (file is not None and builtin_folder() in Path(file).resolve().parents):
             continue
         if file is None or kind.__qualname__ != kind.__name__:
             raise UsageError(f"pass '{item.name}' cannot be brought along; define it at the top of a file of its own")

@@ -14,12 +14,12 @@ import onnx_ir as ir
 from ffc.compiler.chain import clone
 from ffc.compiler.log import Log
 from ffc.compiler.passes import Pass
-from ffc.compiler.rules import Rule, find_match
+from ffc.compiler.rules import by_root, find_match
 from ffc.errors import CannotApplyError
 from ffc.graph.blocks.finder import find
-from ffc.graph.blocks.structure import Attention, AttentionCore, Blocks, FeedForward, Layer, Product
-from ffc.graph.dialect import ops
+from ffc.graph.blocks.structure import Attention, Blocks, FeedForward, Layer, Product
 from ffc.graph.dialect.edit import Editor
+from ffc.graph.dialect.function import called
 from ffc.graph.dialect.trace import trace
 from ffc.pruning import LayerPlan, Plan, stamp
 
@@ -109,16 +109,11 @@ def _told(where: str, why: str, taken: bool) -> Finding:
 
 def _near_misses(tried: Tried) -> dict[ir.Node, str]:
     """Return, for each node where at least half of a rule matched, the rule that got furthest and what stopped it."""
-    by_root: dict[tuple[str, str], list[Rule]] = {}
-    for rule in tried.item.rules:
-        root = trace(rule.match).outputs[0].producer()
-        assert root is not None
-        by_root.setdefault((root.domain, root.op_type), []).append(rule)
-    editor = Editor(tried.after)
+    table, editor = by_root(tried.item.rules), Editor(tried.after)
     found: dict[ir.Node, str] = {}
     for node in tried.after.graph:
         furthest = 0
-        for rule in by_root.get((node.domain, node.op_type), ()):
+        for rule in table.get((node.domain, node.op_type), ()):
             match, depth, why = find_match(rule, node, editor)
             size = len(trace(rule.match).nodes)
             near = 2 * depth >= size and (depth > 1 or node.op_type not in _COMMON)
@@ -143,14 +138,15 @@ def _fuse(tried: Tried) -> list[Finding]:
     blocks, near = find(tried.after), _near_misses(tried)
     places = _places(tried.after, blocks)
     said = {miss.where: miss.why for miss in tried.log.misses if not miss.depth}
-    norms = [norm.node for norm in blocks.norms if not ops.is_call(norm.node, "Embed", "EmbedInt8")]
+    told = {node for embedding in blocks.embeddings for node in embedding.nodes}
+    norms = [norm.node for norm in blocks.norms if norm.node not in told]
     found = list(_embeddings(blocks, near))
     found += [_norm(node, None, near) for node in norms if places.get(node) is None]
     for layer in blocks.layers:
         found += _layer(layer, said)
         found += [_norm(node, layer.index, near) for node in norms if places.get(node) == layer.index]
     found += _unmatched(blocks)
-    fused = {product.node for layer in blocks.layers for product in layer.products() if ops.is_call(product.node)}
+    fused = {product.node for layer in blocks.layers for product in layer.products() if called(product.node)}
     rest = [product for product in blocks.products if product.node not in fused]  # the others are told with their layer
     found += [_product(product, places.get(product.node), near) for product in rest]
     return found + [_near_finding(node, why, places.get(node)) for node, why in near.items()]
@@ -168,9 +164,8 @@ def _places(model: ir.Model, blocks: Blocks) -> dict[ir.Node, int]:
 def _begin(layer: Layer) -> Iterator[ir.Node]:
     """Yield the nodes of a layer of which one is the first."""
     yield from (product.node for product in layer.products())
-    if layer.core is not None:
-        yield layer.core.core
-        yield from (operand.product.node for operand in layer.core.operands if operand.product is not None)
+    if layer.attention is not None:
+        yield layer.attention.node
 
 
 def _unmatched(blocks: Blocks) -> list[Finding]:
@@ -181,7 +176,7 @@ def _embeddings(blocks: Blocks, near: dict[ir.Node, str]) -> Iterator[Finding]:
     for embedding in blocks.embeddings:
         node, count = embedding.nodes[-1], len(embedding.tables)
         what = "1 table" if count == 1 else f"{count} tables"
-        if ops.is_call(node):
+        if called(node):
             yield Finding("embeddings", _name(node), None, what, True, node.op_type)
             continue
         miss = next((near[reader] for reader in _readers(node) if reader in near), "")
@@ -197,28 +192,28 @@ def _readers(node: ir.Node, steps: int = 4) -> Iterator[ir.Node]:
 
 
 def _layer(layer: Layer, said: Mapping[str, str]) -> Iterator[Finding]:
-    if layer.core is not None:
-        yield _attention(layer.core, layer.index, said)
+    if layer.attention is not None:
+        yield _attention(layer.attention, layer.index, said)
     if layer.ffn is not None:
         yield _ffn(layer.ffn, layer.index)
         return
     yield Finding("ffn", "", layer.index, "", False, _NO_FFN)
 
 
-def _attention(core: AttentionCore, layer: int, said: Mapping[str, str]) -> Finding:
-    taken = ops.is_call(core.core)
-    what = f"{_heads(core)}, {'masked' if core.masks else 'no mask'}"
-    why = core.core.op_type if taken else said.get(f"attention of layer {layer}", "it was not replaced")
-    return Finding("attention", core.context.name or "", layer, what, taken, why)
+def _attention(attention: Attention, layer: int, said: Mapping[str, str]) -> Finding:
+    taken = called(attention.node) is not None
+    what = f"{_heads(attention)}, {'masked' if attention.masks else 'no mask'}"
+    why = attention.node.op_type if taken else said.get(f"attention of layer {layer}", "it was not replaced")
+    return Finding("attention", attention.context.name or "", layer, what, taken, why)
 
 
-def _heads(core: AttentionCore) -> str:
-    size = f" of {core.q.sizes[1] // core.heads}" if isinstance(core, Attention) else ""
-    return f"{core.heads} heads{size}"
+def _heads(attention: Attention) -> str:
+    size = "" if attention.why else f" of {attention.roles['q'].sizes[1] // attention.heads}"
+    return f"{attention.heads} heads{size}"
 
 
 def _ffn(ffn: FeedForward, layer: int) -> Finding:
-    plain = [product.role for product in (ffn.ffn_in, ffn.ffn_out) if not ops.is_call(product.node)]
+    plain = [product.role for product in (ffn.ffn_in, ffn.ffn_out) if not called(product.node)]
     what = f"{ffn.units} units, {'gated, ' if ffn.gate else ''}{ffn.activation or 'no activation'}"
     made = f"{ffn.ffn_in.node.op_type}, {ffn.ffn_out.node.op_type}"
     why = f"{' and '.join(plain)} stay as they are, see there" if plain else made
@@ -226,7 +221,7 @@ def _ffn(ffn: FeedForward, layer: int) -> Finding:
 
 
 def _norm(node: ir.Node, layer: int | None, near: dict[ir.Node, str]) -> Finding:
-    if ops.is_call(node):
+    if called(node):
         more = f", no more: {near.pop(node)}" if node in near else ""
         return Finding("norm", _name(node), layer, "", True, f"{node.op_type}{more}")
     return Finding("norm", _name(node), layer, "", False, near.pop(node, "no rule begins at it"))
@@ -235,7 +230,7 @@ def _norm(node: ir.Node, layer: int | None, near: dict[ir.Node, str]) -> Finding
 def _product(product: Product, layer: int | None, near: dict[ir.Node, str]) -> Finding:
     inner, outer = product.sizes
     what = f"{inner}×{outer}"
-    if ops.is_call(product.node):
+    if called(product.node):
         return Finding(product.role, product.name, layer, what, True, product.node.op_type)
     miss = next((near.pop(node) for node in (product.node, *_readers(product.node, 1)) if node in near), "")
     return Finding(product.role, product.name, layer, what, False, miss or "no rule takes it without a bias")
@@ -259,9 +254,9 @@ def _prune(tried: Tried) -> list[Finding]:
 
 def _missing(layer: Layer) -> Iterator[Finding]:
     """Yield the parts of a layer that are not there, or not in a form that could be cut."""
-    if layer.attention is None and layer.core is not None:
-        name = layer.core.context.name or ""
-        yield Finding("heads", name, layer.index, _heads(layer.core), False, layer.core.why)
+    if layer.attention is not None and layer.attention.why:
+        name = layer.attention.context.name or ""
+        yield Finding("heads", name, layer.index, _heads(layer.attention), False, layer.attention.why)
     if layer.ffn is None:
         yield Finding("units", "", layer.index, "", False, _NO_FFN)
 
@@ -282,9 +277,9 @@ class _Part:
 
 
 def _parts(layer: Layer) -> Iterator[_Part]:
-    attention, ffn = layer.attention, layer.ffn
+    attention, ffn = layer.cuttable, layer.ffn
     if attention is not None:
-        names = ", ".join(p.name for p in (attention.q, attention.k, attention.v, attention.attn_out))
+        names = ", ".join(product.name for product in attention.roles.values())
         yield _Part("heads", layer.index, attention.heads, names, _heads(attention))
     if ffn is not None:
         names = f"{ffn.ffn_in.name}, {ffn.ffn_out.name}"

@@ -6,32 +6,39 @@ meaning instead: each ``LinearInt8`` becomes the ``Linear`` of its dequantised w
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 
-from ffc.graph.dialect import ops
 from ffc.graph.dialect.edit import Editor, constant
+from ffc.graph.dialect.function import called, quantises, register
 from ffc.graph.dialect.half import holds_half, in_float32
 
 __all__ = ["dequantised", "exact", "holds_int8"]
 
 
 def holds_int8(model: ir.Model) -> bool:
-    """Whether a product of the graph is a call of an int8 function."""
-    return any(ops.is_call(node, *ops.PLAIN) for node in model.graph)
+    """Whether the graph calls a function that rounds what it is given to int8."""
+    return any(quantises(node) for node in model.graph)
 
 
 def dequantised(model: ir.Model) -> ir.Model:
     """Return a clone of `model` in which int8 products are fp32 products of the dequantised weights."""
     clone = model.clone()
     editor = Editor(clone)
-    for node in [node for node in clone.graph if ops.is_call(node, *ops.PLAIN)]:
-        x, w, scale, b = node.inputs
-        weight, scales = constant(w), constant(scale)
-        assert weight is not None and scales is not None
-        plain = weight.astype(np.float32) * scales
-        editor.call(ops.PLAIN[node.op_type], [x, plain, b], node.attributes, replaces=node.outputs[0])
-    ops.register(clone)
+    for node in list(clone.graph):
+        function = called(node)
+        if function is None or function.exact is None or not function.quantises:
+            continue
+        given: dict[str, Any] = function.given(node)
+        for tensor, scales in function.scales.items():
+            stored, scale = constant(given[tensor]), constant(given[scales])
+            assert stored is not None and scale is not None
+            given[tensor] = stored.astype(np.float32) * scale
+        inputs = [given[name] for name in function.exact.tensors]
+        editor.call(function.exact.name, inputs, node.attributes, replaces=node.outputs[0])
+    register(clone)
     return clone
 
 

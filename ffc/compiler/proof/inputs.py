@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from ffc.errors import InputError
 from ffc.graph.dialect.edit import constant
+from ffc.graph.dialect.function import called
 
 __all__ = ["dtype_of", "fixed_size", "is_mask_per_query", "mask_input", "table_rows"]
 
@@ -48,12 +49,13 @@ def table_rows(value: ir.Value) -> int | None:
 
 
 def _call_tables(node: ir.Node, index: int) -> list[int]:
-    """Return the number of rows of the table that input `index` of an ``ffc`` embedding indexes."""
-    place = {"Embed": {0: 3, 1: 4, 2: 5}, "EmbedInt8": {0: 3, 1: 5, 2: 7}, "GatherHalf": {1: 0}, "GatherInt8": {2: 0}}
-    place["EmbedHalf"] = place["Embed"]
-    at = place.get(node.op_type, {}).get(index) if node.domain == "ffc" else None
-    table = None if at is None else constant(node.inputs[at])
-    return [] if table is None else [table.shape[0]]
+    """Return the numbers of rows of the tables that input `index` of an ``ffc`` function looks up."""
+    function = called(node)
+    if function is None:
+        return []
+    given, name = function.given(node), function.tensors[index]
+    tables = [constant(given[table]) for table, ids in function.tables.items() if ids == name]
+    return [table.shape[0] for table in tables if table is not None]
 
 
 def mask_input(model: ir.Model) -> ir.Value | None:

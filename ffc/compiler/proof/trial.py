@@ -9,7 +9,7 @@ import onnx_ir as ir
 from ffc.compiler.proof.contracts import Verdict
 from ffc.compiler.proof.probes import Probe
 from ffc.compiler.proof.verify import Outputs, Prover, measure
-from ffc.graph.dialect import ops
+from ffc.graph.dialect.function import register
 
 __all__ = ["Trial"]
 
@@ -46,7 +46,7 @@ class Trial:
         places = range(len(self.outputs)) if rows is None else self._first(rows)
         probes = [self.prover.probes[place] for place in places]
         clone = model.clone()
-        ops.register(clone)
+        register(clone)
         after = self.prover.run(clone, probes=probes)
         return measure(probes, [self.outputs[place] for place in places], after, "trial")
 

@@ -1,1 +1,1 @@
-"""What a target runs: the ways to write a function in a runtime's operators, and what its processor does."""
+"""What a target runs on: what its processor does."""

@@ -1,8 +1,8 @@
 """Finding attention from its Softmax, its node or its call.
 
-What a rewrite needs is a core: queries, keys and values, with heads that can be told apart, what hides tokens, and the
-context. Whatever else computes queries and keys, such as rotary positions, does not matter to it. Attention whose
-heads can be scored and cut is a core between constant products.
+What a rewrite needs are queries, keys and values, with heads that can be told apart, what hides tokens, and the
+context. Whatever else computes queries and keys, such as rotary positions, does not matter to it, nor to what the
+products around are for. Heads can be scored and cut where nothing of the kind stands between attention and products.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from ffc.graph.blocks.goals import Goals
 from ffc.graph.blocks.operands import Arrangement, Found, OperandWalk, plane_of_keys, plane_of_tokens, side_by_side
-from ffc.graph.blocks.products import Products
+from ffc.graph.blocks.products import Products, Reader
 from ffc.graph.blocks.scores import NotABlockError, ScoreWalk
-from ffc.graph.blocks.structure import Attention, AttentionCore, Mask, Operand, Product
-from ffc.graph.dialect import ops
+from ffc.graph.blocks.structure import Attention, Mask, Operand, Product
+from ffc.graph.dialect.function import Function, called
 from ffc.graph.shapes.inference import Shapes
 from ffc.graph.shapes.positions import concrete, move, moves
 
 __all__ = ["AttentionFinder", "NotABlockError", "is_core"]
 
-_CALLS = ("Attention", "AttentionMasked", "AttentionHalf", "AttentionMaskedHalf")
 _ROLES = ("q", "k", "v")
 
 
@@ -59,26 +59,29 @@ class AttentionFinder:
         self.sizes = dict(sizes)
         self._operands = OperandWalk(products, shapes, self.sizes)
         self._scores = ScoreWalk(shapes, self.sizes)
+        self._goals = Goals(products)
 
-    def find(self, core: ir.Node) -> AttentionCore:
+    def find(self, core: ir.Node) -> Attention:
         """Return the attention around `core`, a node for which `is_core` holds.
 
         Raises:
             NotABlockError: If the walk meets something that attention does not have there.
         """
-        if ops.is_call(core):
-            return self._from_call(core)
+        function = called(core)
+        if function is not None:
+            return self._from_call(core, function)
         if core.op_type == "Attention":
             return self._from_operator(core)
         return self._from_softmax(core)
 
-    def _from_call(self, core: ir.Node) -> AttentionCore:
-        arrange = side_by_side(int(ops.attribute(core, "heads")))
-        found = [self._operands.find(value, arrange) for value in core.inputs[:3]]
-        masks = tuple(Mask(value) for value in core.inputs[3:] if value is not None)
-        return self._assemble(core, found, ops.attribute(core, "scale"), masks, _Context(core.outputs[0]))
+    def _from_call(self, core: ir.Node, function: Function) -> Attention:
+        arrange = side_by_side(int(function.attribute(core, "heads")))
+        found = [self._operands.find((core, function.tensors.index(role)), arrange) for role in _ROLES]
+        mask = function.given(core).get(function.mask)
+        masks = () if mask is None else (Mask(mask),)
+        return self._assemble(core, found, function.attribute(core, "scale"), masks, _Context(core.outputs[0]))
 
-    def _from_operator(self, core: ir.Node) -> AttentionCore:
+    def _from_operator(self, core: ir.Node) -> Attention:
         if any(value is not None for value in core.inputs[4:]) or len(core.outputs) > 1:
             raise NotABlockError("it keeps a key and value cache or a second output")
         plain = {"q_num_heads", "kv_num_heads", "scale"}
@@ -87,7 +90,7 @@ class AttentionFinder:
             raise NotABlockError(f"its attribute {odd[0]} is set")
         counts = [core.attributes.get(f"{side}_num_heads") for side in ("q", "kv", "kv")]
         arranged = [side_by_side(1 if count is None else count.as_int()) for count in counts]
-        found = [self._operands.find(value, side) for value, side in zip(core.inputs[:3], arranged, strict=True)]
+        found = [self._operands.find((core, index), arrange) for index, arrange in enumerate(arranged)]
         given = core.attributes.get("scale")
         scale = 1 / math.sqrt(found[0].shape[3]) if given is None else given.as_float()
         masks = tuple(Mask(value) for value in core.inputs[3:4] if value is not None)
@@ -96,21 +99,21 @@ class AttentionFinder:
         going = _Context(context) if beside else self._merged(context, self._laid_out(found))
         return self._assemble(core, found, scale, masks, going)
 
-    def _from_softmax(self, core: ir.Node) -> AttentionCore:
+    def _from_softmax(self, core: ir.Node) -> Attention:
         rank = len(self.shapes.of(core.outputs[0]) or ())
         axis = core.attributes["axis"].as_int() if "axis" in core.attributes else -1
         if axis not in (-1, rank - 1):
             raise NotABlockError(f"it is taken over axis {axis}, not the last")
         scores = self._scores.back(core.inputs[0])
         weighted, guarded = self._scores.forward(core.outputs[0])
-        sides: list[tuple[ir.Value | None, Arrangement]] = [
-            (scores.product.inputs[0], plane_of_tokens),
-            (scores.product.inputs[1], plane_of_keys),
-            (weighted.inputs[1], plane_of_tokens),
+        sides: list[tuple[Reader, Arrangement]] = [
+            ((scores.product, 0), plane_of_tokens),
+            ((scores.product, 1), plane_of_keys),
+            ((weighted, 1), plane_of_tokens),
         ]
         self._check_ranks(scores.product.inputs)
         self._check_ranks(weighted.inputs)
-        found = [self._operands.find(value, arrange) for value, arrange in sides]
+        found = [self._operands.find(reader, arrange) for reader, arrange in sides]
         laid_out = self._laid_out(found)
         planes = concrete(self.shapes, core.outputs[0], self.sizes)
         if planes is None or (rank == 4 and planes[:2] != laid_out[:2]):
@@ -146,14 +149,16 @@ class AttentionFinder:
         masks: tuple[Mask, ...],
         context: _Context,
         guarded: bool = False,
-    ) -> AttentionCore:
+    ) -> Attention:
         _, heads, _, _ = self._laid_out(found)
         if found[2].scale != 1:
             raise NotABlockError("its values are scaled")
         q, k, v = (_in_role(side.operand, role) for side, role in zip(found, _ROLES, strict=True))
         out = self.products.only_reader(context.value) if context.merged else None
-        bare = AttentionCore(
-            core=core,
+        known = [side.operand.product or self._goals.serving(side.reader) for side in found]
+        known.append(out or self._goals.served(context.value))
+        return Attention(
+            node=core,
             operands=(q, k, v),
             heads=heads,
             scale=float(scale) * found[0].scale * found[1].scale,
@@ -161,12 +166,13 @@ class AttentionFinder:
             context=context.value,
             merged=context.merged,
             guarded=guarded,
+            roles={
+                role: product.playing(role, product.columns)
+                for role, product in zip((*_ROLES, "attn_out"), known, strict=True)
+                if product is not None
+            },
             why=_obstacle(found, context, out),
         )
-        if bare.why or q.product is None or k.product is None or v.product is None or out is None:
-            return bare
-        shared = {name: getattr(bare, name) for name in AttentionCore.__dataclass_fields__}
-        return Attention(**shared, q=q.product, k=k.product, v=v.product, attn_out=out.playing("attn_out"))
 
     def _merged(self, value: ir.Value, laid_out: tuple[int, int, int, int]) -> _Context:
         """Walk forward from the context [B, H, S, E] to where its heads lie side by side, the furthest such value."""
@@ -202,8 +208,9 @@ class AttentionFinder:
 
 def is_core(node: ir.Node) -> bool:
     """Whether attention may be found around `node`."""
-    if ops.is_call(node, *_CALLS):
-        return True
+    function = called(node)
+    if function is not None:
+        return function.family == "attention"
     return not node.domain and node.op_type in ("Softmax", "Attention")
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from ffc.graph.blocks.structure import AttentionCore, Mask, Operand
+from ffc.graph.blocks.structure import Attention, Mask, Operand
 from ffc.graph.dialect.edit import Editor
+from ffc.graph.dialect.trace import Op
 from ffc.graph.shapes.dim import Dim
 
 __all__ = ["AttentionCalls"]
@@ -33,10 +33,10 @@ class AttentionCalls:
     editor: Editor
     masks: dict[_Key, ir.Value] = field(default_factory=dict)
 
-    def put(self, core: AttentionCore) -> None:
+    def put(self, core: Attention) -> None:
         """Replace all between the operands of `core` and its context by a call."""
         inputs = [self._side_by_side(_cheaper(operand, core), core) for operand in core.operands]
-        attributes = {"heads": core.heads, "scale": core.scale}
+        attributes: dict[str, Any] = {"heads": core.heads, "scale": core.scale}
         function = "AttentionMasked" if core.masks else "Attention"
         if core.masks:
             inputs.append(self._mask(core, inputs[0], inputs[1]))
@@ -44,32 +44,30 @@ class AttentionCalls:
             self.editor.call(function, inputs, attributes, replaces=core.context, rule=_RULE)
             return
         name = core.context.name or "context"
-        merged = self._add(core, function, inputs, f"{name}.merged", "ffc", **attributes)
-        apart = self._add(core, "Reshape", [merged, [0, 0, core.heads, -1]], f"{name}.heads")
-        ordered = self._add(core, "Transpose", [apart], f"{name}.ordered", perm=[0, 2, 1, 3])
-        self.editor.replace(core.context, ordered)
+        merged = self._at(core, f"{name}.merged").ffc.node(function, *inputs, **attributes)
+        apart = self._at(core, f"{name}.heads").Reshape(merged, [0, 0, core.heads, -1])
+        self.editor.replace(core.context, self._at(core, f"{name}.ordered").Transpose(apart, perm=[0, 2, 1, 3]))
 
-    def _add(
-        self, core: AttentionCore, op_type: str, inputs: Sequence[Any], hint: str, domain: str = "", **attributes: Any
-    ) -> ir.Value:
+    def _at(self, core: Attention, hint: str) -> Op:
+        """Return what records operators where the context of `core` is computed."""
         before = core.context.producer()
         assert before is not None
-        return self.editor.add(domain, op_type, inputs, attributes, before=before, hint=hint)
+        return self.editor.at(before, hint)
 
-    def _side_by_side(self, operand: Operand, core: AttentionCore) -> ir.Value:
+    def _side_by_side(self, operand: Operand, core: Attention) -> ir.Value:
         """Return an operand as [B, S, heads * size], with as many heads as there are queries'."""
         value, name = self._own(operand), operand.value.name
         if operand.axes is not None:
             if operand.axes != (0, 1, 2, 3):
-                value = self._add(core, "Transpose", [value], f"{name}.tokens", perm=list(operand.axes))
+                value = self._at(core, f"{name}.tokens").Transpose(value, perm=list(operand.axes))
         elif operand.heads != core.heads:
-            value = self._add(core, "Reshape", [value, [0, 0, operand.heads, -1]], f"{name}.heads")
+            value = self._at(core, f"{name}.heads").Reshape(value, [0, 0, operand.heads, -1])
         if operand.heads != core.heads:
             each = np.repeat(np.arange(operand.heads), core.heads // operand.heads)
-            value = self._add(core, "Gather", [value, each], f"{name}.repeated", axis=2)
+            value = self._at(core, f"{name}.repeated").Gather(value, each, axis=2)
         if operand.axes is None and operand.heads == core.heads:
             return value
-        return self._add(core, "Reshape", [value, [0, 0, -1]], f"{name}.merged")
+        return self._at(core, f"{name}.merged").Reshape(value, [0, 0, -1])
 
     def _own(self, operand: Operand) -> ir.Value:
         """Return the value of an operand; where its product feeds others too, that of one of its own columns alone."""
@@ -79,10 +77,9 @@ class AttentionCalls:
         weight, bias, node = np.ascontiguousarray(product.matrix()), product.vector(), product.out.producer()
         assert node is not None
         bias = np.zeros(weight.shape[1], weight.dtype) if bias is None else bias
-        inputs = [product.x, weight, bias]
-        return self.editor.add("ffc", "Linear", inputs, before=node, hint=f"{product.name}.{product.role}")
+        return self.editor.at(node, f"{product.name}.{product.role}").ffc.Linear(product.x, weight, bias)
 
-    def _mask(self, core: AttentionCore, q: ir.Value, k: ir.Value) -> ir.Value:
+    def _mask(self, core: Attention, q: ir.Value, k: ir.Value) -> ir.Value:
         """Return the mask of a call, one for all attentions that have the same masks and as many tokens."""
         key = (core.masks, self._tokens(core.operands[0]), self._tokens(core.operands[1]))
         if key not in self.masks:
@@ -94,14 +91,14 @@ class AttentionCalls:
         shape = self.editor.shapes.of(operand.value)
         return operand.value if shape is None else shape[1 if operand.axes is None else operand.axes[1]]
 
-    def _spelled_out(self, core: AttentionCore, q: ir.Value, k: ir.Value) -> ir.Value:
+    def _spelled_out(self, core: Attention, q: ir.Value, k: ir.Value) -> ir.Value:
         """Return the sum of the masks, finite and spelled out over queries and keys."""
         name = core.masks[0].value.name or "mask"
         total, *others = (self._as_float(mask, core) for mask in core.masks)
         for mask in others:
-            total = self._add(core, "Add", [total, mask], f"{name}.sum")
+            total = self._at(core, f"{name}.sum").Add(total, mask)
         if core.guarded or others:  # two that each hide a token add up to minus infinity
-            total = self._add(core, "Max", [total, _LOWEST], f"{name}.finite")
+            total = self._at(core, f"{name}.finite").Max(total, _LOWEST)
         shape = self.editor.shapes.of(core.masks[0].value)
         wanted = [self._tokens(operand) for operand in core.operands[:2]]
         if not others and shape is not None and len(shape) == 4 and list(shape[2:]) == wanted:
@@ -113,27 +110,25 @@ class AttentionCalls:
             for operand, side in zip(core.operands[:2], (q, k), strict=True)
         ]
         lengths = {
-            value: self._add(core, "Shape", [value], f"{name}.tokens", start=1, end=2)
+            value: self._at(core, f"{name}.tokens").Shape(value, start=1, end=2)
             for value in dict.fromkeys(sources)
         }
-        target = self._add(core, "Concat", [[1, 1], *(lengths[value] for value in sources)], f"{name}.target", axis=0)
-        return self._add(core, "Expand", [total, target], f"{name}.expanded")
+        target = self._at(core, f"{name}.target").Concat([1, 1], *(lengths[value] for value in sources), axis=0)
+        return self._at(core, f"{name}.expanded").Expand(total, target)
 
-    def _as_float(self, mask: Mask, core: AttentionCore) -> ir.Value:
-        value, name = mask.value, f"{mask.value.name}.float"
+    def _as_float(self, mask: Mask, core: Attention) -> ir.Value:
+        value, op = mask.value, self._at(core, f"{mask.value.name}.float")
         if self.editor.shapes.dtype(value) == ir.DataType.BOOL:
             choice = [_LOWEST, 0.0] if mask.inverted else [0.0, _LOWEST]
-            value = self._add(core, "Where", [value, *choice], name)
+            value = op.Where(value, *choice)
         elif mask.factor != 1:
-            value = self._add(core, "Mul", [value, np.float32(mask.factor)], name)
+            value = op.Mul(value, np.float32(mask.factor))
         if not mask.flat:
             return value
-        planes = self._add(core, "Shape", [value], f"{name}.planes", start=1, end=3)
-        target = self._add(core, "Concat", [[-1, core.heads], planes], f"{name}.shape", axis=0)
-        return self._add(core, "Reshape", [value, target], f"{name}.heads")
+        return op.Reshape(value, op.Concat([-1, core.heads], op.Shape(value, start=1, end=3), axis=0))
 
 
-def _cheaper(operand: Operand, core: AttentionCore) -> Operand:
+def _cheaper(operand: Operand, core: Attention) -> Operand:
     """Return an operand as the graph computes it, if a product of its own columns would be in addition to the whole."""
     product = operand.product
     if product is None or product.columns is None or operand.apart is None:
@@ -141,7 +136,7 @@ def _cheaper(operand: Operand, core: AttentionCore) -> Operand:
     return operand if _feeds_only(product.out, core) else operand.apart
 
 
-def _feeds_only(start: ir.Value, core: AttentionCore) -> bool:
+def _feeds_only(start: ir.Value, core: Attention) -> bool:
     """Whether all that comes of `start` goes into the context of `core` alone, and into nothing that a call reads."""
     kept = {mask.value for mask in core.masks} | {operand.value for operand in core.operands if not operand.product}
     pending, seen = [start], {start}

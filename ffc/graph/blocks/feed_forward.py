@@ -9,21 +9,20 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx_ir as ir
 
-from ffc.graph.blocks.products import Products
+from ffc.graph.blocks.products import Products, multiplies
 from ffc.graph.blocks.scores import NotABlockError, passes_on
 from ffc.graph.blocks.structure import FeedForward, Product
-from ffc.graph.dialect import ops
 from ffc.graph.dialect.edit import constant
+from ffc.graph.dialect.function import called
 from ffc.graph.shapes.inference import Shapes
 from ffc.graph.shapes.positions import concrete, move
 
-__all__ = ["FeedForwardFinder"]
+__all__ = ["FeedForwardFinder", "has_residual"]
 
 _ELEMENTWISE = {"Add", "Div", "Erf", "Gelu", "Mul", "Pow", "Relu", "Sigmoid", "Sqrt", "Sub", "Swish", "Tanh"}
 _PARTING = {"Gather", "Slice", "Split"}
 _MAX_ACTIVATION = 20
 """Nodes that the longest known form of a gated activation takes, with room to spare."""
-_FUSED = {"LinearGelu": "Gelu", "LinearRelu": "Relu"}
 
 
 @dataclass(eq=False)
@@ -66,7 +65,7 @@ class FeedForwardFinder:
         walk = self._back(ffn_out.x)
         parts = [self._part(value) for value in walk.widening]
         wide = [part for part in parts if part is not None]
-        fused = any(part.node.op_type in _FUSED for part in wide)
+        fused = any(_activation(part) for part in wide)
         if not wide or len(wide) < len(parts) or not (fused or walk.nodes or self._narrows(ffn_out, wide[0])):
             return None
         self._check(ffn_out, wide, walk)
@@ -74,7 +73,7 @@ class FeedForwardFinder:
         ffn_in, gate = (wide[0], None) if len(wide) == 1 else self._which_is_gate(wide, walk)
         between = [node for node in walk.nodes if node.op_type not in _PARTING and not passes_on(node)]
         names = [node.op_type for node in sorted(between, key=self.order.__getitem__)]
-        inside = _FUSED.get(ffn_in.node.op_type, "")
+        inside = _activation(ffn_in)
         return FeedForward(
             ffn_in.playing("ffn_in", ffn_in.columns),
             ffn_out.playing("ffn_out"),
@@ -142,7 +141,7 @@ class FeedForwardFinder:
             raise NotABlockError(f"it leads from width {wide[0].sizes[0]} to {ffn_out.sizes[1]}, not back to it")
         if {part.sizes[1] for part in wide} != {ffn_out.sizes[0]}:
             raise NotABlockError("its parts differ in width")
-        if not _has_residual(ffn_out.out):
+        if not has_residual(ffn_out.out):
             raise NotABlockError("no residual connection is added to its output")
         cutters = {node for part in wide if part.columns and (node := part.out.producer()) is not None}
         inside = {value for node in walk.nodes | cutters for value in node.outputs} | {part.out for part in wide}
@@ -160,7 +159,7 @@ class FeedForwardFinder:
         product = max(walk.nodes, key=self.order.__getitem__)
         if product.op_type != "Mul":
             raise NotABlockError(f"{product.op_type} {product.name} joins its two halves, not Mul")
-        plain = [part for part in wide if part.node.op_type not in _FUSED]
+        plain = [part for part in wide if not _activation(part)]
         plain = [part for part in plain if any(self._is(part, value) for value in product.inputs)]
         if len(plain) != 1:  # both halves are activated, or neither
             return first, second
@@ -171,15 +170,26 @@ class FeedForwardFinder:
         return found is not None and (found.node, found.columns) == (part.node, part.columns)
 
 
-def _has_residual(value: ir.Value) -> bool:
-    """Whether `value`, perhaps times constants, is added to something that is computed."""
-    for node in {use.node: None for use in value.uses()}:
-        if ops.is_call(node, "AddNorm"):
-            return True
-        computed = [operand for operand in node.inputs if operand is not None and constant(operand) is None]
-        if node.op_type == "Add" and not node.domain and len(computed) == 2:
-            return True
-        scaled = node.op_type == "Mul" and not node.domain and len(computed) == 1
-        if (scaled or passes_on(node)) and _has_residual(node.outputs[0]):
-            return True
-    return False
+def _activation(product: Product) -> str:
+    """Return the activation within the call that computes `product`; empty for none."""
+    function = called(product.node)
+    return "" if function is None else function.activation
+
+
+def has_residual(start: ir.Value) -> bool:
+    """Whether `start`, or what is made of it alone such as its norm, is added to something else that is computed."""
+    own, seen = [start], {start}
+    joins: dict[ir.Node, bool] = {}
+    for value in own:  # grows while it is walked
+        for node in {use.node: None for use in value.uses() if not multiplies(use.node)}:
+            others = [other for other in node.inputs if other is not None and other not in seen]
+            joins[node] = any(constant(other) is None for other in others)
+            fresh = [] if joins[node] else [out for out in node.outputs if out not in seen]
+            own += fresh
+            seen.update(fresh)
+    return any(_adds(node) for node, joined in joins.items() if joined)
+
+
+def _adds(node: ir.Node) -> bool:
+    function = called(node)
+    return bool(function.skip) if function is not None else node.op_type == "Add" and not node.domain

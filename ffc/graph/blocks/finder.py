@@ -8,11 +8,10 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from ffc.graph.blocks.attention import AttentionFinder, NotABlockError, is_core
-from ffc.graph.blocks.feed_forward import FeedForwardFinder
+from ffc.graph.blocks.feed_forward import FeedForwardFinder, has_residual
 from ffc.graph.blocks.products import Products
 from ffc.graph.blocks.structure import (
     Attention,
-    AttentionCore,
     Blocks,
     Embedding,
     FeedForward,
@@ -21,8 +20,8 @@ from ffc.graph.blocks.structure import (
     Product,
     Unmatched,
 )
-from ffc.graph.dialect import ops
 from ffc.graph.dialect.edit import constant
+from ffc.graph.dialect.function import Function, called
 from ffc.graph.shapes.inference import infer
 from ffc.graph.shapes.positions import BATCH, LENGTH
 
@@ -43,16 +42,20 @@ def find(model: ir.Model) -> Blocks:
     """
     products, shapes, sizes = Products(model.graph), infer(model), _sizes(model)
     order = {node: index for index, node in enumerate(model.graph)}
-    cores, unmatched = _cores(model, AttentionFinder(products, shapes, sizes))
-    roles = {p.out: p for core in cores for p in _products(core)}
+    attentions, unmatched = _attentions(model, AttentionFinder(products, shapes, sizes))
+    roles = {p.out: p for attention in attentions for p in attention.roles.values()}
     free = [product for out, product in products.by_output.items() if out not in roles]
     ffns, missed = _feed_forwards(free, FeedForwardFinder(products, shapes, sizes, order))
-    roles |= {p.out: p for ffn in ffns for p in (ffn.ffn_in, ffn.gate, ffn.ffn_out) if p is not None}
-    last = max((order[product.node] for product in roles.values()), default=-1)
-    head = [p.playing("head") for p in free if p.out not in roles and order[p.node] > last]
+    roles |= {p.out: p for ffn in ffns for p in ffn.products()}
+    free = [product for product in free if product.out not in roles]
+    inside = [*roles.values(), *(product for product in free if has_residual(product.out))]
+    last = max((order[product.node] for product in inside), default=-1)
     unmatched += [miss for product, miss in missed if order[product.node] < last]
-    layers = tuple(_layers(cores, ffns, order))
-    unmatched += _crowded(cores, ffns, order)
+    layers = tuple(_layers(attentions, ffns, order))
+    unmatched += _crowded(attentions, ffns, order)
+    # Of a last layer without a feed-forward network that was found it is not known where it ends.
+    whole = any(_following(len(attentions) - 1, attentions, ffns, order)) if attentions else bool(ffns)
+    head = [product.playing("head") for product in free if whole and order[product.node] > last]
     roles |= {product.out: product for product in head}
     fused = {product.out for product in roles.values() if product.columns is not None}
     return Blocks(
@@ -62,11 +65,10 @@ def find(model: ir.Model) -> Blocks:
         head=tuple(head),
         products=tuple(p if out in fused else roles.get(out, p) for out, p in products.by_output.items()),
         unmatched=tuple(unmatched),
-        cores=tuple(cores),
     )
 
 
-def _cores(model: ir.Model, finder: AttentionFinder) -> tuple[list[AttentionCore], list[Unmatched]]:
+def _attentions(model: ir.Model, finder: AttentionFinder) -> tuple[list[Attention], list[Unmatched]]:
     found, unmatched = [], []
     for node in model.graph:
         if not is_core(node):
@@ -76,15 +78,6 @@ def _cores(model: ir.Model, finder: AttentionFinder) -> tuple[list[AttentionCore
         except NotABlockError as error:
             unmatched.append(Unmatched(f"{node.op_type} {node.name}", str(error)))
     return found, unmatched
-
-
-def _products(core: AttentionCore) -> Iterator[Product]:
-    """Yield the products of an attention that are known, in their roles."""
-    if isinstance(core, Attention):
-        yield core.attn_out
-    for operand in core.operands:
-        if operand.product is not None:
-            yield operand.product
 
 
 def _feed_forwards(
@@ -114,13 +107,10 @@ def _sizes(model: ir.Model) -> dict[str, int]:
 
 
 def _norm(node: ir.Node) -> NormBlock | None:
-    if ops.is_call(node, "AddNorm"):
-        x, skip = node.inputs[:2]
-        assert x is not None
-        return NormBlock(node, x, skip)
-    if ops.is_call(node, "Norm", "Embed", "EmbedHalf", "EmbedInt8") or node.op_type == "LayerNormalization":
-        x = node.inputs[0]
-        assert x is not None
+    function, (x, *_) = called(node), node.inputs or (None,)
+    if x is not None and function is not None and function.skip:
+        return NormBlock(node, x, function.given(node)[function.skip])
+    if x is not None and (node.op_type == "LayerNormalization" if function is None else _normalises(function)):
         add = x.producer()
         if add is not None and add.op_type == "Add" and all(constant(value) is None for value in add.inputs):
             one, other = add.inputs
@@ -130,11 +120,18 @@ def _norm(node: ir.Node) -> NormBlock | None:
     return None
 
 
+def _normalises(function: Function) -> bool:
+    return function.family == "norm" or function.ends_in_norm
+
+
 def _embeddings(graph: ir.Graph) -> Iterator[Embedding]:
-    calls = [node for node in graph if ops.is_call(node, "Embed", "EmbedHalf")]
-    for node in calls:
-        ids, tables = node.inputs[:3], node.inputs[3:6]
-        yield Embedding(tuple(v for v in tables if v), tuple(v for v in ids if v), (node,))
+    for node in graph:
+        function = called(node)
+        if function is not None and function.tables:
+            given = function.given(node)
+            pairs = [(given[table], given[ids]) for table, ids in function.tables.items()]
+            tables, ids = zip(*((table, ids) for table, ids in pairs if table and ids), strict=True)
+            yield Embedding(tables, ids, (node,))
     found = [node for node in graph if _is_lookup(node)]
     if found:
         tables, ids = zip(*((node.inputs[0], node.inputs[1]) for node in found), strict=True)
@@ -148,29 +145,28 @@ def _is_lookup(node: ir.Node) -> bool:
     return float_table and (axis is None or axis.value == 0) and constant(node.inputs[1]) is None
 
 
-def _layers(cores: list[AttentionCore], ffns: list[FeedForward], order: dict[ir.Node, int]) -> Iterator[Layer]:
+def _layers(attentions: list[Attention], ffns: list[FeedForward], order: dict[ir.Node, int]) -> Iterator[Layer]:
     """Pair each attention with the feed-forward network up to the next; without any, a layer is one such network."""
-    if not cores:
+    if not attentions:
         yield from (Layer(index, None, ffn) for index, ffn in enumerate(ffns))
-    for index, core in enumerate(cores):
-        inside = _following(index, cores, ffns, order)
-        attention = core if isinstance(core, Attention) else None
-        yield Layer(index, attention, inside[0] if len(inside) == 1 else None, core)
+    for index, attention in enumerate(attentions):
+        inside = _following(index, attentions, ffns, order)
+        yield Layer(index, attention, inside[0] if len(inside) == 1 else None)
 
 
 def _following(
-    index: int, cores: list[AttentionCore], ffns: list[FeedForward], order: dict[ir.Node, int]
+    index: int, attentions: list[Attention], ffns: list[FeedForward], order: dict[ir.Node, int]
 ) -> list[FeedForward]:
     """Return the feed-forward networks between an attention and the next."""
-    start = order[cores[index].core]
-    end = order[cores[index + 1].core] if index + 1 < len(cores) else math.inf
+    start = order[attentions[index].node]
+    end = order[attentions[index + 1].node] if index + 1 < len(attentions) else math.inf
     return [ffn for ffn in ffns if start < order[ffn.ffn_in.node] < end]
 
 
-def _crowded(cores: list[AttentionCore], ffns: list[FeedForward], order: dict[ir.Node, int]) -> Iterator[Unmatched]:
+def _crowded(attentions: list[Attention], ffns: list[FeedForward], order: dict[ir.Node, int]) -> Iterator[Unmatched]:
     """Yield the feed-forward networks that belong to no layer, since it has several."""
-    for index in range(len(cores)):
-        inside = _following(index, cores, ffns, order)
+    for index in range(len(attentions)):
+        inside = _following(index, attentions, ffns, order)
         for ffn in inside if len(inside) > 1 else ():
             node = ffn.ffn_out.node
             why = f"layer {index} has {len(inside)} feed-forward networks, not one"

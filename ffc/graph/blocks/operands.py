@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from ffc.graph.blocks.products import Products
+from ffc.graph.blocks.products import Products, Reader
 from ffc.graph.blocks.scores import NotABlockError, factor, passes_on
 from ffc.graph.blocks.structure import Operand
 from ffc.graph.shapes.inference import Shapes
@@ -61,12 +61,14 @@ class Found:
     """An operand and what was learned on the way to it.
 
     Attributes:
+        reader: Where attention reads it.
         operand: The operand.
         scale: The factors between `operand` and the attention, multiplied.
         shape: Batch, heads, tokens and size of a head, with numbers put in for symbols.
         why: Why it is not the output of a constant product; empty where it is.
     """
 
+    reader: Reader
     operand: Operand
     scale: float
     shape: tuple[int, int, int, int]
@@ -97,20 +99,21 @@ class OperandWalk:
     shapes: Shapes
     sizes: Mapping[str, int]
 
-    def find(self, value: ir.Value | None, arrange: Arrangement) -> Found:
-        """Return what computes `value`: a constant product if only moves and factors stand between.
+    def find(self, reader: Reader, arrange: Arrangement) -> Found:
+        """Return what computes an operand: a constant product if only moves and factors stand between.
 
         Args:
-            value: What attention reads.
+            reader: Where attention reads it.
             arrange: How it is laid out.
 
         Raises:
             NotABlockError: If nothing on the way has heads and tokens in axes of their own, or side by side.
         """
+        value = reader[0].inputs[reader[1]]
         if value is None:
             raise NotABlockError("an operand is missing")
-        steps, why = self._steps(value)
-        reason, whole = why, None
+        steps, reason = self._steps(value)
+        whole = None
         for count in range(len(steps), -1, -1):  # the furthest first
             base = steps[count - 1].source if count else value
             scale = math.prod(step.factor for step in steps[:count])
@@ -120,10 +123,11 @@ class OperandWalk:
                 reason = reason or str(error)
                 continue
             if whole is None and operand.product is not None and operand.product.columns is not None:
-                whole = Found(operand, scale, shape, "")
+                whole = Found(reader, operand, scale, shape, "")
                 continue  # on to where its columns are cut out
             if whole is None:
-                return Found(operand, scale, shape, "" if operand.product else reason)
+                why = "" if operand.product else reason or f"{base.name} has its heads in an axis of their own"
+                return Found(reader, operand, scale, shape, why)
             if scale == whole.scale:
                 return replace(whole, operand=replace(whole.operand, apart=operand))
         if whole is None:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import onnx_ir as ir
 
 from ffc.graph.blocks.structure import Product
-from ffc.graph.dialect import ops
 from ffc.graph.dialect.edit import constant, producer
+from ffc.graph.dialect.function import called
 
-__all__ = ["Products"]
+__all__ = ["Products", "Reader", "multiplies"]
+
+Reader: TypeAlias = tuple[ir.Node, int]
+"""A node, and which of its inputs is meant."""
 
 
 class Products:
-    """The products of a graph, by the value they compute and by the value they read."""
+    """The products of a graph, by node, by the value they compute and by the value they read."""
 
     def __init__(self, graph: ir.Graph) -> None:
+        self.graph = graph
         found = [product for node in graph if (product := _product(node)) is not None]
+        self.by_node = {product.node: product for product in found}
         self.by_output = {product.out: product for product in found}
         self._readers: dict[ir.Value, list[Product]] = {}
         for product in found:
@@ -35,10 +42,20 @@ class Products:
         return readers[0] if len(readers) == 1 and len(nodes) == 1 else None
 
 
+def multiplies(node: ir.Node) -> bool:
+    """Whether `node` multiplies matrices, by constants or by one another."""
+    function = called(node)
+    if function is not None:
+        return function.family in ("attention", "product")
+    return not node.domain and node.op_type in ("Attention", "Gemm", "MatMul")
+
+
 def _product(node: ir.Node) -> Product | None:
     """Return `node` as a product with a constant weight, or None."""
-    if ops.is_call(node, "Linear", "LinearRelu", "LinearGelu"):
-        x, weight, bias = node.inputs
+    function = called(node)
+    if function is not None and function.family == "product" and not function.quantises:
+        given = function.given(node)
+        x, weight, bias = node.inputs[0], given[function.weight], given.get(function.bias)
     elif node.op_type == "Gemm" and not node.domain:
         return _gemm(node)
     elif node.op_type == "MatMul" and not node.domain:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,8 +10,8 @@ import onnx_ir as ir
 
 from ffc.graph.dialect.edit import constant
 
-__all__ = ["ROLES", "Attention", "AttentionCore", "Blocks", "Embedding", "FeedForward", "Layer", "Mask", "NormBlock"]
-__all__ += ["Operand", "Product", "Unmatched"]
+__all__ = ["ROLES", "Attention", "Blocks", "Embedding", "FeedForward", "Layer", "Mask", "NormBlock", "Operand"]
+__all__ += ["Product", "Unmatched"]
 
 ROLES = ("q", "k", "v", "attn_out", "ffn_in", "gate", "ffn_out", "head", "other")
 """What a product with a constant weight can be for."""
@@ -116,11 +116,11 @@ class Mask:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class AttentionCore:
-    """Scaled dot-product attention over heads, from queries, keys and values up to the context.
+class Attention:
+    """Scaled dot-product attention over heads, from queries, keys and values up to the context, in whatever form.
 
     Attributes:
-        core: The Softmax, the ``Attention`` node or the call.
+        node: The Softmax, the ``Attention`` node or the call.
         operands: Queries, keys and values.
         heads: Number of heads.
         scale: Factor on the scores.
@@ -128,10 +128,12 @@ class AttentionCore:
         context: The weighted values [B, S, heads * value_size], or [B, heads, S, value_size] where `merged` is false.
         merged: Whether the heads of `context` lie side by side in one axis.
         guarded: Whether probabilities that are not numbers are replaced by 0, which a mask of minus infinity needs.
-        why: Why heads could not be cut from it: the condition in which it is no `Attention`; empty where it is one.
+        roles: The products around it, by role, as far as they are known: q, k, v and attn_out.
+        why: Why heads cannot be scored and cut. Empty where they can: then all four roles are known, in this order, and
+            head by head the columns of q, k and v are what the attention reads, and the rows of attn_out what reads it.
     """
 
-    core: ir.Node
+    node: ir.Node
     operands: tuple[Operand, Operand, Operand]
     heads: int
     scale: float
@@ -139,24 +141,8 @@ class AttentionCore:
     context: ir.Value
     merged: bool = True
     guarded: bool = False
+    roles: Mapping[str, Product]
     why: str = ""
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Attention(AttentionCore):
-    """Attention between constant products, as every encoder has it: the form in which heads can be scored and cut.
-
-    Attributes:
-        q: Product of the queries, [W, heads * head_size].
-        k: Product of the keys, alike.
-        v: Product of the values, [W, heads * value_size].
-        attn_out: The output projection, which alone reads the context.
-    """
-
-    q: Product
-    k: Product
-    v: Product
-    attn_out: Product
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,6 +166,10 @@ class FeedForward:
     def units(self) -> int:
         """Number of units between the two products."""
         return self.ffn_in.sizes[1]
+
+    def products(self) -> Iterator[Product]:
+        """Yield its products by role: ffn_in, gate, ffn_out."""
+        yield from (product for product in (self.ffn_in, self.gate, self.ffn_out) if product is not None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,25 +196,25 @@ class Layer:
 
     Attributes:
         index: Its number, from 0.
-        attention: Its attention between constant products; None where there is none, or not in that form.
+        attention: Its attention; None where the model has feed-forward networks alone.
         ffn: Its feed-forward network, or None.
-        core: Its attention in whatever form; None where the model has feed-forward networks alone.
     """
 
     index: int
     attention: Attention | None
     ffn: FeedForward | None
-    core: AttentionCore | None = None
+
+    @property
+    def cuttable(self) -> Attention | None:
+        """Its attention where heads can be scored and cut, else None."""
+        return None if self.attention is None or self.attention.why else self.attention
 
     def products(self) -> Iterator[Product]:
-        """Yield its products by role: q, k, v, attn_out, ffn_in, gate, ffn_out."""
+        """Yield its products by role, as far as they are known: q, k, v, attn_out, ffn_in, gate, ffn_out."""
         if self.attention is not None:
-            yield from (self.attention.q, self.attention.k, self.attention.v, self.attention.attn_out)
+            yield from self.attention.roles.values()
         if self.ffn is not None:
-            yield self.ffn.ffn_in
-            if self.ffn.gate is not None:
-                yield self.ffn.gate
-            yield self.ffn.ffn_out
+            yield from self.ffn.products()
 
 
 @dataclass(frozen=True)
@@ -250,10 +240,9 @@ class Blocks:
         layers: The encoder layers in order.
         norms: Every layer normalisation.
         embeddings: The embedding look-ups.
-        head: Products that follow the last layer: pooler and classifier.
+        head: Products that follow the last layer, where it is known in whole: pooler and classifier.
         products: Every product with a constant weight, each with its role; a fused one appears once, as `other`.
         unmatched: What looked like a block and is none.
-        cores: Every attention in order, those that are no `Attention` included.
     """
 
     layers: tuple[Layer, ...]
@@ -262,4 +251,3 @@ class Blocks:
     head: tuple[Product, ...]
     products: tuple[Product, ...]
     unmatched: tuple[Unmatched, ...]
-    cores: tuple[AttentionCore, ...] = ()

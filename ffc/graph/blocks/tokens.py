@@ -8,11 +8,11 @@ from typing import TypeAlias
 import onnx_ir as ir
 
 from ffc.graph.dialect.edit import constant
-from ffc.graph.dialect.ops import FUNCTIONS, PLAIN, is_call, parameters
+from ffc.graph.dialect.function import called
 from ffc.graph.shapes.dim import Dim, at_least
 from ffc.graph.shapes.inference import Shapes
 
-__all__ = ["ATTENTION", "TOKEN_AXIS", "Rows", "Tokens", "taken_tokens", "token_rows"]
+__all__ = ["TOKEN_AXIS", "Rows", "Tokens", "taken_tokens", "token_rows"]
 
 TOKEN_AXIS = 1
 """Values are [batch, tokens, ...] wherever tokens are left out."""
@@ -24,8 +24,6 @@ _ELEMENTWISE = frozenset(
 )
 _NORMALISING = {"LayerNormalization", "LogSoftmax", "RMSNormalization", "Softmax"}
 _REDUCING = {"ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare"}
-ATTENTION = tuple(name for name in FUNCTIONS if name.startswith("Attention"))
-_LINEAR = tuple(name for name in FUNCTIONS if name.startswith("Linear") and name not in PLAIN)
 _TO_THE_END = 2**31 - 1
 """Ends of slices from here on mean "to the end": exporters write the largest int32 or int64."""
 
@@ -117,20 +115,17 @@ def _token_axis(node: ir.Node, index: int, rank: int, out_rank: int) -> int:
     """Return on which axis of an input of `rank` axes the tokens lie; it is negative where they lie on none."""
     if node.op_type == "Reshape":
         return min(TOKEN_AXIS, rank - 1)
-    if is_call(node) and index == _mask_index(node):
+    function = called(node)
+    if function is not None and function.tensors[index] == function.mask:
         return rank - 2  # a mask is [..., queries, keys]
     return rank - out_rank + TOKEN_AXIS  # where operands are broadcast, axes are aligned at the end
 
 
 def _row_inputs(node: ir.Node, rank: int, shapes: Shapes) -> Iterator[int]:
     """Yield which inputs of `node`, whose output has `rank` axes, have one row per token, if it treats tokens apart."""
-    if is_call(node, "AddNorm"):
-        yield from (0, 1)
-    elif is_call(node, *ATTENTION):
-        mask = _mask_index(node)
-        yield from (0,) if mask is None else (0, mask)
-    elif is_call(node, "Norm", *_LINEAR):
-        yield 0
+    function = called(node)
+    if function is not None:
+        yield from (function.tensors.index(name) for name in function.by_token)
     elif node.domain:
         return
     elif node.op_type in _ELEMENTWISE or (node.op_type == "Concat" and _axis(node, 0, rank) > TOKEN_AXIS):
@@ -159,12 +154,6 @@ def _leaves_tokens_in_place(node: ir.Node, rank: int) -> bool:
         target = constant(node.inputs[1])
         return target is not None and target.tolist()[: TOKEN_AXIS + 1] == [0, 0]  # batch and tokens as they are
     return False
-
-
-def _mask_index(call: ir.Node) -> int | None:
-    """Return which input of a call is a mask [B or 1, H or 1, queries, keys], or None."""
-    names = parameters(call.op_type)
-    return names.index("mask") if "mask" in names else None
 
 
 def _axis(node: ir.Node, default: int, rank: int) -> int:

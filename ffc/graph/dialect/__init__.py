@@ -1,1 +1,3 @@
-"""The dialect: the functions of domain ``ffc``, and what writes, changes and rounds graphs of them."""
+"""The functions of domain ``ffc``, and what changes graphs by programs: tracing, editing, int8 and half numbers."""
+
+import ffc.graph.dialect.ops  # noqa: F401  (to declare the functions before anyone asks for one)

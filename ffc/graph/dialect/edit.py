@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ffc.graph.dialect.trace import Program, as_tensor, insert, trace
+from ffc.graph.dialect.function import called, carry
+from ffc.graph.dialect.trace import Op, Program, Tensor, as_tensor, insert, trace
 from ffc.graph.shapes.inference import Shapes, infer
+from ffc.graph.shapes.rule import Fact
 
 __all__ = ["Editor", "constant", "is_output", "only_consumer", "producer"]
 
@@ -125,35 +127,33 @@ class Editor:
         self._put([node], node.outputs[0], replaces, rule)
         return node.outputs[0]
 
-    def add(
-        self,
-        domain: str,
-        op_type: str,
-        inputs: Sequence[Any],
-        attributes: Mapping[str, Any] | None = None,
-        *,
-        before: ir.Node,
-        hint: str,
-    ) -> ir.Value:
-        """Insert one node before another.
+    def at(self, node: ir.Node, hint: str) -> Op:
+        """Return what records operators in front of `node`, each inferred as it is recorded.
+
+        ``editor.at(node, "total").Add(x, 1.0)`` inserts an Add and returns its output; ``.ffc`` and ``.ms`` reach the
+        functions of the dialect and the kernels of onnxruntime, as in a program. Arrays and literals become constants.
 
         Args:
-            domain: Domain of the operator, empty for the default one.
-            op_type: The operator; it has one output.
-            inputs: A value, an array or literal, or None for each of its inputs.
-            attributes: Its attributes.
-            before: The node it is put in front of.
-            hint: Name of its output, made unique.
-
-        Returns:
-            Its output.
+            node: A node of the main graph.
+            hint: Name of what is computed, made unique.
         """
-        name = self.unique(hint)
-        args = [self._argument(item, f"{name}.{index}") for index, item in enumerate(inputs)]
-        node = ir.Node(domain, op_type, args, _attributes(attributes), num_outputs=1)
-        node.name, node.outputs[0].name = _mint(f"{name}/{op_type}", self._nodes), name
-        self.graph.insert_before(before, node)
-        return node.outputs[0]
+        return _Inserting(self, node, hint)
+
+    def _add(self, node: ir.Node, before: ir.Node, hint: str) -> None:
+        """Put a node in front of another, its outputs named `hint`, made unique, and infer it."""
+        for value in node.outputs:
+            value.name = self.unique(hint)
+        node.name = _mint(f"{node.outputs[0].name}/{node.op_type}", self._nodes)
+        self._insert([node], before)
+
+    def _insert(self, nodes: Sequence[ir.Node], before: ir.Node) -> None:
+        """Put nodes in front of another, with the bodies of the functions that they call, and infer them."""
+        shapes = self.shapes  # of the graph without them, if never asked before
+        for node in nodes:
+            if (function := called(node)) is not None:
+                carry(self.model, function)
+        self.graph.insert_before(before, nodes)
+        shapes.update(nodes, before=before)
 
     def _put(self, nodes: Sequence[ir.Node], result: ir.Value, replaces: ir.Value, rule: str) -> None:
         """Name `nodes`, put them before what computes `replaces`, lift their constants, and swap `result` in."""
@@ -176,12 +176,14 @@ class Editor:
                 node.metadata_props["ffc.by"] = made_by
             kept.append(node)
         fresh = any(result in node.outputs for node in kept)
-        self.graph.insert_before(before, kept)
+        if fresh:  # sizes that nothing tells are called after their value
+            result.name, replaces.name = replaces.name, None
+        self._insert(kept, before)
         self.replace(replaces, result, fresh=fresh)
 
     @cached_property
     def shapes(self) -> Shapes:
-        """Shapes of the graph as it is when first asked; values made later have none."""
+        """What is known of the values of the graph as it is now, as far as it was changed by this editor."""
         return infer(self.model)
 
     def _argument(self, item: Any, hint: str) -> ir.Value | None:
@@ -199,18 +201,49 @@ class Editor:
         taken = new.is_graph_input() or new.is_initializer() or new.is_graph_output()
         if old.is_graph_output() and taken:  # two names for one value: outputs need a node each
             assert source is not None
-            copy = ir.Node("", "Identity", [new], num_outputs=1)
-            self.graph.insert_before(source, copy)
-            new, fresh = copy.outputs[0], True
+            new, fresh = self.at(source, f"{old.name}.copy").Identity(new), True
         is_result = old.is_graph_output()
+        known, readers = self.shapes.fact(old), [use.node for use in old.uses()]
         ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=is_result)
         if fresh or is_result:
-            name, old.name = old.name, None
-            new.name = name
-            new.type = old.type if new.type is None else new.type
-            new.shape = old.shape if new.shape is None else new.shape
+            self._take_over(old, new, known)
+        self.shapes.replaced(known, new, readers)
         if source is not None:
             self.discard(source)
+
+    def _take_over(self, old: ir.Value, new: ir.Value, known: Fact) -> None:
+        """Let `new` have the name of `old`, and where it has none, the type and shape noted there, if still `known`."""
+        made_by = [node for node in [new.producer()] if node is not None]
+        if old.name is not None:
+            name, old.name = old.name, None
+            new.name = name
+            self.shapes.update(made_by)
+        new.type = old.type if new.type is None else new.type
+        shape = self.shapes.of(new)
+        if new.shape is None and (shape is None or self.shapes.agrees(new, known)):
+            new.shape = old.shape
+        elif new.shape is None and shape is not None:
+            new.shape = ir.Shape([dim if isinstance(dim, int) else str(dim) for dim in shape])
+        if self.shapes.fact(new) != known:
+            self.shapes.update(made_by)
+
+    def replace_input(self, node: ir.Node, index: int, value: ir.Value) -> None:
+        """Let `node` read `value` as its input `index`, and remove what only the input before needed.
+
+        Where sizes change, that is passed on to all that is computed from it, and to the shapes noted there.
+        """
+        old = node.inputs[index]
+        known = Fact() if old is None else self.shapes.fact(old)
+        node.replace_input_with(index, value)
+        self.shapes.replaced(known, value, [node])
+        source = producer(old)
+        if source is not None:
+            self.discard(source)
+
+    def set_attribute(self, node: ir.Node, name: str, value: Any) -> None:
+        """Give `node` an attribute, and infer what that changes."""
+        node.attributes.update({attr.name: attr for attr in _attributes({name: value})})
+        self.shapes.update([node])
 
     def discard(self, node: ir.Node) -> None:
         """Remove `node`, and then what only it needed, as far as nothing reads them."""
@@ -222,6 +255,23 @@ class Editor:
             sources = [source for value in node.inputs if value is not None and (source := value.producer())]
             self.graph.remove(node, safe=True)
             pending.extend(sources)
+
+
+class _Inserting(Op):
+    """Records operators in front of a node of the graph of an editor."""
+
+    def __init__(self, editor: Editor, before: ir.Node, hint: str, domain: str = "") -> None:
+        super().__init__(domain)
+        self._editor, self._before, self._hint = editor, before, hint
+
+    def _of(self, domain: str) -> Op:
+        return _Inserting(self._editor, self._before, self._hint, domain)
+
+    def _record(self, node: ir.Node) -> None:
+        self._editor._add(node, self._before, self._hint)
+
+    def _literal(self, literal: Tensor) -> ir.Value:
+        return self._editor.constant(literal, f"{self._hint}.constant")
 
 
 def _attributes(attributes: Mapping[str, Any] | None) -> list[ir.Attr]:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ffc.graph.dialect import ops
 from ffc.graph.dialect.edit import Editor, constant
-from ffc.graph.shapes.inference import Shapes, infer
+from ffc.graph.dialect.function import called, register
+from ffc.graph.shapes.inference import Shapes
 from ffc.graph.shapes.positions import moves
 
 __all__ = ["LARGEST", "Rounding", "holds_half", "in_float32", "rounded", "roundings"]
@@ -48,8 +48,8 @@ def rounded(model: ir.Model) -> ir.Model:
     tensors are written out, so that what lies inside them is rounded too.
     """
     clone = model.clone()
-    _write_out(clone)
-    shapes, editor = infer(clone), Editor(clone)
+    editor = _write_out(clone)
+    shapes = editor.shapes
     wide: dict[ir.Value, ir.Value] = {}
     for node in list(clone.graph):
         if node.op_type in ("Cast", "Constant") or moves(node) or _nested(node):
@@ -64,19 +64,23 @@ def rounded(model: ir.Model) -> ir.Model:
         for value in node.outputs:
             if _is_half(value, shapes):
                 _round(value, editor)
-    ops.register(clone)
+    register(clone)
     return clone
 
 
-def _write_out(model: ir.Model) -> None:
-    """Replace calls of functions over half tensors by their bodies, which note what they were."""
-    shapes, editor = infer(model), Editor(model)
-    halves = {value for node in model.graph for value in node.inputs if value is not None and _is_half(value, shapes)}
+def _write_out(model: ir.Model) -> Editor:
+    """Replace calls of functions over half tensors by their bodies, which note what they were; return the editor."""
+    editor = Editor(model)
+    read = {value for node in model.graph for value in node.inputs if value is not None}
+    halves = {value for value in read if _is_half(value, editor.shapes)}
     for node in model.graph:
         node.metadata_props.pop(_CALL, None)
-    for node in [node for node in model.graph if ops.is_call(node) and halves & {*node.inputs}]:
-        inputs = dict(zip(ops.parameters(node.op_type), node.inputs, strict=True))
-        editor.splice(ops.FUNCTIONS[node.op_type], inputs, node.attributes, replaces=node.outputs[0], rule=_name(node))
+    for node in [node for node in model.graph if halves & {*node.inputs}]:
+        function = called(node)
+        if function is not None:
+            out, inputs = node.outputs[0], function.given(node)
+            editor.splice(function.body, inputs, node.attributes, replaces=out, rule=_name(node))
+    return editor
 
 
 def _name(node: ir.Node) -> str:
@@ -174,12 +178,13 @@ def in_float32(model: ir.Model) -> ir.Model:
             value.const_value = ir.Tensor(array.astype(np.float32), name=value.name)
             value.type = ir.TensorType(ir.DataType.FLOAT)
     for node in clone.graph:
-        if node.domain == ops.DOMAIN:
-            node.op_type = ops.IN_FLOAT32.get(node.op_type, node.op_type)
+        function = called(node)
+        if function is not None and function.precision == "half" and function.exact is not None:
+            node.op_type = function.exact.name
         if _casts_to(node, ir.DataType.FLOAT16):
             node.attributes["to"] = ir.AttrInt64("to", ir.DataType.FLOAT.value)
         for value in node.outputs:
             if value.dtype == ir.DataType.FLOAT16:
                 value.type = ir.TensorType(ir.DataType.FLOAT)
-    ops.register(clone)
+    register(clone)
     return clone

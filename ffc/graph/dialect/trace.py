@@ -22,7 +22,8 @@ import onnx_ir as ir
 
 from ffc.errors import UsageError
 
-__all__ = ["DOMAINS", "OPSET", "Fragment", "Op", "Operator", "Program", "Tensor", "as_tensor", "insert", "trace"]
+__all__ = ["DOMAINS", "OPSET", "Fragment", "Op", "Operator", "Program", "Tensor", "as_tensor", "followed_by"]
+__all__ += ["insert", "parameters", "trace", "with_signature"]
 
 OPSET = 23
 """The default-domain opset of every model between load and save, and of every program."""
@@ -71,12 +72,15 @@ class Op:
     @property
     def ffc(self) -> Op:
         """The functions of the dialect."""
-        return Op(DOMAINS["ffc"], self.nodes)
+        return self._of(DOMAINS["ffc"])
 
     @property
     def ms(self) -> Op:
         """The kernels of onnxruntime."""
-        return Op(DOMAINS["ms"], self.nodes)
+        return self._of(DOMAINS["ms"])
+
+    def _of(self, domain: str) -> Op:
+        return Op(domain, self.nodes)
 
     def __getattr__(self, name: str) -> Operator:
         if not name[:1].isupper():
@@ -92,16 +96,17 @@ class Op:
             outputs: Number of outputs.
             **attributes: Attribute values; an `ir.RefAttr` refers to an attribute of the enclosing program.
         """
-        values = [self._value(item) for item in inputs]
+        values = [item if item is None or isinstance(item, ir.Value) else self._literal(item) for item in inputs]
         attrs = [_attribute(name, value) for name, value in sorted(attributes.items()) if value is not None]
         node = ir.Node(self._domain, op_type, values, attrs, num_outputs=outputs)
-        self.nodes.append(node)
+        self._record(node)
         return node.outputs[0] if outputs == 1 else tuple(node.outputs)
 
-    def _value(self, item: Tensor) -> ir.Value | None:
-        if item is None or isinstance(item, ir.Value):
-            return item
-        tensor = as_tensor(item)
+    def _record(self, node: ir.Node) -> None:
+        self.nodes.append(node)
+
+    def _literal(self, literal: Tensor) -> ir.Value:
+        tensor = as_tensor(literal)
         node = ir.Node("", "Constant", [], [ir.AttrTensor("value", tensor)])
         node.outputs[0].const_value = tensor
         self.nodes.append(node)
@@ -140,15 +145,11 @@ def trace(program: Program) -> Fragment:
     Raises:
         UsageError: If an attribute of it is not annotated with one of the types that attributes have.
     """
-    signature = inspect.signature(program)
-    hints = get_type_hints(program)
-    inputs: dict[str, ir.Value] = {}
+    tensors, keywords = parameters(program)
+    inputs = {name: ir.Value(name=name) for name in tensors}
     attributes: dict[str, ir.Attr] = {}
-    for parameter in list(signature.parameters.values())[1:]:
-        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
-            inputs[parameter.name] = ir.Value(name=parameter.name)
-            continue
-        kind = _ATTRIBUTE_TYPES.get(_plain(hints.get(parameter.name)))
+    for parameter in keywords.values():
+        kind = _ATTRIBUTE_TYPES.get(_plain(parameter.annotation))
         if kind is None:
             known = ", ".join(each.__name__ for each in _ATTRIBUTE_TYPES if isinstance(each, type))
             what = f"attribute '{parameter.name}' of program '{getattr(program, '__qualname__', program)}'"
@@ -160,6 +161,58 @@ def trace(program: Program) -> Fragment:
     result = program(op, *inputs.values(), **references)
     outputs = result if isinstance(result, tuple) else (result,)
     return Fragment(inputs, attributes, tuple(op.nodes), outputs)
+
+
+def with_signature(
+    program: Program, tensors: Sequence[str], attributes: Mapping[str, inspect.Parameter], name: str, text: str
+) -> Program:
+    """Give a program that was put together the signature that `trace` reads.
+
+    Args:
+        program: It takes `op`, tensors by position and attributes by keyword.
+        tensors: The names of its tensors.
+        attributes: Its attributes, with the types they have and their defaults.
+        name: What it is called.
+        text: Its docstring.
+    """
+    positional = [inspect.Parameter(each, inspect.Parameter.POSITIONAL_OR_KEYWORD) for each in ("op", *tensors)]
+    program.__signature__ = inspect.Signature([*positional, *attributes.values()])  # type: ignore[attr-defined]
+    program.__annotations__ = {each: parameter.annotation for each, parameter in attributes.items()}
+    program.__name__ = program.__qualname__ = name
+    program.__doc__ = text
+    return program
+
+
+def parameters(program: Program) -> tuple[tuple[str, ...], dict[str, inspect.Parameter]]:
+    """Return the names of a program's tensors, and its attributes with their types."""
+    hints = get_type_hints(program)
+    tensors, attributes = [], {}
+    for each in list(inspect.signature(program).parameters.values())[1:]:
+        if each.kind is inspect.Parameter.KEYWORD_ONLY:
+            attributes[each.name] = each.replace(annotation=hints.get(each.name))
+        else:
+            tensors.append(each.name)
+    return tuple(tensors), attributes
+
+
+def followed_by(program: Program, then: Program, name: str, text: str) -> Program:
+    """Return the program that applies `then`, a program of one tensor, to the result of another.
+
+    Args:
+        program: What comes first.
+        then: What comes behind it.
+        name: What the whole is called.
+        text: Its docstring.
+    """
+    tensors, first = parameters(program)
+    _, second = parameters(then)
+
+    def whole(op: Op, *values: Tensor, **attributes: Any) -> Tensor:
+        inner = program(op, *values, **{each: attributes[each] for each in first if each in attributes})
+        return then(op, inner, **{each: attributes[each] for each in second if each in attributes})  # type: ignore[no-any-return]
+
+    whole.__module__ = program.__module__
+    return with_signature(whole, tensors, {**first, **second}, name, text)
 
 
 def _plain(hint: Any) -> Any:

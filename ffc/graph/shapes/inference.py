@@ -1,9 +1,15 @@
-"""Symbolic shapes, element types and small integer contents of every value of a model, by one forward walk."""
+"""Symbolic shapes, element types and small integer contents of every value of a model, by one forward walk.
+
+They are kept current while the graph changes: what a change concerns is inferred anew, as far as anything differs.
+"""
 
 from __future__ import annotations
 
+import heapq
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeAlias
 
 import onnx_ir as ir
@@ -11,7 +17,7 @@ import onnx_ir as ir
 import ffc.graph.shapes.elementwise
 import ffc.graph.shapes.kernels
 import ffc.graph.shapes.manipulation  # noqa: F401  (imported, as the two above, to fill the table of rules)
-from ffc.graph.shapes.dim import Dim, Expr, symbol
+from ffc.graph.shapes.dim import Dim, Expr, symbol, symbols
 from ffc.graph.shapes.rule import MAX_INTS, ODDITIES, RULES, Fact, Out, PartialShape, Shape, Site, tensor_ints
 
 __all__ = ["Shapes", "Visit", "infer"]
@@ -22,35 +28,8 @@ Visit: TypeAlias = Callable[[Site, Sequence[Fact]], None]
 # A file of 2 kB can call functions 10^8 times: past these limits calls are not entered.
 _MAX_BODY_NODES = 20_000
 _MAX_CALL_DEPTH = 16
-
-
-@dataclass(frozen=True)
-class Shapes:
-    """What is known of the values of a model's main graph."""
-
-    facts: Mapping[ir.Value, Fact]
-    opset: int
-
-    def of(self, value: ir.Value) -> Shape | None:
-        """Return the dimensions of `value`, None if not even its rank is known."""
-        return self._fact(value).shape
-
-    def ints(self, value: ir.Value) -> tuple[Dim, ...] | None:
-        """Return the contents of an integer or bool tensor of rank <= 1 and <= 64 elements, None if unknown."""
-        return self._fact(value).ints
-
-    def dtype(self, value: ir.Value) -> ir.DataType | None:
-        """Return the element type of `value`, None if unknown."""
-        return self._fact(value).dtype
-
-    def concluded(self, node: ir.Node) -> PartialShape | None:
-        """Return the dimensions of the first output of `node` as they follow from its inputs, annotations aside."""
-        inputs = tuple(None if value is None else self._fact(value) for value in node.inputs)
-        outs = _apply(Site(node, inputs, node.attributes, self.opset, node))
-        return outs[0].shape if outs else None
-
-    def _fact(self, value: ir.Value) -> Fact:
-        return self.facts.get(value) or _initial(value)
+# As many nodes of bodies may be entered again for each node of the graph that is inferred anew.
+_BODY_NODES_AGAIN = 64
 
 
 @dataclass
@@ -73,6 +52,97 @@ class _Walk:
     body_nodes_left: int = _MAX_BODY_NODES
 
 
+class Shapes:
+    """What is known of the values of a model's main graph, as `infer` returns it.
+
+    Whoever changes the graph says so by `update` and `replaced`; what is known is then what `infer` would say.
+    """
+
+    def __init__(self, walk: _Walk, scope: _Scope) -> None:
+        self._walk, self._scope = walk, scope
+        self._pushed = itertools.count()
+
+    def of(self, value: ir.Value) -> Shape | None:
+        """Return the dimensions of `value`, None if not even its rank is known."""
+        return self.fact(value).shape
+
+    def ints(self, value: ir.Value) -> tuple[Dim, ...] | None:
+        """Return the contents of an integer or bool tensor of rank <= 1 and <= 64 elements, None if unknown."""
+        return self.fact(value).ints
+
+    def dtype(self, value: ir.Value) -> ir.DataType | None:
+        """Return the element type of `value`, None if unknown."""
+        return self.fact(value).dtype
+
+    def fact(self, value: ir.Value) -> Fact:
+        """Return all that is known of `value`."""
+        return self._scope.facts.get(value) or _unwalked(self._walk, self._scope, value)
+
+    def concluded(self, node: ir.Node) -> PartialShape | None:
+        """Return the dimensions of the first output of `node` as they follow from its inputs, annotations aside."""
+        outs = _apply(_site(self._walk, self._scope, node))
+        return outs[0].shape if outs else None
+
+    def update(self, nodes: Iterable[ir.Node], *, before: ir.Node | None = None) -> None:
+        """Infer nodes that are new or have other attributes than before, and what that changes.
+
+        Args:
+            nodes: Nodes of the main graph, in topological order.
+            before: The node in front of which new ones stand.
+        """
+        nodes = list(nodes)
+        if before is not None:
+            self._ranks.update(dict.fromkeys(nodes, self._ranks.get(before, len(self._ranks))))
+        self._spread(dict.fromkeys(nodes, False))
+
+    def replaced(self, old: Fact, new: ir.Value, readers: Iterable[ir.Node]) -> None:
+        """Infer what changes where `readers` read `new` in place of a value of which `old` is known."""
+        if self.fact(new) != old:
+            self._spread(dict.fromkeys(readers, not self.agrees(new, old)))
+
+    def agrees(self, value: ir.Value, other: Fact) -> bool:
+        """Whether what is known of `value` can be true together with `other`."""
+        return not _contradict(self._walk, self.fact(value), other)
+
+    @cached_property
+    def _ranks(self) -> dict[ir.Node, int]:
+        """Where nodes stand; those put in later have the rank of the one that they were put before."""
+        return {node: rank for rank, node in enumerate(self._walk.model.graph)}
+
+    def _spread(self, pending: dict[ir.Node, bool]) -> None:
+        """Infer nodes in the order of the graph, and those that read what comes out differently.
+
+        Args:
+            pending: The nodes, with whether what one reads contradicts what was known of it.
+        """
+        queue = [(self._ranks.get(node, 0), next(self._pushed), node) for node in pending]
+        heapq.heapify(queue)
+        while queue:
+            node = heapq.heappop(queue)[-1]
+            if node not in pending or node.graph is not self._walk.model.graph:
+                continue
+            for value, moved in self._infer_again(node, pending.pop(node)):
+                for reader in {use.node: None for use in value.uses()}:
+                    heapq.heappush(queue, (self._ranks.get(reader, 0), next(self._pushed), reader))
+                    pending[reader] = pending.get(reader, False) or moved
+
+    def _infer_again(self, node: ir.Node, moved: bool) -> Iterable[tuple[ir.Value, bool]]:
+        """Infer one node; return the outputs of which other things were known, and whether that is no longer true."""
+        walk, scope = self._walk, self._scope
+        walk.body_nodes_left = min(_MAX_BODY_NODES, walk.body_nodes_left + _BODY_NODES_AGAIN)
+        known = [scope.facts.get(value) for value in node.outputs]
+        outs, _ = _conclude(walk, scope, _site(walk, scope, node))
+        for value, out in zip(node.outputs, outs, strict=True):
+            _correct(walk, value, out, moved)
+        facts = _settle(walk, scope, node, outs)
+        triples = zip(node.outputs, known, facts, strict=True)
+        return [
+            (value, _contradict(walk, old, new) or (moved and old.shape != new.shape))
+            for value, old, new in triples
+            if old is not None and old != new
+        ]
+
+
 def infer(model: ir.Model, visit: Visit | None = None) -> Shapes:
     """Infer what can be known of every value of the main graph without running it.
 
@@ -93,7 +163,7 @@ def infer(model: ir.Model, visit: Visit | None = None) -> Shapes:
     for value in model.graph.inputs:
         scope.facts[value] = _input_fact(walk, value)
     _walk_nodes(walk, scope, model.graph)
-    return Shapes(scope.facts, scope.opsets.get("", 1))
+    return Shapes(walk, scope)
 
 
 def _input_fact(walk: _Walk, value: ir.Value) -> Fact:
@@ -127,25 +197,34 @@ def _initial(value: ir.Value | None) -> Fact:
 
 def _walk_nodes(walk: _Walk, scope: _Scope, nodes: Iterable[ir.Node]) -> None:
     for node in nodes:
-        site = _site(scope, node)
-        function = walk.model.functions.get(node.op_identifier())
-        entered = function is not None and _may_enter(walk, scope, function)
-        outs = _enter(walk, scope, site, function) if function is not None and entered else _apply(site)
-        facts = [
-            _settled(walk, scope, value, outs[index] if index < len(outs) else Out())
-            for index, value in enumerate(node.outputs)
-        ]
-        scope.facts.update(zip(node.outputs, facts, strict=True))
+        site = _site(walk, scope, node)
+        outs, entered = _conclude(walk, scope, site)
+        facts = _settle(walk, scope, node, outs)
         # A call that was entered has shown its nodes already.
         if walk.visit is not None and not entered:
             walk.visit(site, facts)
 
 
-def _site(scope: _Scope, node: ir.Node) -> Site:
+def _conclude(walk: _Walk, scope: _Scope, site: Site) -> tuple[Sequence[Out], bool]:
+    """Return what follows for each output of a node, and whether the body of a function was entered for it."""
+    function = walk.model.functions.get(site.node.op_identifier())
+    entered = function is not None and _may_enter(walk, scope, function)
+    outs = _enter(walk, scope, site, function) if function is not None and entered else _apply(site)
+    count = len(site.node.outputs)
+    return [*outs, *[Out()] * count][:count], entered
+
+
+def _settle(walk: _Walk, scope: _Scope, node: ir.Node, outs: Sequence[Out]) -> list[Fact]:
+    facts = [_settled(walk, scope, value, out) for value, out in zip(node.outputs, outs, strict=True)]
+    scope.facts.update(zip(node.outputs, facts, strict=True))
+    return facts
+
+
+def _site(walk: _Walk, scope: _Scope, node: ir.Node) -> Site:
     attributes: Mapping[str, ir.Attr] = node.attributes
     if scope.attributes is not None and any(attribute.is_ref() for attribute in attributes.values()):
         attributes = dict(_resolved(scope.attributes, node))
-    inputs = tuple(None if value is None else _lookup(scope, value) for value in node.inputs)
+    inputs = tuple(None if value is None else _lookup(walk, scope, value) for value in node.inputs)
     return Site(node, inputs, attributes, scope.opsets.get("", 1), scope.root or node)
 
 
@@ -157,11 +236,15 @@ def _resolved(given: Mapping[str, ir.Attr], node: ir.Node) -> Iterable[tuple[str
             yield name, given[outer]
 
 
-def _lookup(scope: _Scope, value: ir.Value) -> Fact:
+def _lookup(walk: _Walk, scope: _Scope, value: ir.Value) -> Fact:
     fact = scope.facts.get(value)
     if fact is None:
-        fact = scope.facts[value] = _initial(value)
+        fact = scope.facts[value] = _unwalked(walk, scope, value)
     return fact
+
+
+def _unwalked(walk: _Walk, scope: _Scope, value: ir.Value) -> Fact:
+    return _input_fact(walk, value) if scope.depth == 0 and value.is_graph_input() else _initial(value)
 
 
 def _apply(site: Site) -> Sequence[Out]:
@@ -194,7 +277,7 @@ def _enter(walk: _Walk, scope: _Scope, site: Site, function: ir.Function) -> Seq
     for index, value in enumerate(function.inputs):
         inner.facts[value] = site.fact(index)
     _walk_nodes(walk, inner, function)
-    results = [_lookup(inner, value) for value in function.outputs]
+    results = [_lookup(walk, inner, value) for value in function.outputs]
     return [Out(fact.shape, fact.dtype, fact.ints) for fact in results]
 
 
@@ -217,6 +300,44 @@ def _settled(walk: _Walk, scope: _Scope, value: ir.Value, out: Out) -> Fact:
         return Fact(None, dtype)
     whole = tuple(_fresh(walk, f"{scope.path}{value.name}.{k}") if dim is None else dim for k, dim in enumerate(shape))
     return Fact(whole, dtype, out.ints if _fits(whole, out.ints) else None)
+
+
+def _contradict(walk: _Walk, one: Fact, other: Fact) -> bool:
+    """Whether two things that were told of a value cannot both be true, as far as sizes of inputs say."""
+    if one.shape is None or other.shape is None or len(one.shape) != len(other.shape):
+        return one.shape is not None and other.shape is not None
+    pairs = zip(one.shape, other.shape, strict=True)
+    return any(a != b and symbols(a) | symbols(b) <= walk.inputs.keys() for a, b in pairs)
+
+
+def _correct(walk: _Walk, value: ir.Value, out: Out, moved: bool) -> None:
+    """Let what is noted of `value` say what follows from its inputs where the two differ.
+
+    What does not follow stays, unless something contradicts what was known of the inputs when it was noted.
+    """
+    if out.dtype is not None and out.dtype != value.dtype:
+        value.type = ir.TensorType(out.dtype)
+    recorded = _recorded(walk, value)
+    if value.shape is None or recorded is None or (out.shape is None and not moved):
+        return
+    if out.shape is None or len(out.shape) != len(recorded):
+        value.shape = None
+        return
+    triples = zip(value.shape, recorded, out.shape, strict=True)
+    dims = [_corrected(*triple, moved) for triple in triples]
+    if dims != list(value.shape):
+        value.shape = ir.Shape(dims)
+
+
+def _corrected(
+    written: int | ir.SymbolicDim, recorded: Dim | None, concluded: Dim | None, moved: bool
+) -> int | ir.SymbolicDim | None:
+    """Return what shall stand for `written`, which means `recorded`, where `concluded` follows."""
+    if isinstance(concluded, int) and (moved or recorded is not None):
+        return concluded
+    if not moved or (concluded is not None and recorded in (None, concluded)):
+        return written
+    return None
 
 
 def _is_absurd(numbers: PartialShape) -> bool:

@@ -35,7 +35,7 @@ class DropBias(ffc.Pass):
 
     def run(self, model, log):
         for node in model.graph:
-            if ffc.ops.is_call(node, "LinearGelu"):
+            if ffc.called(node) is ffc.ops.LinearGelu:
                 bias = ffc.constant(node.inputs[2])
                 if bias is not None and bias[0] == 0:
                     node.replace_input_with(2, ffc.Editor(model).constant(0 * bias, "nothing"))

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -93,7 +92,8 @@ def test_a_norm_that_is_no_norm_of_the_last_axis() -> None:
     assert found.why.startswith("rule norm: ")
 
 
-def _gemm(op: Any, x: Any, w: Any, b: Any) -> Any:
+@ffc.rule("gemm", ffc.ops.Linear, samples=())
+def _gemm(op: ffc.Op, x: ffc.Tensor, w: ffc.Tensor, b: ffc.Tensor) -> ffc.Tensor:
     return op.Gemm(x, w, b)
 
 
@@ -102,7 +102,7 @@ class Look(ffc.Pass):
     """Has one rule and does nothing."""
 
     name = "look"
-    rules = (ffc.Rule("gemm", _gemm, _gemm, lambda random: ()),)
+    rules = (_gemm,)
 
     def run(self, model: ir.Model, log: ffc.Log) -> None:
         pass

@@ -17,6 +17,7 @@ from ffc.compiler.proof.probes import Probe, make
 from ffc.compiler.proof.verify import Prover, measure
 from ffc.errors import CannotApplyError, GateError, InputError
 from ffc.graph.dialect.edit import Editor, constant
+from ffc.graph.dialect.trace import Op
 from tests.graphs import POSITIONS, Draft, encoder, feeds
 
 
@@ -45,24 +46,22 @@ def set_weight(model: ir.Model, name: str, change: Callable[[np.ndarray], np.nda
     value.const_value = ir.Tensor(change(array.copy()), name=name)
 
 
-def replace_mask(model: ir.Model, make: Callable[[Editor, ir.Value, ir.Node], ir.Value]) -> None:
+def replace_mask(model: ir.Model, make: Callable[[Op, ir.Value], ir.Value]) -> None:
     mask = next(value for value in model.graph.inputs if value.name == "attention_mask")
     (use,) = mask.uses()
-    use.node.replace_input_with(use.idx, make(Editor(model), mask, use.node))
+    editor = Editor(model)
+    editor.replace_input(use.node, use.idx, make(editor.at(use.node, "kept"), mask))
 
 
-def by_length(editor: Editor, mask: ir.Value, before: ir.Node) -> ir.Value:
+def by_length(op: Op, mask: ir.Value) -> ir.Value:
     """Keep as many tokens from the left as the mask has ones: right for padding on the right, wrong for all else."""
-    length = editor.add("", "ReduceSum", [mask, [1]], {"keepdims": 1}, before=before, hint="length")
-    place = editor.add("", "CumSum", [editor.add("", "ConstantOfShape", [
-        editor.add("", "Shape", [mask], before=before, hint="shape")], {"value": ir.Tensor(np.ones(1, np.int64))}, before=before, hint="ones"),
-        np.int64(1)], before=before, hint="place")  # fmt: skip
-    kept = editor.add("", "LessOrEqual", [place, length], before=before, hint="kept")
-    return editor.add("", "Cast", [kept], {"to": ir.DataType.INT64.value}, before=before, hint="kept_int")
+    length = op.ReduceSum(mask, [1], keepdims=1)
+    place = op.CumSum(op.ConstantOfShape(op.Shape(mask), value=np.ones(1, np.int64)), np.int64(1))
+    return op.Cast(op.LessOrEqual(place, length), to=ir.DataType.INT64.value)
 
 
-def all_ones(editor: Editor, mask: ir.Value, before: ir.Node) -> ir.Value:
-    return editor.add("", "Max", [mask, np.int64(1)], before=before, hint="ones")
+def all_ones(op: Op, mask: ir.Value) -> ir.Value:
+    return op.Max(mask, np.int64(1))
 
 
 BROKEN: dict[str, tuple[Callable[[ir.Model], None], str]] = {

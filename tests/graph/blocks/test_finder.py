@@ -147,8 +147,8 @@ def the_attention(model: ir.Model) -> Attention:
     blocks = find(model)
     assert not blocks.unmatched, blocks.unmatched
     (layer,) = blocks.layers
-    assert layer.attention is not None
-    return layer.attention
+    assert layer.cuttable is not None
+    return layer.cuttable
 
 
 def columns(form: Form) -> dict[str, list[int]]:
@@ -165,9 +165,9 @@ def columns(form: Form) -> dict[str, list[int]]:
 def test_attention_is_found_however_q_k_and_v_are_cut(split: str) -> None:
     form = Form(split=split)
     found = the_attention(attention_model(form))
-    assert (found.heads, found.q.sizes, found.v.sizes, found.attn_out.sizes) == (HEADS, *[(WIDTH, WIDTH)] * 3)
-    assert [p.role for p in (found.q, found.k, found.v, found.attn_out)] == ["q", "k", "v", "attn_out"]
-    for role, product in zip("qkv", (found.q, found.k, found.v), strict=True):
+    assert (found.heads, *(product.sizes for product in found.roles.values())) == (HEADS, *[(WIDTH, WIDTH)] * 4)
+    assert list(found.roles) == [product.role for product in found.roles.values()] == ["q", "k", "v", "attn_out"]
+    for role, product in zip("qkv", found.roles.values(), strict=False):
         if split == "separate":
             assert (product.weight.name, product.columns) == (f"{role}.weight", None)
         else:
@@ -222,16 +222,15 @@ WHOLE = {
 def test_attention_whose_heads_cannot_be_cut_is_found_with_the_reason(form: Form, reason: str) -> None:
     blocks = find(attention_model(form))
     assert not blocks.unmatched
-    (core,) = blocks.cores
     (layer,) = blocks.layers
-    assert layer.core is core and layer.attention is None
-    assert (core.heads, core.scale) == (HEADS, 0.5)
-    assert reason in core.why
+    assert layer.attention is not None and layer.cuttable is None
+    assert (layer.attention.heads, layer.attention.scale) == (HEADS, 0.5)
+    assert reason in layer.attention.why
 
 
 def test_keys_and_values_of_other_tokens_are_attention_too() -> None:
     found = the_attention(attention_model(Form(fault="cross")))
-    assert found.q.x is not found.k.x is found.v.x
+    assert found.roles["q"].x is not found.roles["k"].x is found.roles["v"].x
 
 
 @pytest.mark.parametrize(
@@ -264,8 +263,8 @@ def test_a_chain_of_sums_as_a_mask_takes_no_time() -> None:
 def test_heads_laid_out_the_other_way_round_are_found_with_their_columns() -> None:
     blocks = find(attention_model(Form(fault="mixed heads")))
     # [B, S, D, H] is attention too, of heads whose columns lie apart.
-    assert blocks.layers[0].attention is not None
-    assert blocks.layers[0].attention.q.columns == tuple(d * HEADS + h for h in range(HEADS) for d in range(SIZE))
+    assert blocks.layers[0].cuttable is not None
+    assert blocks.layers[0].cuttable.roles["q"].columns == tuple(d * HEADS + h for h in range(HEADS) for d in range(SIZE))
 
 
 # The operator Attention
@@ -302,9 +301,10 @@ def test_an_operator_whose_values_are_scaled_is_refused() -> None:
 
 
 def test_grouped_keys_and_values_are_found_but_not_to_be_cut() -> None:
-    (core,) = find(kernel_model(kv_heads=1)).cores
-    assert [operand.heads for operand in core.operands] == [HEADS, 1, 1]
-    assert core.why == "queries have 3 heads, keys 1, values 1"
+    (layer,) = find(kernel_model(kv_heads=1)).layers
+    assert layer.attention is not None
+    assert [operand.heads for operand in layer.attention.operands] == [HEADS, 1, 1]
+    assert layer.attention.why == "queries have 3 heads, keys 1, values 1"
 
 
 # Whole encoders
@@ -318,12 +318,12 @@ def roles(blocks: Blocks) -> list[str]:
 def test_every_block_of_the_hand_made_encoder_is_found_at_every_stage(stages: tuple[str, ...]) -> None:
     blocks = find(run_passes(encoder(layers=2), *stages))
     assert not blocks.unmatched
-    assert [(layer.attention is not None, layer.ffn is not None) for layer in blocks.layers] == [(True, True)] * 2
+    assert [(layer.cuttable is not None, layer.ffn is not None) for layer in blocks.layers] == [(True, True)] * 2
     assert len(blocks.norms) == 5
     assert [product.role for product in blocks.head] == ["head"]
     assert sum(len(embedding.tables) for embedding in blocks.embeddings) == 3
     assert sorted(roles(blocks)) == sorted(["attn_out", "ffn_in", "ffn_out", "k", "q", "v"] * 2 + ["head"])
-    attention = blocks.layers[0].attention
+    attention = blocks.layers[0].cuttable
     assert attention is not None
     assert (attention.heads, attention.scale) == (3, pytest.approx(0.5))
 
@@ -342,9 +342,9 @@ def test_every_block_of_a_real_export_is_found(kind: encoders.Kind, head: bool, 
         assert not found.unmatched
         assert len(found.layers) == 2
         for layer in found.layers:
-            assert layer.attention is not None and layer.ffn is not None
-            assert layer.attention.heads == encoders.HEADS
-            assert layer.attention.scale == pytest.approx((encoders.HIDDEN // encoders.HEADS) ** -0.5, rel=1e-5)
+            assert layer.cuttable is not None and layer.ffn is not None
+            assert layer.cuttable.heads == encoders.HEADS
+            assert layer.cuttable.scale == pytest.approx((encoders.HIDDEN // encoders.HEADS) ** -0.5, rel=1e-5)
             assert layer.ffn.units == encoders.FFN
         assert len(found.norms) == 5
         assert sum(len(embedding.tables) for embedding in found.embeddings) == 3
@@ -356,20 +356,20 @@ def test_every_block_of_a_real_export_is_found(kind: encoders.Kind, head: bool, 
 def test_shared_zero_biases_do_not_hide_a_block(exported: Callable[..., Path]) -> None:
     found = find(ffc.load(exported("bert", zero_biases=True)))
     assert not found.unmatched
-    assert all(layer.attention and layer.ffn for layer in found.layers)
+    assert all(layer.cuttable and layer.ffn for layer in found.layers)
     assert len(found.layers) == 2
 
 
 def test_a_causal_mask_is_a_mask_like_any_other() -> None:
     (layer,) = find(run_passes(encoder(causal=True), "opset")).layers
-    assert layer.attention is not None
-    assert len(layer.attention.masks) == 1
+    assert layer.cuttable is not None
+    assert len(layer.cuttable.masks) == 1
 
 
 def test_every_block_of_minilm_is_found(minilm: Path) -> None:
     found = find(ffc.load(minilm))
     assert not found.unmatched
-    assert [(layer.attention.heads, layer.ffn.units) for layer in found.layers if layer.attention and layer.ffn] == [(12, 1536)] * 6
+    assert [(layer.cuttable.heads, layer.ffn.units) for layer in found.layers if layer.cuttable and layer.ffn] == [(12, 1536)] * 6
     assert len(found.norms) == 13
 
 

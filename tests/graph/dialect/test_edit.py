@@ -131,9 +131,10 @@ def test_added_nodes_stand_before_the_given_one() -> None:
     model, values = chain()
     node = values["y"].producer()
     assert node is not None
-    out = Editor(model).add("", "Mul", [values["relu"], 3.0], before=node, hint="relu")
+    editor = Editor(model)
+    out = editor.at(node, "relu").Mul(values["relu"], 3.0)
     assert out.name == "relu.1"
-    node.replace_input_with(0, out)
+    editor.replace_input(node, 0, out)
     assert np.array_equal(check(model)["y"], -3 * np.maximum(X + 1, 0))
 
 

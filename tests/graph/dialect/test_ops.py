@@ -12,6 +12,7 @@ import onnx_ir as ir
 import pytest
 
 from ffc.graph.dialect import ops
+from ffc.graph.dialect.function import FUNCTIONS
 from ffc.graph.dialect.trace import trace
 from tests.graphs import Draft, encoder, of_program, run_passes, run_stock
 
@@ -25,7 +26,7 @@ def normal(*shape: int) -> np.ndarray:
 
 def run(function: str, *arrays: np.ndarray, **attributes: Any) -> np.ndarray:
     """Call a function as a model-local function of a model, in stock onnxruntime."""
-    inputs = dict(zip(ops.parameters(function), arrays, strict=True))
+    inputs = dict(zip(FUNCTIONS[function].tensors, arrays, strict=True))
 
     def call(op: Any, *values: Any) -> Any:
         return op.ffc.node(function, *values, **attributes)
@@ -121,8 +122,8 @@ def test_norms_and_embeddings() -> None:
 
 
 def test_every_function_has_a_body_in_standard_operators_of_one_output() -> None:
-    for name, program in ops.FUNCTIONS.items():
-        fragment = trace(program)
+    for name, function in FUNCTIONS.items():
+        fragment = trace(function.body)
         assert len(fragment.outputs) == 1, name
         assert all(not node.domain and onnx.defs.has(node.op_type) for node in fragment.nodes), name
 
@@ -141,7 +142,7 @@ def test_a_number_of_a_call_reaches_the_body_through_its_attribute() -> None:
 def test_attribute_gives_what_a_call_says_or_the_default() -> None:
     plain = ir.node("LinearGelu", [], domain="ffc")
     tanh = ir.node("LinearGelu", [], {"approximate": "tanh"}, domain="ffc")
-    assert [ops.attribute(node, "approximate") for node in (plain, tanh)] == ["none", "tanh"]
+    assert [ops.LinearGelu.attribute(node, "approximate") for node in (plain, tanh)] == ["none", "tanh"]
 
 
 def test_register_brings_the_bodies_that_are_called_and_takes_away_others() -> None:

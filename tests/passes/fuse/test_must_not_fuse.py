@@ -86,8 +86,8 @@ def test_attention_that_is_not_made_of_products_has_no_heads_to_cut(fault: str, 
     after, _ = fused(model)
     assert_right(model, after)
     for graph in (model, after):
-        assert all(layer.attention is None for layer in find(graph).layers)
-    assert any(why in core.why for core in find(model).cores)
+        assert all(layer.cuttable is None for layer in find(graph).layers)
+    assert any(layer.attention and why in layer.attention.why for layer in find(model).layers)
 
 
 # Feed-forward networks, activations, norms and products

@@ -8,16 +8,15 @@ of half precision or int8, stay as they are.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from ffc.compiler import rules
-from ffc.compiler.log import Log
-from ffc.compiler.rules import Match, Rule, Sample
-from ffc.graph.dialect.edit import Editor, constant, is_output
+from ffc import Editor, Log, Match, Op, Sample, Tensor, constant, rule, rules
+from ffc.compiler.rules import normal
+from ffc.graph.dialect.edit import is_output
 
 __all__ = ["RULES", "read_kernels"]
 
@@ -28,15 +27,14 @@ EPSILON = 1e-12
 FILTER = -10_000.0
 
 
-def read_kernels(model: ir.Model, log: Log) -> None:
+def read_kernels(editor: Editor, log: Log) -> None:
     """Replace onnxruntime's fused float operators by ``ffc`` calls and standard operators, in place.
 
     Args:
-        model: Any model; one without such operators stays as it is.
+        editor: Of any model; one without such operators stays as it is.
         log: Counts each operator that was read, and names each that was not.
     """
-    editor = Editor(model)
-    for node in reversed(list(model.graph)):  # what a node reads is then still what shapes are known of
+    for node in list(editor.graph):
         reader = _READERS.get(node.op_type) if node.domain == DOMAIN else None
         if reader is None:
             continue
@@ -45,7 +43,7 @@ def read_kernels(model: ir.Model, log: Log) -> None:
             log.missed(f"{node.op_type} {node.name}", why)
         else:
             log.did(f"{node.op_type} of onnxruntime")
-    rules.apply(RULES, model, log)
+    rules.apply(RULES, editor.model, log, editor)
 
 
 # Norms
@@ -60,7 +58,7 @@ def _skip_norm(node: ir.Node, editor: Editor) -> str | None:
         return "its parameters are not float32 constants"
     epsilon = {"epsilon": _given(node, "epsilon", EPSILON)}
     if bias is not None:
-        x = editor.add("", "Add", [x, bias], before=node, hint=f"{node.name}.biased")
+        x = editor.at(node, f"{node.name}.biased").Add(x, bias)
     parameters = [gamma, np.zeros(_array(gamma).shape, np.float32) if beta is None else beta]
     if not _is_read(node, 3):
         total = [x, skip] if _have_same_shape(editor, node) else [_sum(editor, node, x, skip)]
@@ -89,10 +87,8 @@ def _embed_norm(node: ir.Node, editor: Editor) -> str | None:
     if _is_read(node, 1):
         editor.replace(node.outputs[1], _length_of(editor, node, ids, mask), fresh=True)
     if places is None:
-        tokens = editor.add("", "Shape", [ids], {"start": 1, "end": 2}, before=node, hint=f"{node.name}.tokens")
-        count = editor.add("", "Squeeze", [tokens, [0]], before=node, hint=f"{node.name}.count")
-        counted = editor.add("", "Range", [np.int64(0), count, np.int64(1)], before=node, hint=f"{node.name}.range")
-        places = editor.add("", "Unsqueeze", [counted, [0]], before=node, hint=f"{node.name}.places")
+        op = editor.at(node, f"{node.name}.places")
+        places = op.Unsqueeze(op.Range(0, op.Squeeze(op.Shape(ids, start=1, end=2), [0]), 1), [0])
     epsilon = {"epsilon": _given(node, "epsilon", EPSILON)}
     if types is not None and not _is_read(node, 2):
         tables = [word, kinds, position]
@@ -101,7 +97,7 @@ def _embed_norm(node: ir.Node, editor: Editor) -> str | None:
         )
         return None
     looked_up = [(word, ids), (position, places), *([] if types is None else [(kinds, types)])]
-    rows = [editor.add("", "Gather", pair, before=node, hint=f"{node.name}.rows") for pair in looked_up]
+    rows = [editor.at(node, f"{node.name}.rows").Gather(table, index) for table, index in looked_up]
     total = rows[0]
     for row in rows[1:]:
         total = _sum(editor, node, total, row)
@@ -113,13 +109,10 @@ def _embed_norm(node: ir.Node, editor: Editor) -> str | None:
 
 def _length_of(editor: Editor, node: ir.Node, ids: ir.Value | None, mask: ir.Value | None) -> ir.Value:
     """Return how many ones each row of `mask` has, or zeros where there is no mask, int32 [B]."""
+    op = editor.at(node, f"{node.name}.length")
     if mask is None:
-        batch = editor.add("", "Shape", [ids], {"start": 0, "end": 1}, before=node, hint=f"{node.name}.batch")
-        return editor.add("", "Expand", [np.zeros(1, np.int32), batch], before=node, hint=f"{node.name}.none")
-    ones = editor.add("", "Equal", [mask, np.int32(1)], before=node, hint=f"{node.name}.ones")
-    to = {"to": ir.DataType.INT32.value}
-    numbers = editor.add("", "Cast", [ones], to, before=node, hint=f"{node.name}.numbers")
-    return editor.add("", "ReduceSum", [numbers, [1]], {"keepdims": 0}, before=node, hint=f"{node.name}.length")
+        return op.Expand(np.zeros(1, np.int32), op.Shape(ids, start=0, end=1))
+    return op.ReduceSum(op.Cast(op.Equal(mask, np.int32(1)), to=ir.DataType.INT32.value), [1], keepdims=0)
 
 
 # Attention
@@ -143,13 +136,11 @@ def _attention(node: ir.Node, editor: Editor) -> str | None:
     if isinstance(masks, str):
         return masks
     ends = np.cumsum(sizes)
+    parts = [(matrix[:, end - size : end], vector[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
     inputs = [
-        editor.add(
-            "ffc", "Linear", [x, np.ascontiguousarray(matrix[:, end - size : end]), vector[end - size : end].copy()],
-            before=node, hint=f"{node.name}.{role}",
-        )
-        for role, size, end in zip("qkv", sizes, ends, strict=True)
-    ]  # fmt: skip
+        editor.at(node, f"{node.name}.{role}").ffc.Linear(x, np.ascontiguousarray(columns), b.copy())
+        for role, (columns, b) in zip("qkv", parts, strict=True)
+    ]
     _call(editor, node, inputs, masks, int(sizes[0]))
     return None
 
@@ -174,7 +165,7 @@ def _multi_head(node: ir.Node, editor: Editor) -> str | None:
     if bias is not None:
         parts = np.split(_array(bias), [width, 2 * width])
         pairs = zip(inputs, parts, "qkv", strict=True)
-        inputs = [editor.add("", "Add", [x, b], before=node, hint=f"{node.name}.{role}") for x, b, role in pairs]
+        inputs = [editor.at(node, f"{node.name}.{role}").Add(x, b) for x, b, role in pairs]
     _call(editor, node, inputs, masks, width)
     return None
 
@@ -220,26 +211,16 @@ def _masks(
         return f"its mask of {len(shape)} axes is of a form that is not read"
     low = np.float32(_given(node, "mask_filter_value", FILTER))
     axes = [1, 2] if len(shape) == 2 else [1]
-    keep = _before_length(editor, node, mask, x) if len(shape) == 1 else _marked(editor, node, mask, axes)
-    float_mask = editor.add("", "Where", [keep, np.float32(0), low], before=node, hint=f"{node.name}.mask")
-    count = editor.add("", "Shape", [x], {"start": 1, "end": 2}, before=node, hint=f"{node.name}.tokens")
-    target = editor.add("", "Concat", [[1, 1], count, count], {"axis": 0}, before=node, hint=f"{node.name}.target")
-    return [editor.add("", "Expand", [float_mask, target], before=node, hint=f"{node.name}.spelled"), *found]
+    op = editor.at(node, f"{node.name}.mask")
+    count = op.Shape(x, start=1, end=2)
+    keep = _before_length(op, mask, count) if len(shape) == 1 else op.Unsqueeze(op.Greater(mask, np.int32(0)), axes)
+    return [op.Expand(op.Where(keep, np.float32(0), low), op.Concat([1, 1], count, count, axis=0)), *found]
 
 
-def _marked(editor: Editor, node: ir.Node, mask: ir.Value, axes: list[int]) -> ir.Value:
-    positive = editor.add("", "Greater", [mask, np.int32(0)], before=node, hint=f"{node.name}.keep")
-    return editor.add("", "Unsqueeze", [positive, axes], before=node, hint=f"{node.name}.kept")
-
-
-def _before_length(editor: Editor, node: ir.Node, mask: ir.Value, x: ir.Value) -> ir.Value:
-    count = editor.add("", "Shape", [x], {"start": 1, "end": 2}, before=node, hint=f"{node.name}.tokens")
-    end = editor.add("", "Squeeze", [count, [0]], before=node, hint=f"{node.name}.end")
-    places = editor.add("", "Range", [np.int64(0), end, np.int64(1)], before=node, hint=f"{node.name}.places")
-    to = {"to": ir.DataType.INT64.value}
-    lengths = editor.add("", "Cast", [mask], to, before=node, hint=f"{node.name}.lengths")
-    column = editor.add("", "Unsqueeze", [lengths, [1, 2, 3]], before=node, hint=f"{node.name}.column")
-    return editor.add("", "Less", [places, column], before=node, hint=f"{node.name}.kept")
+def _before_length(op: Op, lengths: ir.Value, count: ir.Value) -> ir.Value:
+    """Return which of `count` tokens come before the length of each row, bool [B, 1, 1, S]."""
+    places = op.Range(0, op.Squeeze(count, [0]), 1)
+    return op.Less(places, op.Unsqueeze(op.Cast(lengths, to=ir.DataType.INT64.value), [1, 2, 3]))
 
 
 _READERS: Mapping[str, Callable[[ir.Node, Editor], str | None]] = {
@@ -281,66 +262,50 @@ def _are_float32(*values: ir.Value | None) -> bool:
 
 
 def _sum(editor: Editor, node: ir.Node, one: ir.Value | None, other: ir.Value | None) -> ir.Value:
-    return editor.add("", "Add", [one, other], before=node, hint=f"{node.name}.sum")
+    return editor.at(node, f"{node.name}.sum").Add(one, other)
 
 
 # Rules
 
 
-def _normal(random: np.random.Generator, *shape: int) -> np.ndarray:
-    return random.standard_normal(shape).astype(np.float32)
+_X, _BIAS = {"x": normal(2, 3, 5, scale=3)}, {"b": normal(5)}
 
 
-def _ms_gelu(op: Any, x: Any) -> Any:
+@rule("ms-gelu", lambda op, x: op.Gelu(x), samples=(Sample(_X),))
+def _ms_gelu(op: Op, x: Tensor) -> Tensor:
     return op.ms.Gelu(x)
 
 
-def _gelu(op: Any, x: Any) -> Any:
-    return op.Gelu(x)
-
-
-def _bias_gelu(op: Any, x: Any, b: Any) -> Any:
+@rule("bias-gelu", lambda op, x, b: op.Gelu(op.Add(x, b)), samples=(Sample(_X, _BIAS),))
+def _bias_gelu(op: Op, x: Tensor, b: Tensor) -> Tensor:
     return op.ms.BiasGelu(x, b)
 
 
-def _gelu_of_sum(op: Any, x: Any, b: Any) -> Any:
-    return op.Gelu(op.Add(x, b))
-
-
-def _fast_gelu(op: Any, x: Any) -> Any:
+@rule("fast-gelu", lambda op, x: op.Gelu(x, approximate="tanh"), samples=(Sample(_X),))
+def _fast_gelu(op: Op, x: Tensor) -> Tensor:
     return op.ms.FastGelu(x)
 
 
-def _gelu_tanh(op: Any, x: Any) -> Any:
-    return op.Gelu(x, approximate="tanh")
-
-
-def _fast_gelu_bias(op: Any, x: Any, b: Any) -> Any:
+@rule("fast-gelu-bias", lambda op, x, b: op.Gelu(op.Add(x, b), approximate="tanh"), samples=(Sample(_X, _BIAS),))
+def _fast_gelu_bias(op: Op, x: Tensor, b: Tensor) -> Tensor:
     return op.ms.FastGelu(x, b)
-
-
-def _gelu_tanh_of_sum(op: Any, x: Any, b: Any) -> Any:
-    return op.Gelu(op.Add(x, b), approximate="tanh")
-
-
-def _fused_matmul(op: Any, x: Any, other: Any, *, alpha: float) -> Any:
-    return op.ms.FusedMatMul(x, other, alpha=alpha)
-
-
-def _scaled_matmul(op: Any, x: Any, other: Any, factor: Any) -> Any:
-    return op.Mul(op.MatMul(x, other), factor)
-
-
-def _fused_matmul_transposed(op: Any, x: Any, other: Any, *, alpha: float) -> Any:
-    return op.ms.FusedMatMul(x, other, alpha=alpha, transB=1)
-
-
-def _scaled_matmul_transposed(op: Any, x: Any, other: Any, factor: Any) -> Any:
-    return op.Mul(op.MatMul(x, op.Transpose(other, perm=[0, 1, 3, 2])), factor)
 
 
 def _factor(match: Match) -> Mapping[str, Any]:
     return {"factor": match.attributes["alpha"].as_float()}
+
+
+def _matrices(x: tuple[int, ...], other: tuple[int, ...], *, matches: bool = True) -> Sample:
+    return Sample({"x": normal(*x), "other": normal(*other)}, {}, {"alpha": 0.25}, matches)
+
+
+# alpha * (x @ other)
+@rule(
+    "fused-matmul", lambda op, x, other, factor: op.Mul(op.MatMul(x, other), factor), bind=_factor,
+    samples=(_matrices((2, 3, 4, 5), (2, 3, 5, 6)),),
+)  # fmt: skip
+def _fused_matmul(op: Op, x: Tensor, other: Tensor, *, alpha: float) -> Tensor:
+    return op.ms.FusedMatMul(x, other, alpha=alpha)
 
 
 def _four_axes(match: Match) -> str | None:
@@ -348,34 +313,15 @@ def _four_axes(match: Match) -> str | None:
     return None if shape is not None and len(shape) == 4 else "its second operand is not known to have 4 axes"
 
 
-def _activation_samples(random: np.random.Generator) -> Iterator[Sample]:
-    yield Sample({"x": 3 * _normal(random, 2, 3, 5)})
-
-
-def _biased_samples(random: np.random.Generator) -> Iterator[Sample]:
-    yield Sample({"x": 3 * _normal(random, 2, 3, 5)}, {"b": _normal(random, 5)})
-
-
-def _matmul_samples(random: np.random.Generator) -> Iterator[Sample]:
-    yield Sample({"x": _normal(random, 2, 3, 4, 5), "other": _normal(random, 2, 3, 5, 6)}, attributes={"alpha": 0.25})
-
-
-def _matmul_transposed_samples(random: np.random.Generator) -> Iterator[Sample]:
-    yield Sample({"x": _normal(random, 2, 3, 4, 5), "other": _normal(random, 2, 3, 6, 5)}, attributes={"alpha": 0.25})
-    yield Sample(
-        {"x": _normal(random, 4, 5), "other": _normal(random, 6, 5)}, attributes={"alpha": 0.25}, matches=False
-    )
-
-
-RULES = (
-    Rule("ms-gelu", _ms_gelu, _gelu, _activation_samples),
-    Rule("bias-gelu", _bias_gelu, _gelu_of_sum, _biased_samples),
-    Rule("fast-gelu", _fast_gelu, _gelu_tanh, _activation_samples),
-    Rule("fast-gelu-bias", _fast_gelu_bias, _gelu_tanh_of_sum, _biased_samples),
-    # alpha * (x @ other)
-    Rule("fused-matmul", _fused_matmul, _scaled_matmul, _matmul_samples, bind=_factor),
-    Rule(
-        "fused-matmul-transposed", _fused_matmul_transposed, _scaled_matmul_transposed, _matmul_transposed_samples,
-        bind=_factor, where=(_four_axes,),
-    ),
+# alpha * (x @ other^T)
+@rule(
+    "fused-matmul-transposed",
+    lambda op, x, other, factor: op.Mul(op.MatMul(x, op.Transpose(other, perm=[0, 1, 3, 2])), factor),
+    bind=_factor, where=(_four_axes,),
+    samples=(_matrices((2, 3, 4, 5), (2, 3, 6, 5)), _matrices((4, 5), (6, 5), matches=False)),
 )  # fmt: skip
+def _fused_matmul_transposed(op: Op, x: Tensor, other: Tensor, *, alpha: float) -> Tensor:
+    return op.ms.FusedMatMul(x, other, alpha=alpha, transB=1)
+
+
+RULES = (_ms_gelu, _bias_gelu, _fast_gelu, _fast_gelu_bias, _fused_matmul, _fused_matmul_transposed)

@@ -1,1 +1,0 @@
-"""Reading what other tools wrote as blocks: onnxruntime's fused kernels, TensorFlow's forms, flattened products."""

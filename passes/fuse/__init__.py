@@ -1,0 +1,61 @@
+"""Replace the blocks of an encoder by calls of the ``ffc`` functions that stand for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+import ffc
+from ffc import Editor, rules
+from ffc.graph.blocks.attention_call import AttentionCalls
+from ffc.graph.blocks.prequantised import reason_to_leave
+
+from . import embeddings, gelu, norms, onnxruntime, products
+
+# The rule for embeddings stands before that for a norm of a sum, which would take the last of theirs.
+RULES = (*gelu.RULES, *embeddings.RULES, *norms.RULES, *products.RULES)
+
+
+@dataclass(frozen=True)
+class Fuse(ffc.Pass):
+    """Recognise the blocks of an encoder and replace them by calls of ``ffc`` functions.
+
+    1. Attention, found by its structure (`ffc.find_blocks`) whatever an exporter wrote around it, becomes
+       ``Attention`` or ``AttentionMasked`` on queries, keys and values; a fused QKV product is split into three.
+    2. GELU in its forms, layer norms, residual additions, embeddings and products with their activation are
+       recognised by the rules of its table.
+    3. Float operators that onnxruntime or its tools fused before (``Attention``, ``MultiHeadAttention``,
+       ``SkipLayerNormalization``, ``EmbedLayerNormalization``, ``BiasGelu``, ``FastGelu``, ``FusedMatMul``) are read
+       as the same blocks; those of int8 and half precision stay.
+
+    The mask stays what the model computes, so padding on the right, on the left, or with holes means what it meant.
+    Outputs stay equal.
+    """
+
+    name = "fuse"
+    needs = ("clean",)
+    rules = (*onnxruntime.RULES, *RULES)
+
+    def run(self, model: ir.Model, log: ffc.Log) -> None:
+        """See `ffc.Pass.run`."""
+        reason = reason_to_leave(model)
+        if reason:
+            log.missed("the model", reason)
+            return
+        editor = Editor(model)
+        onnxruntime.read_kernels(editor, log)
+        blocks = ffc.find_blocks(model)
+        calls = AttentionCalls(editor)
+        for layer in blocks.layers:
+            attention = layer.attention
+            if attention is None or attention.node.domain:
+                continue
+            if editor.shapes.dtype(attention.context) != ir.DataType.FLOAT:
+                log.missed(f"attention of layer {layer.index}", "it is not computed in float32")
+                continue
+            calls.put(attention)
+            log.did("attention")
+        for miss in blocks.unmatched:
+            log.missed(miss.where, miss.why)
+        rules.apply(RULES, model, log, editor)
