@@ -74,8 +74,8 @@ class File:
         try:
             return kind(**values)
         except SettingError as error:
-            if error.name:
-                self.fail((*key, error.name), error.spelled(lambda name: f"'{'.'.join((*key, name))}'"))
+            if error.at:
+                self.fail((*key, error.at), error.spelled(lambda name: f"'{'.'.join((*key, name))}'"))
             self.fail(key, f"{whole}: {error}")
 
     def _value(self, value: Any, hint: Any, said: Setting, key: tuple[str, ...]) -> Any:

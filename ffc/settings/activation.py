@@ -28,4 +28,4 @@ class Activation:
     def __post_init__(self) -> None:
         check(self)
         if self.anneal is not None and self.activation is None:
-            raise SettingError("{anneal} is for a change of activation; give {activation} too")
+            raise SettingError("{} is for a change of activation; give {} too", "anneal", "activation")

@@ -68,10 +68,13 @@ class Amount(Kept):
         check(self)
         parts = self.heads is not None or self.ffn is not None
         if not parts and self.macs is None:
-            raise SettingError("this would keep everything; say how much to keep by {heads}, {ffn} or {macs}")
+            text = "this would keep everything; say how much to keep by {}, {} or {}"
+            raise SettingError(text, "heads", "ffn", "macs")
         if parts and self.macs is not None:
-            raise SettingError("{macs} says how much to keep of all together; leave {heads} and {ffn} out, or {macs}")
+            text = "{} says how much to keep of all together; leave {} and {} out, or {}"
+            raise SettingError(text, "macs", "heads", "ffn", "macs")
         if self.across and self.macs is not None:
-            raise SettingError("{macs} chooses among all layers already; leave {across} out")
+            raise SettingError("{} chooses among all layers already; leave {} out", "macs", "across")
         if self.floor is not None and not self.across and self.macs is None:
-            raise SettingError("{floor} is for {across} and {macs}; otherwise every layer keeps {heads} and {ffn}")
+            text = "{} is for {} and {}; otherwise every layer keeps {} and {}"
+            raise SettingError(text, "floor", "across", "macs", "heads", "ffn")

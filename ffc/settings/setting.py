@@ -23,31 +23,23 @@ class SettingError(UsageError):
     """A setting that is not what is wanted, or settings that contradict each other.
 
     Attributes:
-        name: The field at fault; empty where it is all of them together.
+        names: The settings that the text has places for.
+        at: The one at fault; empty where it is all of them together.
     """
 
-    def __init__(self, text: str, name: str = "") -> None:
-        """Keep a text in which settings are named in braces, such as ``leave {heads} out``."""
+    def __init__(self, text: str, *names: str, at: str = "") -> None:
+        """Keep a text and the settings that it names, such as ``leave {} out`` and ``heads``; without any it is all."""
         super().__init__(text)
-        self.name = name
+        self.names = names
+        self.at = at
 
     def __str__(self) -> str:
-        return self.spelled(lambda name: name)
+        return self.spelled(str)
 
     def spelled(self, spell: Callable[[str], str]) -> str:
         """Return the message with each setting named as `spell` says, such as ``--heads`` for an option."""
-        return str(self.args[0]).format_map(_Spelled(spell))
-
-
-class _Spelled(dict[str, str]):
-    """Looks names up by a function."""
-
-    def __init__(self, spell: Callable[[str], str]) -> None:
-        super().__init__()
-        self._spell = spell
-
-    def __missing__(self, name: str) -> str:
-        return self._spell(name)
+        text = str(self.args[0])
+        return text.format(*map(spell, self.names)) if self.names else text
 
 
 @dataclass(frozen=True)
@@ -144,7 +136,7 @@ def check(settings: Any) -> None:
     hints = types_of(type(settings))
     for name, (_, said) in fields(settings).items():
         if reason := refused(getattr(settings, name), hints[name], said):
-            raise SettingError(f"{{{name}}} is {_literal(reason)}", name)
+            raise SettingError("{} is " + _literal(reason), name, at=name)
 
 
 def refused(value: Any, hint: Any, said: Setting) -> str:
@@ -165,7 +157,7 @@ def changed(settings: Any) -> dict[str, Any]:
 
 
 def _literal(text: str) -> str:
-    """Return a text that names no settings as `SettingError` takes it."""
+    """Return a text that has places for no settings as `SettingError` takes it."""
     return text.replace("{", "{{").replace("}", "}}")
 
 

@@ -46,7 +46,7 @@ class Own:
     def __post_init__(self) -> None:
         check(self)
         if self.flag and self.most > 6:
-            raise SettingError("{flag} is for few; lower {most}")
+            raise SettingError("{} is for few; lower {}", "flag", "most")
 
 
 def asked(kind: type, *words: str) -> click.testing.Result:
@@ -113,8 +113,11 @@ def test_what_contradicts_itself_is_told_in_the_words_of_the_place(tmp_path: Pat
 
 
 def test_braces_in_a_value_are_no_names_of_settings() -> None:
-    with pytest.raises(UsageError, match=r"most is '\{flag\}', wanted a number from 5"):
-        Own(most="{flag}")  # type: ignore[arg-type]
+    for text in ("{flag}", "{", "}{0}"):
+        with pytest.raises(UsageError) as caught:
+            Own(most=text)  # type: ignore[arg-type]
+        assert str(caught.value) == f"most is '{text}', wanted a number from 5"
+        assert str(type(caught.value)(f"a step: {caught.value}")) == f"a step: most is '{text}', wanted a number from 5"
 
 
 def test_help_says_what_a_setting_does_and_its_default() -> None:
