@@ -50,17 +50,17 @@ def clone(model: ir.Model) -> ir.Model:
 def as_passes(
     passes: str | Sequence[Pass], library: Library, sets: Mapping[str, str] | Sequence[str] = ()
 ) -> list[Pass]:
-    """Return the passes of a pipeline, given as text, which `sets` adds options to, or as passes.
+    """Return the passes of a pipeline, given as text or as passes, with the options that `sets` adds.
 
     Raises:
-        UsageError: If the text is malformed, or an item is no pass.
+        UsageError: If the text or `sets` is malformed, or an item is no pass.
     """
     if isinstance(passes, str):
         return syntax.parse(passes, library, sets)
     for item in passes:
         if not isinstance(item, Pass):
             raise UsageError(f"{item!r} is no pass; give a pipeline as text, or instances of passes")
-    return list(passes)
+    return syntax.with_options(passes, sets)
 
 
 def chain(asked: Sequence[Pass], library: Library) -> list[Link]:
