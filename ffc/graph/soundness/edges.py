@@ -39,6 +39,10 @@ def check_graphs(proto: onnx.ModelProto, path: Path) -> bool:
         body.input.extend(onnx.ValueInfoProto(name=name) for name in function.input)
         body.output.extend(onnx.ValueInfoProto(name=name) for name in function.output)
         place = f"{where}: in function {function.domain}.{function.name}"
+        for attribute in function.attribute_proto:
+            if attribute.HasField("sparse_tensor") or attribute.sparse_tensors or subgraphs(attribute):
+                found = f"the default of {attribute.name!r} is a graph or sparse"
+                raise InputError(f"{place}: {found}; inline the function")
         in_order &= _check_graph(body, (), _imported(function.opset_import), place)
     return in_order
 

@@ -10,7 +10,7 @@ import onnx
 
 from ffc import limits
 from ffc.errors import InputError
-from ffc.graph.soundness.walk import Body, bodies, tensors
+from ffc.graph.soundness.walk import Body, attributes, bodies, tensors
 
 __all__ = ["check_names", "strip_notes"]
 
@@ -30,27 +30,23 @@ def strip_notes(proto: onnx.ModelProto) -> None:
     for number, body in enumerate(bodies(proto)):  # the first is the main graph
         _strip_body(body)
         for node in body.node:
-            _strip_node(node, *((_KEPT, "pkg.") if number == 0 else ()))
+            _clear(node, "doc_string", "device_configurations")
+            _keep(node, *((_KEPT, "pkg.") if number == 0 else ()))
+        for attribute in attributes(body):
+            _clear(attribute, "doc_string")
+            for tensor in tensors(attribute):
+                _clear(tensor, "doc_string", "metadata_props")
 
 
 def _strip_body(body: Body) -> None:
     if isinstance(body, onnx.FunctionProto):
         _clear(body, "doc_string", "metadata_props")
-        for each in [*body.value_info, *body.attribute_proto]:
+        for each in body.value_info:
             _clear(each, "doc_string")
         return
     _clear(body, "doc_string", "metadata_props", "quantization_annotation")
     for part in [*body.input, *body.output, *body.value_info, *body.initializer]:
         _clear(part, "doc_string", "metadata_props")
-
-
-def _strip_node(node: onnx.NodeProto, *kept: str) -> None:
-    _clear(node, "doc_string", "device_configurations")
-    _keep(node, *kept)
-    for attribute in node.attribute:
-        _clear(attribute, "doc_string")
-        for tensor in tensors(attribute):
-            _clear(tensor, "doc_string", "metadata_props")
 
 
 def _clear(message: Any, *fields: str) -> None:
@@ -103,7 +99,11 @@ def _names(proto: onnx.ModelProto) -> Iterator[str | bytes]:
     yield from (opset.domain for opset in proto.opset_import)
     for body in bodies(proto):
         yield from _graph_names(body) if isinstance(body, onnx.GraphProto) else _function_names(body)
-        yield from _node_names(body.node)
+        for node in body.node:
+            yield from (node.name, node.op_type, node.domain, node.overload, *node.input, *node.output)
+        for attribute in attributes(body):
+            yield from (attribute.name, attribute.ref_attr_name)
+            yield from _tensor_names(tensors(attribute))
 
 
 def _function_names(function: onnx.FunctionProto) -> Iterator[str | bytes]:
@@ -111,7 +111,6 @@ def _function_names(function: onnx.FunctionProto) -> Iterator[str | bytes]:
     yield from (opset.domain for opset in function.opset_import)
     yield from [*function.input, *function.output, *function.attribute]
     yield from _value_names(function.value_info)
-    yield from (attribute.name for attribute in function.attribute_proto)
 
 
 def _graph_names(graph: onnx.GraphProto) -> Iterator[str | bytes]:
@@ -124,15 +123,6 @@ def _value_names(values: Iterable[onnx.ValueInfoProto]) -> Iterator[str | bytes]
     for value in values:
         yield value.name
         yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
-
-
-def _node_names(nodes: Iterable[onnx.NodeProto]) -> Iterator[str | bytes]:
-    for node in nodes:
-        yield from (node.name, node.op_type, node.domain, node.overload)
-        yield from [*node.input, *node.output]
-        for attribute in node.attribute:
-            yield from (attribute.name, attribute.ref_attr_name)
-            yield from _tensor_names(tensors(attribute))
 
 
 def _tensor_names(held: Iterable[onnx.TensorProto]) -> Iterator[str | bytes]:

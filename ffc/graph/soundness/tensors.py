@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from ffc import limits
 from ffc.errors import InputError
-from ffc.graph.soundness.walk import bodies, tensors
+from ffc.graph.soundness.walk import attributes, bodies, tensors
 
 __all__ = ["check_tensors"]
 
@@ -133,6 +133,5 @@ def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     for body in bodies(proto):
         if isinstance(body, onnx.GraphProto):
             yield from body.initializer
-        for node in body.node:
-            for attribute in node.attribute:
-                yield from tensors(attribute)
+        for attribute in attributes(body):
+            yield from tensors(attribute)

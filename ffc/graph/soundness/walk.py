@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TypeAlias
 
 import onnx
 
-__all__ = ["Body", "bodies", "subgraphs", "tensors"]
+__all__ = ["Body", "attributes", "bodies", "subgraphs", "tensors"]
 
 Body: TypeAlias = onnx.GraphProto | onnx.FunctionProto
 """What has nodes."""
 
 
 def bodies(proto: onnx.ModelProto) -> Iterator[Body]:
-    """Yield the main graph, then every function, each followed by the graphs inside its nodes."""
+    """Yield the main graph, then every function, each followed by the graphs inside it."""
     for body in (proto.graph, *proto.functions):
-        yield body
-        yield from _inside(body.node)
+        yield from _with_inner(body)
 
 
-def _inside(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
-    for graph in (graph for node in nodes for attribute in node.attribute for graph in subgraphs(attribute)):
-        yield graph
-        yield from _inside(graph.node)
+def _with_inner(body: Body) -> Iterator[Body]:
+    yield body
+    for graph in (graph for attribute in attributes(body) for graph in subgraphs(attribute)):
+        yield from _with_inner(graph)
+
+
+def attributes(body: Body) -> Iterator[onnx.AttributeProto]:
+    """Yield the attributes of the nodes of a body, and the defaults of those of a function."""
+    for node in body.node:
+        yield from node.attribute
+    if isinstance(body, onnx.FunctionProto):
+        yield from body.attribute_proto
 
 
 def subgraphs(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
