@@ -113,6 +113,21 @@ def test_imports_go_down_from_room_to_room() -> None:
     assert not up
 
 
+def test_nobody_reaches_past_the_surface_of_the_defence() -> None:
+    inside = ROOT / "ffc/graph/soundness"
+    hidden = {module(path) for path in inside.glob("*.py")} - {module(inside / "__init__.py")}
+    assert hidden
+    everything = (path for part in ("ffc", "passes", "examples", "tests") for path in (ROOT / part).rglob("*.py"))
+    past = [
+        f"{path.relative_to(ROOT)} -> {name}"
+        for path in everything
+        if path.parent != inside
+        for name, _ in imported(path)
+        if not hidden.isdisjoint((name, name.rpartition(".")[0]))
+    ]
+    assert not past
+
+
 def test_the_picture_has_the_arrows_of_the_code() -> None:
     graph: dict[str, set[str]] = {}
     for path, targets in arrows().items():

@@ -11,6 +11,7 @@ import pytest
 from onnx import numpy_helper
 
 from ffc import limits
+from ffc.compiler.proof import probes
 from ffc.errors import InputError, UsageError
 from ffc.graph import files
 
@@ -49,6 +50,16 @@ def test_what_products_take_is_counted(tmp_path: Path) -> None:
     load(tmp_path, proto_of(), f"macs={3 * 32 * 32}")
     with pytest.raises(InputError, match=f"{3 * 32 * 32} multiply-accumulates"):
         load(tmp_path, proto_of(), f"macs={3 * 32 * 32 - 1}")
+
+
+def test_no_probe_is_larger_than_what_is_counted(tmp_path: Path) -> None:
+    inputs = "int64[batch, length] ids, int64[batch, length] attention_mask"
+    source = f'<ir_version: 10, opset_import: ["" : 20]> g ({inputs}) => (int64[batch, length] y) {{ y = Abs(ids) }}'
+    proto = onnx.parser.parse_model(source)
+    load(tmp_path, proto)
+    largest = max(probe.feeds["ids"].nbytes for probe in probes.make(files.load(tmp_path / "m.onnx")))
+    with pytest.raises(InputError, match="over the limit 'value'"):
+        load(tmp_path, proto, f"value={largest - 1}")
 
 
 def test_external_data_count_together(tmp_path: Path) -> None:

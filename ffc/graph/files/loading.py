@@ -13,15 +13,11 @@ from typing import IO
 import numpy as np
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
 
 from ffc import limits
 from ffc.errors import InputError, innermost
+from ffc.graph import soundness
 from ffc.graph.files import wire
-from ffc.graph.files.calls import check_calls
-from ffc.graph.files.demand import check_demand
-from ffc.graph.files.names import check_names, strip_notes
-from ffc.graph.files.soundness import DEFAULT_DOMAINS, check_graphs, check_tensors
 from ffc.graph.files.tensors import Tensor, replace_tensors
 
 __all__ = ["digest", "is_pointer", "load", "parts", "size", "skeleton"]
@@ -54,11 +50,7 @@ def load(path: str | os.PathLike[str], *, lazily: bool = False, to_run: bool = T
     """
     path = Path(path)
     proto, tensors = _read(path, lazily)
-    check_calls(proto, path)
-    check_names(proto, path)
-    strip_notes(proto)
-    check_tensors(proto, path, data=data)
-    in_order = check_graphs(proto, path)
+    in_order = soundness.check(proto, path, data=data)
     try:
         model = ir.from_proto(proto)
         wire.weights(model, tensors)
@@ -72,7 +64,7 @@ def load(path: str | os.PathLike[str], *, lazily: bool = False, to_run: bool = T
         opened = functools.cache(lambda location: stack.enter_context((path.parent / location).open("rb")))
         replace_tensors(model, lambda tensor: _lazy(tensor, path.parent) if lazily else _mapped(tensor, opened))
     if to_run:
-        check_demand(model, path)
+        soundness.check_demand(model, path)
     return model
 
 
@@ -140,7 +132,7 @@ def is_pointer(path: Path) -> bool:
 
 
 def _files(path: Path) -> list[Path]:
-    return [path, *check_tensors(_read(path, lazily=True)[0], path)]
+    return [path, *soundness.check_tensors(_read(path, lazily=True)[0], path)]
 
 
 def _check_readable(path: Path) -> None:
@@ -159,29 +151,13 @@ def _check_readable(path: Path) -> None:
 
 
 def _read(path: Path, lazily: bool) -> tuple[onnx.ModelProto, Mapping[str, Tensor]]:
-    """Parse a file, its large weights apart, and refuse what is no model, even where its bytes happen to parse."""
+    """Parse a file, its large weights apart, and refuse what is no model."""
     _check_readable(path)
     try:
         content, tensors = wire.split(path, lazily=lazily)
     except OSError as error:
         raise InputError(f"cannot load {path}: {error.strerror or error}; check its permissions") from error
-    if not content:
-        raise InputError(f"cannot load {path}: the file is empty; export the model again")
-    try:
-        proto: onnx.ModelProto = onnx.ModelProto.FromString(content)
-    except DecodeError as error:
-        raise InputError(f"cannot load {path}: truncated or not an ONNX model; export the model again") from error
-    if proto.ir_version < 1 or not proto.HasField("graph"):
-        raise InputError(f"cannot load {path}: not an ONNX model, or one without a graph; export the model again")
-    if not proto.graph.output:
-        raise InputError(f"cannot load {path}: the graph has no outputs; export the model again")
-    opsets = [opset.version for opset in proto.opset_import if opset.domain in DEFAULT_DOMAINS]
-    if not opsets:
-        raise InputError(f"cannot load {path}: no opset import for standard operators; truncated, or export it again")
-    if len(set(opsets)) > 1 or not 1 <= opsets[0] <= onnx.defs.onnx_opset_version():
-        found = f"opset {' and '.join(map(str, opsets))}, known are 1 to {onnx.defs.onnx_opset_version()}"
-        raise InputError(f"cannot load {path}: it is of {found}; export it with opset_version=18")
-    return proto, tensors
+    return soundness.parse(content, path), tensors
 
 
 def _sort(model: ir.Model) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import TypeAlias
 
 import onnx_ir as ir
@@ -13,18 +13,23 @@ Tensor: TypeAlias = ir.TensorProtocol
 
 
 def replace_tensors(model: ir.Model, change: Callable[[Tensor], Tensor]) -> None:
-    """Apply `change` to each tensor of initializers and attributes, subgraphs and functions included."""
+    """Apply `change` to each tensor of initializers, attributes and defaults, subgraphs and functions included."""
     for graph in graphs(model):
         for value in graph.initializers.values():
             if value.const_value is not None:
                 value.const_value = change(value.const_value)
         for node in graph:
-            for attribute in [each for each in node.attributes.values() if not each.is_ref()]:
-                if attribute.type == ir.AttributeType.TENSOR:
-                    node.attributes[attribute.name] = ir.AttrTensor(attribute.name, change(attribute.as_tensor()))
-                elif attribute.type == ir.AttributeType.TENSORS:
-                    changed = [change(tensor) for tensor in attribute.as_tensors()]
-                    node.attributes[attribute.name] = ir.AttrTensors(attribute.name, changed)
+            _replace(node.attributes, change)
+    for function in model.functions.values():
+        _replace(function.attributes, change)
+
+
+def _replace(attributes: MutableMapping[str, ir.Attr], change: Callable[[Tensor], Tensor]) -> None:
+    for name, attribute in [(name, each) for name, each in attributes.items() if each.value is not None]:
+        if attribute.type == ir.AttributeType.TENSOR:
+            attributes[name] = ir.AttrTensor(name, change(attribute.as_tensor()))
+        elif attribute.type == ir.AttributeType.TENSORS:
+            attributes[name] = ir.AttrTensors(name, [change(tensor) for tensor in attribute.as_tensors()])
 
 
 def graphs(model: ir.Model) -> Iterator[ir.Graph]:

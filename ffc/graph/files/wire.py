@@ -108,7 +108,12 @@ def weights(model: ir.Model, tensors: Mapping[str, ir.TensorProtocol]) -> None:
 
 def is_large(tensor: ir.TensorProtocol) -> bool:
     """Whether `chunks` writes a tensor itself."""
-    return tensor.dtype != ir.DataType.STRING and tensor.dtype.bitwidth >= 8 and tensor.nbytes >= LARGE
+    return _has_bytes(tensor.dtype) and tensor.nbytes >= LARGE
+
+
+def _has_bytes(dtype: ir.DataType) -> bool:
+    """Whether an element of a type is whole bytes."""
+    return dtype not in (ir.DataType.UNDEFINED, ir.DataType.STRING) and dtype.bitwidth >= 8
 
 
 def chunks(proto: onnx.ModelProto, arrays: Mapping[str, ir.TensorProtocol]) -> Iterator[bytes | memoryview]:
@@ -216,7 +221,7 @@ def _weight(file: IO[bytes], field: _Field) -> _Weight | None:
         return None
     length = data[0].end - data[0].content
     # data_location says that the data lie elsewhere: then these bytes are not the tensor.
-    if dtype == ir.DataType.STRING or dtype.bitwidth < 8 or min(tensor.dims, default=0) < 0 or tensor.data_location:
+    if not _has_bytes(dtype) or min(tensor.dims, default=0) < 0 or tensor.data_location:
         return None
     fits = math.prod(tensor.dims) * dtype.bitwidth == 8 * length
     return _Weight(tensor, data[0].content, length) if fits else None

@@ -117,6 +117,36 @@ def test_a_model_that_is_no_link_may_not_link_its_data_elsewhere(tmp_path: Path)
     assert "outside" in refused(path)
 
 
+def with_default(folder: Path, location: str) -> Path:
+    """Write a model that calls a function with an attribute whose default lies in external data."""
+    proto = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 20, "f" : 1]> g (float[n] x) => (float[n] y) { y = f.F(x) }
+        <domain: "f", opset_import: ["" : 20]> F <d> (x) => (y) { c = Constant<value: tensor = @d>() y = Add(x, c) }"""
+    )
+    tensor = onnx.TensorProto(data_type=onnx.TensorProto.FLOAT, dims=[4], data_location=onnx.TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value=location)
+    del proto.functions[0].attribute[:]
+    proto.functions[0].attribute_proto.append(onnx.helper.make_attribute("d", tensor))
+    (folder / "m.onnx").write_bytes(proto.SerializeToString())
+    return folder / "m.onnx"
+
+
+def test_a_default_reads_its_data_in_the_folder_of_the_model_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "model"
+    elsewhere.mkdir()
+    folder.mkdir()
+    (elsewhere / "d.data").write_bytes(np.full(4, 7, np.float32).tobytes())
+    monkeypatch.chdir(elsewhere)
+    assert "is missing" in refused(with_default(folder, "d.data"))
+    assert "outside" in refused(with_default(folder, str(elsewhere / "d.data")))
+    (folder / "d.data").write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    files.save(files.load(with_default(folder, "d.data")), tmp_path / "whole.onnx")
+    (saved,) = onnx.load(tmp_path / "whole.onnx", load_external_data=False).functions
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(saved.attribute_proto[0].t), np.arange(4))
+
+
 def test_size_and_digest_cover_external_data(tmp_path: Path) -> None:
     files.save(model_of(), tmp_path / "m.onnx", external=True)
     assert files.size(tmp_path / "m.onnx") == sum(len(content) for content in listing(tmp_path).values())

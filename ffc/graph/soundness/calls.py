@@ -10,7 +10,7 @@ import onnx
 
 from ffc import limits
 from ffc.errors import InputError
-from ffc.graph.files.names import subgraphs
+from ffc.graph.soundness.walk import subgraphs
 
 __all__ = ["check_calls"]
 

@@ -10,8 +10,9 @@ import onnx
 
 from ffc import limits
 from ffc.errors import InputError
+from ffc.graph.soundness.walk import Body, attributes, bodies, tensors
 
-__all__ = ["check_names", "strip_notes", "subgraphs"]
+__all__ = ["check_names", "strip_notes"]
 
 _KEPT = "ffc."
 _NOTE_LENGTH = 1 << 16
@@ -26,36 +27,26 @@ def strip_notes(proto: onnx.ModelProto) -> None:
     _keep(proto, _KEPT)
     for name in ("doc_string", "training_info", "configuration"):
         proto.ClearField(name)
-    _strip_graph(proto.graph)
-    for node in proto.graph.node:
-        _strip_node(node, _KEPT, "pkg.")
-    for function in proto.functions:
-        _clear(function, "doc_string", "metadata_props")
-        for each in [*function.value_info, *function.attribute_proto]:
+    for number, body in enumerate(bodies(proto)):  # the first is the main graph
+        _strip_body(body)
+        for node in body.node:
+            _clear(node, "doc_string", "device_configurations")
+            _keep(node, *((_KEPT, "pkg.") if number == 0 else ()))
+        for attribute in attributes(body):
+            _clear(attribute, "doc_string")
+            for tensor in tensors(attribute):
+                _clear(tensor, "doc_string", "metadata_props")
+
+
+def _strip_body(body: Body) -> None:
+    if isinstance(body, onnx.FunctionProto):
+        _clear(body, "doc_string", "metadata_props")
+        for each in body.value_info:
             _clear(each, "doc_string")
-        for node in function.node:
-            _strip_node(node)
-
-
-def _strip_graph(graph: onnx.GraphProto) -> None:
-    _clear(graph, "doc_string", "metadata_props", "quantization_annotation")
-    for value in [*graph.input, *graph.output, *graph.value_info]:
-        _clear(value, "doc_string", "metadata_props")
-    for tensor in graph.initializer:
-        _clear(tensor, "doc_string", "metadata_props")
-
-
-def _strip_node(node: onnx.NodeProto, *kept: str) -> None:
-    _clear(node, "doc_string", "device_configurations")
-    _keep(node, *kept)
-    for attribute in node.attribute:
-        _clear(attribute, "doc_string")
-        for tensor in [attribute.t, *attribute.tensors] if attribute.HasField("t") else attribute.tensors:
-            _clear(tensor, "doc_string", "metadata_props")
-        for graph in subgraphs(attribute):
-            _strip_graph(graph)
-            for inner in graph.node:
-                _strip_node(inner)
+        return
+    _clear(body, "doc_string", "metadata_props", "quantization_annotation")
+    for part in [*body.input, *body.output, *body.value_info, *body.initializer]:
+        _clear(part, "doc_string", "metadata_props")
 
 
 def _clear(message: Any, *fields: str) -> None:
@@ -78,11 +69,6 @@ def _is_note(entry: onnx.StringStringEntryProto, prefixes: Sequence[str]) -> boo
     if not isinstance(entry.key, str) or not isinstance(entry.value, str) or len(entry.value) > _NOTE_LENGTH:
         return False
     return entry.key.startswith(tuple(prefixes)) and entry.key.isprintable() and "\0" not in entry.value
-
-
-def subgraphs(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
-    """Return the graphs that an attribute holds."""
-    return [attribute.g, *attribute.graphs] if attribute.HasField("g") else list(attribute.graphs)
 
 
 def check_names(proto: onnx.ModelProto, path: Path) -> None:
@@ -111,22 +97,26 @@ def check_names(proto: onnx.ModelProto, path: Path) -> None:
 def _names(proto: onnx.ModelProto) -> Iterator[str | bytes]:
     yield from (proto.producer_name, proto.producer_version, proto.domain)
     yield from (opset.domain for opset in proto.opset_import)
-    yield from _graph_names(proto.graph)
-    for function in proto.functions:
-        yield from (function.domain, function.name, function.overload)
-        yield from (opset.domain for opset in function.opset_import)
-        yield from [*function.input, *function.output, *function.attribute]
-        yield from _value_names(function.value_info)
-        yield from _node_names(function.node)
-        yield from (attribute.name for attribute in function.attribute_proto)
+    for body in bodies(proto):
+        yield from _graph_names(body) if isinstance(body, onnx.GraphProto) else _function_names(body)
+        for node in body.node:
+            yield from (node.name, node.op_type, node.domain, node.overload, *node.input, *node.output)
+        for attribute in attributes(body):
+            yield from (attribute.name, attribute.ref_attr_name)
+            yield from _tensor_names(tensors(attribute))
+
+
+def _function_names(function: onnx.FunctionProto) -> Iterator[str | bytes]:
+    yield from (function.domain, function.name, function.overload)
+    yield from (opset.domain for opset in function.opset_import)
+    yield from [*function.input, *function.output, *function.attribute]
+    yield from _value_names(function.value_info)
 
 
 def _graph_names(graph: onnx.GraphProto) -> Iterator[str | bytes]:
     yield graph.name
     yield from _value_names([*graph.input, *graph.output, *graph.value_info])
-    yield from (tensor.name for tensor in graph.initializer)
-    yield from (entry.value for tensor in graph.initializer for entry in tensor.external_data)
-    yield from _node_names(graph.node)
+    yield from _tensor_names(graph.initializer)
 
 
 def _value_names(values: Iterable[onnx.ValueInfoProto]) -> Iterator[str | bytes]:
@@ -135,15 +125,7 @@ def _value_names(values: Iterable[onnx.ValueInfoProto]) -> Iterator[str | bytes]
         yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
 
 
-def _node_names(nodes: Iterable[onnx.NodeProto]) -> Iterator[str | bytes]:
-    for node in nodes:
-        yield from (node.name, node.op_type, node.domain, node.overload)
-        yield from [*node.input, *node.output]
-        for attribute in node.attribute:
-            yield from (attribute.name, attribute.ref_attr_name)
-            yield from (tensor.name for tensor in attribute.tensors)
-            if attribute.HasField("t"):
-                yield attribute.t.name
-                yield from (entry.value for entry in attribute.t.external_data)
-            for graph in subgraphs(attribute):
-                yield from _graph_names(graph)
+def _tensor_names(held: Iterable[onnx.TensorProto]) -> Iterator[str | bytes]:
+    for tensor in held:
+        yield tensor.name
+        yield from (entry.value for entry in tensor.external_data)

@@ -92,6 +92,17 @@ def unknown_type(proto: onnx.ModelProto) -> None:
     proto.graph.initializer[0].data_type = 99
 
 
+def large_of_no_type(proto: onnx.ModelProto) -> None:
+    proto.graph.initializer[0].data_type = onnx.TensorProto.UNDEFINED
+
+
+def location_that_is_no_text(proto: onnx.ModelProto) -> None:
+    tensor = onnx.TensorProto(data_type=1, dims=[4], data_location=onnx.TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="w.data")
+    proto.graph.node[0].attribute.append(onnx.helper.make_attribute("listed", [tensor]))
+    proto.ParseFromString(proto.SerializeToString().replace(b"w.data", b"\xff.data"))
+
+
 def endless_function(proto: onnx.ModelProto) -> None:
     body = [onnx.helper.make_node("F", ["x"], ["y"], domain="f")]
     function = onnx.helper.make_function("f", "F", ["x"], ["y"], body, [onnx.helper.make_opsetid("f", 1)])
@@ -115,6 +126,13 @@ def call_without_an_input(proto: onnx.ModelProto) -> None:
     call_function(proto, [function])
 
 
+def graph_as_default(proto: onnx.ModelProto) -> None:
+    call_without_an_input(proto)
+    proto.graph.node[1].input.append("h")
+    graph = onnx.helper.make_graph([onnx.helper.make_node("F", [], ["y"], domain="f")], "endless", [], [])
+    proto.functions[0].attribute_proto.append(onnx.helper.make_attribute("branch", graph))
+
+
 def call_function(proto: onnx.ModelProto, functions: list[onnx.FunctionProto]) -> None:
     proto.opset_import.append(onnx.helper.make_opsetid("f", 1))
     proto.graph.node[1].op_type, proto.graph.node[1].domain = "F", "f"
@@ -136,8 +154,11 @@ def call_function(proto: onnx.ModelProto, functions: list[onnx.FunctionProto]) -
         (negative_dimension, "negative dimension"),
         (huge_dimension, "'w' holds too few"),
         (unknown_type, "no known data type"),
+        (large_of_no_type, "no known data type"),
+        (location_that_is_no_text, "is not text"),
         (endless_function, "call themselves"),
         (call_without_an_input, "f.F is called with 1 of its 2 inputs"),
+        (graph_as_default, "the default of 'branch' is a graph"),
         (exploding_functions, "2147483649 nodes, calls of functions expanded"),
     ],
 )
