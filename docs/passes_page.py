@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from click.testing import CliRunner
 
 from ffc.commands.passes import passes
-from ffc.compiler.reports.markdown import markdown
+from ffc.tables.markdown import escaped
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -58,7 +58,7 @@ def section(item: dict[str, Any]) -> list[str]:
     if options:
         lines += ["", "| option | type | default | |", "| --- | --- | --- | --- |"]
         for each in options:
-            cells = (f"`{each['name']}`", markdown(each["type"]), default(each), markdown(each["help"]))
+            cells = (f"`{each['name']}`", escaped(each["type"]), default(each), escaped(each["help"]))
             lines.append(f"| {' | '.join(cells)} |")
     if item["rules"]:
         lines += ["", f"{len(item['rules'])} rules: {', '.join(f'`{rule}`' for rule in item['rules'])}."]

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ffc.study.report import summary, table
+from ffc.tables import markdown
 
 SST2 = "sst2"
 """The study that most checks are of."""
@@ -229,7 +230,7 @@ def page(studies: Sequence[Study], findings: Sequence[Finding], time: str) -> st
     ]
     if any(study.folder.name == RTE for study in studies):
         lines += ["The teacher of `rte` starts from what `examples/studies/rte_start.py` made of MiniLM.", ""]
-    lines += ["## Tasks", "", table.task_table([study.run for study in studies]).to_markdown()]
+    lines += ["## Tasks", "", *markdown.lines(table.task_table([study.run for study in studies])), ""]
     for study in studies:
         lines += [
             f"## {study.folder.name}",
@@ -238,7 +239,8 @@ def page(studies: Sequence[Study], findings: Sequence[Finding], time: str) -> st
             "",
         ]
         lines += [f"Chosen: {study.run.chosen}, {study.run.reason}.", ""]
-        lines += [table.method_table(study.run).to_markdown(), table.system_table(study.run).to_markdown()]
+        for shown in (table.method_table(study.run), table.system_table(study.run)):
+            lines += [*markdown.lines(shown), ""]
     return "\n".join(lines)
 
 

@@ -10,6 +10,8 @@ from ffc.commands.options import shared
 from ffc.errors import UsageError, nearest
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from ffc.compiler.library import Library
     from ffc.compiler.passes import Pass
 
@@ -78,16 +80,13 @@ def _contract(kind: type[Pass]) -> str:
         return "depends on its options" if stated is None or isinstance(stated, property) else str(stated)
 
 
-def _pass_table(shown: list[dict[str, Any]]) -> Any:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
+def _pass_table(shown: list[dict[str, Any]]) -> RenderableType:
+    from ffc.tables.table import Table, columns
+    from ffc.tables.terminal import grid
 
-    grid = Table("pass", "contract", "what it does", "origin", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for item in shown:
-        first = item["doc"].partition("\n")[0].replace("``", "")
-        grid.add_row(*(Text(cell) for cell in (item["name"], item["contract"], first, item["origin"])))
-    return grid
+    firsts = [item["doc"].partition("\n")[0].replace("``", "") for item in shown]
+    rows = [(item["name"], item["contract"], first, item["origin"]) for item, first in zip(shown, firsts, strict=True)]
+    return grid(Table(columns("pass", "contract", "what it does", "origin"), tuple(rows)))
 
 
 def _one_pass(item: dict[str, Any]) -> str:

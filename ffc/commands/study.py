@@ -66,6 +66,7 @@ def run(file: Path, out: Path | None, data_folder: Path | None, as_json: bool) -
     wanted = _load(file, data_folder)
     from ffc.study import running
     from ffc.study.report import page, summary, table
+    from ffc.tables.terminal import text
 
     shared.hush()
     place = out or wanted.out
@@ -74,7 +75,7 @@ def run(file: Path, out: Path | None, data_folder: Path | None, as_json: bool) -
     if as_json:
         click.echo(summary.to_json(found), nl=False)
     else:
-        click.echo(table.method_table(found).to_text())
+        click.echo(text(table.method_table(found)))
         click.echo(f"chosen: {found.chosen}, {found.reason}")
         click.echo(f"{place / running.MODEL}, {place / page.PAGE}")
     chosen = found.system(found.chosen)
@@ -110,9 +111,11 @@ def table(runs: tuple[Path, ...], markdown: bool) -> None:
     """
     from ffc.study.report import summary
     from ffc.study.report.table import task_table
+    from ffc.tables.markdown import lines
+    from ffc.tables.terminal import text
 
     found = task_table([summary.load(folder) for folder in runs])
-    click.echo(found.to_markdown() if markdown else found.to_text(), nl=False)
+    click.echo("\n".join([*lines(found), ""]) if markdown else text(found), nl=False)
 
 
 def _load(file: Path, data_folder: Path | None) -> Study:
@@ -122,9 +125,14 @@ def _load(file: Path, data_folder: Path | None) -> Study:
 
 
 def _print(found: list[tuple[Step, State, float]]) -> None:
-    from rich.table import Table
+    from rich.padding import Padding
 
-    grid = Table("", "step", "state", "seconds", box=None)
-    for number, (step, state, seconds) in enumerate(found, 1):
-        grid.add_row(str(number), step.title, state, f"{seconds:.0f}" if state == "done" else "")
-    shared.print_rich(grid)
+    from ffc.tables.table import Table, columns
+    from ffc.tables.terminal import grid
+
+    rows = tuple(
+        (str(number), step.title, state, f"{seconds:.0f}" if state == "done" else "")
+        for number, (step, state, seconds) in enumerate(found, 1)
+    )
+    table = Table(columns("", "step", "state", "seconds"), rows)
+    shared.print_rich(Padding(grid(table, ruled=False), (0, 1), expand=False))

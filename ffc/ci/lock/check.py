@@ -21,9 +21,9 @@ from ffc.ci.lock.policy import Policy, is_better
 from ffc.ci.matching.snapshot import of_model
 from ffc.compiler import pipeline
 from ffc.compiler.proof.contracts import Verdict
-from ffc.compiler.reports.content import number
 from ffc.errors import FfcError, InputError
 from ffc.graph import files
+from ffc.tables.table import number
 
 __all__ = ["Check", "Failure", "Unfinished", "accept", "check", "lock"]
 

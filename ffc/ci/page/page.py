@@ -17,9 +17,9 @@ from markupsafe import Markup
 from ffc.ci.diff.diff import Diff
 from ffc.ci.matching.snapshot import Snapshot
 from ffc.ci.page import records
-from ffc.compiler.reports.html import render
 from ffc.errors import one_line
 from ffc.graph.cost import Cost
+from ffc.tables.html import render
 
 __all__ = ["diff_page", "model_page"]
 

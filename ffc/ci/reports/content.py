@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ffc.ci.diff.groups import Group
-from ffc.compiler.reports.content import number
 from ffc.errors import one_line
 from ffc.graph.cost import Cost
+from ffc.tables.table import Table, columns, number
 
 if TYPE_CHECKING:  # what compiles takes a while to import
     from ffc.ci.lock.check import Check, Unfinished
 
-__all__ = ["cost_rows", "makers", "place", "said", "summary", "unfinished", "verdict"]
+__all__ = ["costs", "makers", "place", "said", "summary", "times", "unfinished", "verdict"]
 
 _COSTS = (
     ("nodes", "nodes", 1.0),
@@ -28,18 +28,18 @@ _COSTS = (
 )
 
 
-def cost_rows(costs: tuple[Cost, Cost]) -> list[tuple[str, str, str, str]]:
+def costs(found: tuple[Cost, Cost]) -> Table:
     """Return for each cost its name, how much it was and is, and the change in percent, empty where there is none."""
     rows = []
     for name, title, unit in _COSTS:
-        was, now = (getattr(cost, name) for cost in costs)
+        was, now = (getattr(cost, name) for cost in found)
         before, after = (str(value) if unit == 1.0 else number(value / unit) for value in (was, now))
         change = "" if was == now else f"{100 * (now - was) / was:+.1f} %" if was else "new"
         rows.append((title, before, after, change))
-    was, now = (cost.macs_unknown for cost in costs)
+    was, now = (cost.macs_unknown for cost in found)
     if was or now:
         rows.append(("products not counted", str(was), str(now), ""))
-    return rows
+    return Table(columns("", numbers=("before", "after", "")), tuple(rows))
 
 
 def place(path: Path) -> str:
@@ -58,6 +58,11 @@ def said(group: Group) -> str:
             f", moved by {low:.1e} of its norm" if low == high else f", moved by {low:.1e} to {high:.1e} of its norm"
         )
     return text
+
+
+def times(group: Group) -> str:
+    """Return how many changes a group has, empty for one."""
+    return f"×{group.count}" if group.count > 1 else ""
 
 
 def makers(group: Group) -> str:

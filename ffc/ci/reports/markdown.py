@@ -6,11 +6,16 @@ import re
 from collections.abc import Sequence
 
 from ffc.ci.diff.diff import Diff
+from ffc.ci.diff.groups import Group
 from ffc.ci.lock.check import Check, Unfinished
 from ffc.ci.reports import content
-from ffc.errors import one_line
+from ffc.tables import markdown
+from ffc.tables.markdown import code
+from ffc.tables.table import Code, Column, Table, columns
 
-__all__ = ["checks_to_markdown", "code", "marker", "to_markdown"]
+__all__ = ["checks_to_markdown", "marker", "to_markdown"]
+
+_COLUMNS = (Column("kind"), Column("", number=True), *columns("what", "by", "where"))
 
 _SHOWN = 30
 """Groups that are shown at once; the others are folded, so that a comment stays one screen."""
@@ -33,40 +38,29 @@ def to_markdown(found: Diff, key: str = "") -> str:
 
 def costs(found: Diff) -> list[str]:
     """Return the lines of the table of costs."""
-    rows = [f"| {' | '.join(row)} |" for row in content.cost_rows(found.costs)]
-    return ["| | before | after | |", "| :-- | --: | --: | --: |", *rows]
+    return markdown.lines(content.costs(found.costs))
 
 
 def changes(found: Diff) -> list[str]:
     """Return the lines of the table of changes."""
-    head = ["| kind | | what | by | where |", "| :-- | --: | :-- | :-- | :-- |"]
-    rows = [
-        f"| {group.kind} | {f'×{group.count}' if group.count > 1 else ''} | {code(content.said(group))} "
-        f"| {code(content.makers(group))} | {code(group.where)} |"
-        for group in found.groups
-    ]
-    if len(rows) <= _SHOWN:
-        return [*head, *rows]
-    rest = [f"<details><summary>{len(rows) - _SHOWN} more</summary>", "", *head, *rows[_SHOWN:], "", "</details>"]
-    return [*head, *rows[:_SHOWN], "", *rest]
+    shown, rest = (markdown.lines(_changes(groups)) for groups in (found.groups[:_SHOWN], found.groups[_SHOWN:]))
+    if len(found.groups) <= _SHOWN:
+        return shown
+    summary = f"<details><summary>{len(found.groups) - _SHOWN} more</summary>"
+    return [*shown, "", summary, "", *rest, "", "</details>"]
+
+
+def _changes(groups: Sequence[Group]) -> Table:
+    rows = (
+        (group.kind, content.times(group), Code(content.said(group)), Code(content.makers(group)), Code(group.where))
+        for group in groups
+    )
+    return Table(_COLUMNS, tuple(rows))
 
 
 def marker(key: str) -> str:
     """Return the hidden line by which a CI finds the comment to edit."""
     return f"<!-- ffc diff {re.sub(r'[^A-Za-z0-9_./]+', '-', key)} -->"
-
-
-def code(text: str) -> str:
-    """Return text from a model as a code span, in which nothing of it means anything, mentions of people included.
-
-    A bar would end the cell of a table even in a code span. A backslash before it is no help where another one comes
-    before that: parsers differ in what the two mean. So it is written as the characters are that cannot be shown.
-    """
-    shown = one_line(text, 300).replace("|", "\\x7c")
-    if not shown.strip():
-        return ""
-    fence = "`" * (max((len(run) for run in re.findall("`+", shown)), default=0) + 1)
-    return f"{fence} {shown} {fence}" if "`" in shown else f"{fence}{shown}{fence}"
 
 
 def checks_to_markdown(done: Sequence[Check | Unfinished]) -> str:

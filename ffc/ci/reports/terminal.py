@@ -10,10 +10,11 @@ from ffc.ci.diff.diff import Diff
 from ffc.ci.diff.groups import Group
 from ffc.ci.reports import content
 from ffc.errors import one_line
+from ffc.tables.table import Column, Table, columns
+from ffc.tables.terminal import grid
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-    from rich.table import Table
 
     from ffc.ci.lock.check import Check
 
@@ -21,6 +22,9 @@ __all__ = ["change_table", "checked", "findings", "terminal"]
 
 _GAP, _LEAST = 2, 20
 """Columns between columns, and what a column has at least."""
+
+_COLUMNS = (Column(""), Column("", number=True), *columns("", ""))
+"""Kind, number, what changed, and by which pass and where; without heads."""
 
 _STYLES = {
     "interface": "bold red",
@@ -81,28 +85,23 @@ class _Changes:
     groups: tuple[Group, ...]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        from rich.table import Table
-        from rich.text import Text
-
         kinds = max(len(group.kind) for group in self.groups)
-        numbers = max(len(_number(group)) for group in self.groups)
+        numbers = max(len(content.times(group)) for group in self.groups)
         room = options.max_width - kinds - numbers - 3 * _GAP
         said = [content.said(group) for group in self.groups]
-        longest = max(map(len, said))
-        wide = max(min(longest, room * 3 // 5), _LEAST)
-        grid = Table(box=None, show_header=False, pad_edge=False, padding=(0, _GAP, 0, 0))
-        grid.add_column(no_wrap=True, min_width=kinds)
-        grid.add_column(justify="right", no_wrap=True, min_width=numbers)
-        grid.add_column(no_wrap=True)
-        grid.add_column(no_wrap=True, style="dim")
-        for group, what in zip(self.groups, said, strict=True):
-            cells = [Text(_number(group)), Text(_shortened(what, wide)), Text(_origin(group, room - wide))]
-            grid.add_row(Text(group.kind, _STYLES.get(group.kind, "")), *cells)
-        yield grid
+        wide = max(min(max(map(len, said)), room * 3 // 5), _LEAST)
+        rows = (
+            (group.kind, content.times(group), _shortened(what, wide), _origin(group, room - wide))
+            for group, what in zip(self.groups, said, strict=True)
+        )
+        shown = grid(Table(_COLUMNS, tuple(rows)), ruled=False, style=_look)
+        for column, least in zip(shown.columns, (kinds, numbers, None, None), strict=True):
+            column.no_wrap, column.min_width = True, least
+        yield shown
 
 
-def _number(group: Group) -> str:
-    return f"×{group.count}" if group.count > 1 else ""
+def _look(column: int, cell: str) -> str:
+    return _STYLES.get(cell, "") if column == 0 else "dim" if column == 3 else ""
 
 
 def _origin(group: Group, room: int) -> str:
@@ -129,13 +128,10 @@ def _shortened(text: str, room: int) -> str:
     return short if arrow and kept and len(short) <= room else f"{text[: room - 1]}…"
 
 
-def _costs(found: Diff) -> Table:
-    from rich.table import Table
-    from rich.text import Text
+def _costs(found: Diff) -> RenderableType:
+    def look(column: int, cell: str) -> str:
+        return "" if column < 3 else "green" if cell.startswith("-") else "red"
 
-    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for index, title in enumerate(("", "before", "after", "")):
-        grid.add_column(title, justify="right" if index else "left")
-    for *cells, change in content.cost_rows(found.costs):
-        grid.add_row(*map(Text, cells), Text(change, "green" if change.startswith("-") else "red"))
-    return grid
+    shown = grid(content.costs(found.costs), ruled=False, style=look)
+    shown.header_style = "dim"
+    return shown

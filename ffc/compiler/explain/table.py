@@ -10,6 +10,8 @@ from ffc.compiler.explain.explanation import Explanation
 from ffc.compiler.reports.content import changes
 from ffc.compiler.survey import Finding
 from ffc.errors import one_line
+from ffc.tables.table import Table, columns
+from ffc.tables.terminal import grid
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -19,25 +21,23 @@ __all__ = ["explained"]
 
 def explained(explanation: Explanation) -> RenderableType:
     """Return an explanation for the terminal: its findings as a table, those alike in one row, then the remarks."""
-    from rich.box import SIMPLE_HEAD
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
-    grid = Table("block", "layer", "size", "taken", "as what, or why not", "name", box=SIMPLE_HEAD, show_edge=False)
-    grid.pad_edge = False
     findings = explanation.findings
-    for alike in [[one] for one in findings] if explanation.listed else _alike(findings):
-        grid.add_row(*(Text(one_line(cell)) for cell in _finding_row(alike)))
+    groups = [[one] for one in findings] if explanation.listed else _alike(findings)
+    table = Table(_COLUMNS, tuple(tuple(map(one_line, _finding_row(alike))) for alike in groups))
     after = f" after {', '.join(explanation.before)}" if explanation.before else ""
     refused = explanation.refused
     lines = [f"changes: {changes(explanation.changes)}" if refused is None else f"refused: {one_line(refused)}"]
     lines += [f"note: {one_line(note)}" for note in explanation.notes]
     lines += ["", "Nothing was proved and nothing written; `ffc compile` does both."]
     parts: list[RenderableType] = [Text(f"{explanation.model}: {explanation.text}{after}\n")]
-    parts += [grid, Text()] if explanation.findings else []
+    parts += [grid(table), Text()] if explanation.findings else []
     return Group(*parts, Text("\n".join(lines)))
 
+
+_COLUMNS = columns("block", "layer", "size", "taken", "as what, or why not", "name")
 
 _NUMBER_IN_NAME = re.compile(r"(?<=[A-Za-z_./:])\d+|_\d+")
 

@@ -1,4 +1,4 @@
-"""What every form of a report shows: its columns, rows, facts and remarks, as text."""
+"""What every form of a report shows: its table, facts and remarks."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from ffc.compiler.proof.contracts import Verdict
 from ffc.compiler.reports.report import Report, Step
 from ffc.graph.cost import Cost
+from ffc.tables.table import Table, columns, number
 
-__all__ = ["COLUMNS", "TEXT_COLUMNS", "changes", "counted_at", "facts", "number", "remarks", "rows", "title"]
+__all__ = ["changes", "facts", "remarks", "table", "title"]
 
-COLUMNS = ("pass", "changes", "nodes", "parameters (M)", "MB", "MACs (G)", "seconds", "difference", "cosine")
-TEXT_COLUMNS = 1
-"""How many of them hold text; the others hold numbers and are set flush right."""
+_COLUMNS = columns(
+    "pass",
+    numbers=("changes", "nodes", "parameters (M)", "MB", "MACs (G)", "seconds", "difference", "cosine"),
+)
 
 
 def title(report: Report) -> str:
@@ -20,10 +22,10 @@ def title(report: Report) -> str:
     return f"ffc compile {report.source}"
 
 
-def rows(report: Report) -> list[list[str]]:
-    """Return the cells of the table: the model as it came, then each step."""
-    before = ["(as it came)", "", *_cost_cells(report.before), "", "", ""]
-    return [before, *(_step_row(step) for step in report.steps)]
+def table(report: Report) -> Table:
+    """Return the model as it came, then each step."""
+    before = ("(as it came)", "", *_cost_cells(report.before), "", "", "")
+    return Table(_COLUMNS, (before, *(_step_row(step) for step in report.steps)), notes=(_counted_at(report),))
 
 
 def facts(report: Report) -> dict[str, str]:
@@ -40,15 +42,6 @@ def facts(report: Report) -> dict[str, str]:
     return found
 
 
-def counted_at(report: Report) -> str:
-    """Say at which sizes MACs are counted, and what the table leaves open."""
-    unknown = any(cost.macs_unknown for cost in (report.before, *(step.cost for step in report.steps)))
-    note = "; '?' stands for products whose size is not known" if unknown else ""
-    return (
-        f"MACs at batch {report.batch}, {report.length} tokens; differences relative to the scale of the output{note}."
-    )
-
-
 def remarks(report: Report) -> list[tuple[str, list[str]]]:
     """Return what is told of each step, under its name."""
     return [(_name(step), _step_remarks(step)) for step in report.steps]
@@ -59,25 +52,27 @@ def changes(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {what}" for what, count in counts.items()) or "nothing to do"
 
 
-def number(value: float) -> str:
-    """Write a number with three digits that count, and never fewer than its integer ones."""
-    if value >= 100:
-        return f"{value:.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 1 else f"{value:.3g}"
+def _counted_at(report: Report) -> str:
+    """Say at which sizes MACs are counted, and what the table leaves open."""
+    unknown = any(cost.macs_unknown for cost in (report.before, *(step.cost for step in report.steps)))
+    note = "; '?' stands for products whose size is not known" if unknown else ""
+    return (
+        f"MACs at batch {report.batch}, {report.length} tokens; differences relative to the scale of the output{note}."
+    )
 
 
-def _step_row(step: Step) -> list[str]:
+def _step_row(step: Step) -> tuple[str, ...]:
     difference, cosine = (
         ("", "") if step.verdict is None else (f"{step.verdict.difference:.1e}", f"{step.verdict.cosine:.6f}")
     )
-    return [
+    return (
         _name(step),
         str(sum(step.changes.values())),
         *_cost_cells(step.cost),
         f"{step.seconds:.1f}",
         difference,
         cosine,
-    ]
+    )
 
 
 def _name(step: Step) -> str:

@@ -1,4 +1,4 @@
-"""A compile report as one HTML page that needs nothing else, and the templates that other pages of ffc share."""
+"""A compile report as one HTML page that needs nothing else."""
 
 from __future__ import annotations
 
@@ -6,35 +6,17 @@ from pathlib import Path
 
 from ffc.compiler.reports import content
 from ffc.compiler.reports.report import Report
+from ffc.tables.html import render
 
-__all__ = ["render", "to_html"]
-
-_TEMPLATES = Path(__file__).parent / "templates"
+__all__ = ["to_html"]
 
 
 def to_html(report: Report) -> str:
     """Write a report as one HTML page that needs nothing else."""
     return render(
-        _TEMPLATES / "compile.html",
+        Path(__file__).with_name("compile.html"),
         title=content.title(report),
         facts=content.facts(report),
-        columns=content.COLUMNS,
-        rows=content.rows(report),
-        text_columns=content.TEXT_COLUMNS,
-        note=content.counted_at(report),
+        passes=content.table(report),
         remarks=content.remarks(report),
     )
-
-
-def render(template: Path, **values: object) -> str:
-    """Fill in a template of Jinja; all values are escaped.
-
-    Args:
-        template: The file. It finds its neighbours by name, and ``page.html`` and ``table.html`` that stand here.
-        values: What the template names, and what those name that it uses.
-    """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # 0.06 s, which only a page need wait for
-
-    loader = FileSystemLoader([template.parent, _TEMPLATES])
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.get_template(template.name).render(values)

@@ -6,11 +6,12 @@ import base64
 from collections.abc import Iterator
 from pathlib import Path
 
-from ffc.compiler.reports.html import render
 from ffc.errors import UsageError
 from ffc.graph.files import publish
 from ffc.study.report import plots, table
 from ffc.study.report.summary import Run
+from ffc.tables.html import render
+from ffc.tables.table import Table, columns
 
 __all__ = ["PAGE", "PLOTS", "to_html", "write"]
 
@@ -86,11 +87,11 @@ def _seeds(run: Run) -> str:
     return ", ".join(f"{seed} ({', '.join(names)})" for seed, names in by_seed.items())
 
 
-def _making(run: Run) -> table.Table:
+def _making(run: Run) -> Table:
     """Lay out how each system was made and what that took."""
     cells = []
     for system in run.systems:
         steps = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in system.seconds.items())
         cells.append((system.name, system.words, steps))
     chosen = frozenset(index for index, system in enumerate(run.systems) if system.name == run.chosen)
-    return table.Table(("system", "made by", "steps"), tuple(cells), chosen, text_columns=3)
+    return Table(columns("system", "made by", "steps"), tuple(cells), chosen)

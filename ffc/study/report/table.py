@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import statistics
-import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ffc.compiler.reports.content import number
-from ffc.compiler.reports.markdown import markdown
 from ffc.errors import UsageError
 from ffc.runtime.latency import Measurement
 from ffc.study.report.summary import COMPILED, EAGER, FP32, PADDED, Run, System
+from ffc.tables.table import Table, columns, number
 
 __all__ = [
     "Row",
-    "Table",
     "TaskRow",
     "kept",
     "method_rows",
@@ -27,9 +24,6 @@ __all__ = [
 
 _QUERIES = 100_000_000
 """Queries whose cost is stated, as in the paper."""
-
-_WIDTH = 110
-"""Of the notes under a table, in a terminal."""
 
 _NOT_MEASURED = "several instances at once (not measured: part of serving)"
 
@@ -88,49 +82,6 @@ class TaskRow:
     core_seconds: float
     joules_before: float | None
     joules: float | None
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table as text, for any rendering.
-
-    Attributes:
-        columns: Their heads.
-        rows: The cells.
-        bold: Numbers of the rows that stand out.
-        notes: Lines below it.
-        text_columns: How many columns, from the left, hold text; the others hold numbers and are set flush right.
-    """
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    bold: frozenset[int] = frozenset()
-    notes: tuple[str, ...] = ()
-    text_columns: int = 1
-
-    def to_markdown(self) -> str:
-        """Return it as Markdown."""
-        rules = [":--" if index < self.text_columns else "--:" for index in range(len(self.columns))]
-        lines = [f"| {' | '.join(map(markdown, self.columns))} |", f"| {' | '.join(rules)} |"]
-        for index, row in enumerate(self.rows):
-            cells = [f"**{markdown(cell)}**" if cell and index in self.bold else markdown(cell) for cell in row]
-            lines.append(f"| {' | '.join(cells)} |")
-        return "\n".join([*lines, *(f"\n{markdown(note)}" for note in self.notes)]) + "\n"
-
-    def to_text(self) -> str:
-        """Return it with its columns aligned, for a terminal."""
-        grid = [self.columns, *self.rows]
-        widths = [max(len(row[index]) for row in grid) for index in range(len(self.columns))]
-        lines = []
-        for row in grid:
-            cells = [
-                cell.ljust(width) if index < self.text_columns else cell.rjust(width)
-                for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ]
-            lines.append("  ".join(cells).rstrip())
-        lines.insert(1, "─" * (sum(widths) + 2 * (len(widths) - 1)))
-        notes = [line for note in self.notes for line in ["", *textwrap.wrap(note, _WIDTH)]]
-        return "\n".join([*lines, *notes]) + "\n"
 
 
 def kept(run: Run, system: System) -> tuple[float, float]:
@@ -253,8 +204,8 @@ def method_table(run: Run) -> Table:
     found = method_rows(run)
     energy, price = any(row.joules is not None for row in found), any(row.dollars is not None for row in found)
     queries = run.measurements.queries if run.measurements else 0
-    columns = ["method", f"seconds for {queries:,}", "ms a query", "step", "total", run.task.metric]
-    columns += ["core-s for 1,000"] + ["J for 1,000"] * energy + ["$ for 100 M"] * price
+    titles = [f"seconds for {queries:,}", "ms a query", "step", "total", run.task.metric]
+    titles += ["core-s for 1,000"] + ["J for 1,000"] * energy + ["$ for 100 M"] * price
     cells = []
     for row in found:
         numbers = [_known(row.seconds), _known(row.milliseconds), _times(row.step), _times(row.total)]
@@ -262,7 +213,8 @@ def method_table(run: Run) -> Table:
         numbers += [_known(row.joules)] * energy + [_known(row.dollars)] * price
         cells.append((row.method, *numbers))
     last = max(index for index, row in enumerate(found) if row.system == run.chosen)
-    return Table(tuple(columns), tuple(cells), frozenset([last]), tuple(_method_notes(run, energy, price)))
+    notes = tuple(_method_notes(run, energy, price))
+    return Table(columns("method", numbers=titles), tuple(cells), frozenset([last]), notes)
 
 
 def _method_notes(run: Run, energy: bool, price: bool) -> Iterator[str]:
@@ -286,9 +238,8 @@ def _method_notes(run: Run, energy: bool, price: bool) -> Iterator[str]:
 
 def system_table(run: Run) -> Table:
     """Lay out all systems of a run, each as exported and as compiled."""
-    columns = (
-        "system", "heads", "units", "M parameters", "M MACs", "MB", "fp32", "compiled", "agreement", "ms fp32",
-        "ms compiled",
+    titles = (
+        "heads", "units", "M parameters", "M MACs", "MB", "fp32", "compiled", "agreement", "ms fp32", "ms compiled",
     )  # fmt: skip
     cells = []
     for each in run.systems:
@@ -306,7 +257,7 @@ def system_table(run: Run) -> Table:
         "the teacher's export does. Heads and units are a layer's, and as many in all layers unless there is a range."
     )
     refused = (f"Not compiled, so as exported: {each.name}: {each.refused}" for each in run.systems if each.refused)
-    return Table(columns, tuple(cells), frozenset(chosen), (note, *refused))
+    return Table(columns("system", numbers=titles), tuple(cells), frozenset(chosen), (note, *refused))
 
 
 def _range(counts: Sequence[int]) -> str:
@@ -322,8 +273,8 @@ def task_table(runs: Sequence[Run]) -> Table:
     """
     found = task_rows(runs)
     energy = all(row.joules is not None and row.joules_before is not None for row in found)
-    columns = ["task", "metric", "PyTorch", "chosen", "change", "speed-up", "core-s for 1,000, before", "after"]
-    columns += ["J for 1,000, before", "after"] * energy
+    titles = ["PyTorch", "chosen", "change", "speed-up", "core-s for 1,000, before", "after"]
+    titles += ["J for 1,000, before", "after"] * energy
     cells = []
     for row in found:
         numbers = [row.metric, _percent(row.before), _percent(row.accuracy), f"{row.accuracy - row.before:+.2f}"]
@@ -335,7 +286,7 @@ def task_table(runs: Sequence[Run]) -> Table:
         "One query at a time on one thread. Overall: the geometric mean of speed-ups, the mean of the rest.",
         "Energy is that of the whole processor package." if energy else "Energy was not measured for all tasks.",
     )
-    return Table(tuple(columns), tuple(cells), frozenset([len(cells) - 1]), notes, text_columns=2)
+    return Table(columns("task", "metric", numbers=titles), tuple(cells), frozenset([len(cells) - 1]), notes)
 
 
 def _percent(value: float | None) -> str:

@@ -14,6 +14,7 @@ from ffc import cli
 from ffc.errors import MissingError, UsageError
 from ffc.study.report import page, plots, summary, table
 from ffc.study.report.summary import Measurements, Run
+from ffc.tables import markdown, terminal
 from tests.study.made_up import MEASUREMENTS, RUN, SECONDS, measured
 
 
@@ -60,14 +61,14 @@ def test_a_query_costs_its_share_of_the_machine() -> None:
 
 def test_without_a_price_there_is_no_cost_and_without_counters_no_energy() -> None:
     shown = table.method_table(with_measurements(dataclasses.replace(MEASUREMENTS, dollars_per_hour=0.0)))
-    assert not any("$" in column or column.startswith("J") for column in shown.columns)
+    assert not any("$" in column.title or column.title.startswith("J") for column in shown.columns)
     assert "Energy could not be read on this machine." in shown.notes
 
 
 def test_energy_has_its_column_where_it_was_read() -> None:
     systems = {name: {way: measured(s, joules=2 * s) for way, s in ways.items()} for name, ways in SECONDS.items()}
     shown = table.method_table(with_measurements(dataclasses.replace(MEASUREMENTS, systems=systems)))
-    column = shown.columns.index("J for 1,000")
+    column = [column.title for column in shown.columns].index("J for 1,000")
     assert [row[column] for row in shown.rows[:2]] == ["120", "40.0"]
 
 
@@ -103,19 +104,19 @@ def test_tasks_without_measurements_are_refused() -> None:
 def test_the_command_puts_saved_runs_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert summary.load(summary.save(RUN, tmp_path).parent) == RUN
     assert cli.main(["study", "table", str(tmp_path), str(tmp_path), "--markdown"]) == 0
-    assert capsys.readouterr().out == table.task_table([RUN, RUN]).to_markdown()
+    assert capsys.readouterr().out == "\n".join(markdown.lines(table.task_table([RUN, RUN]))) + "\n"
     assert cli.main(["study", "table", str(tmp_path / "gone")]) == 3
     assert "`ffc study run` makes one" in capsys.readouterr().err
 
 
 def test_markdown_and_text_show_the_chosen_row_and_align_numbers() -> None:
     shown = table.method_table(RUN)
-    lines = shown.to_markdown().splitlines()
+    lines = markdown.lines(shown)
     assert lines[1] == "| :-- | --: | --: | --: | --: | --: | --: | --: |"
     assert [line.split(" | ")[0] for line in lines if line.startswith("| **")] == [
         "| **+ pruned to 67% of heads, 50% of units (third)**"
     ]
-    text = shown.to_text().splitlines()
+    text = terminal.text(shown).splitlines()
     assert text[2].split() == ["PyTorch", "out", "of", "the", "box", "6.00", "60.0", "1.00×", "91.00", "60.6", "150"]
     assert len({len(line) for line in text[:6]}) == 1
     assert max(map(len, text[12:])) <= 110
