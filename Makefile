@@ -73,14 +73,14 @@ build:
 
 # Each goes on where it was stopped.
 quality: .venv/dev.stamp build/rte-start/config.json
-	$(BIN)/ffc recipe run examples/quality/sst2.toml --data-folder $(DATA) -o build/quality/sst2
-	$(BIN)/ffc recipe run examples/recipes/sst2.toml --data-folder $(DATA) -o build/quality/recipe
+	$(BIN)/ffc study run examples/quality/sst2.toml --data-folder $(DATA) -o build/quality/sst2
+	$(BIN)/ffc study run examples/studies/sst2.toml --data-folder $(DATA) -o build/quality/study
 	set -e; for task in rte wic cb copa boolq multirc; do \
-	  $(BIN)/ffc recipe run examples/recipes/$$task.toml --data-folder $(DATA) -o build/quality/$$task; done
+	  $(BIN)/ffc study run examples/studies/$$task.toml --data-folder $(DATA) -o build/quality/$$task; done
 	$(BIN)/python examples/quality/checks.py build/quality
 
 build/rte-start/config.json: | .venv/dev.stamp
-	$(BIN)/python examples/recipes/rte_start.py --data-folder $(DATA) -o $(@D)
+	$(BIN)/python examples/studies/rte_start.py --data-folder $(DATA) -o $(@D)
 
 build/minilm.onnx: | .venv/demo.stamp
 	$(BIN)/python examples/minilm/export.py $@

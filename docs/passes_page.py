@@ -52,7 +52,8 @@ def section(item: dict[str, Any]) -> list[str]:
     """Return what is known of one pass."""
     lines = ["", f"## {item['name']}", "", prose(item["doc"]), "", f"Contract: {item['contract']}."]
     lines += [f"Needs: {', '.join(item['needs'])}."] if item["needs"] else []
-    lines += ["Runs before numbers are rounded."] if item["before_int8"] else []
+    lines += ["Rounds numbers."] if item["rounds"] else []
+    lines += ["Runs before numbers are rounded."] if item["before_rounding"] else []
     options = [option for option in item["options"] if option["name"] != OF_ALL]
     if options:
         lines += ["", "| option | type | default | |", "| --- | --- | --- | --- |"]

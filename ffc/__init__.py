@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from ffc.compiler.matcher import Match
     from ffc.compiler.passes import Pass, option
     from ffc.compiler.pipeline import Result, compile
-    from ffc.compiler.proof.contracts import Budget, Equal, EqualToMasked
+    from ffc.compiler.proof.contracts import Budget, Equal, EqualToMasked, KnownRows, ModelFrom
     from ffc.compiler.reports.report import Report
     from ffc.compiler.rules import Rule, Sample, rule
+    from ffc.compiler.survey import Finding, Survey, Tried
     from ffc.errors import CannotApplyError, FfcError, GateError, InputError, MissingError, UsageError
     from ffc.graph.blocks.finder import find as find_blocks
     from ffc.graph.dialect import ops
@@ -40,12 +41,15 @@ __all__ = [
     "EqualToMasked",
     "Explanation",
     "FfcError",
+    "Finding",
     "Function",
     "GateError",
     "InputError",
+    "KnownRows",
     "Log",
     "Match",
     "MissingError",
+    "ModelFrom",
     "Op",
     "Pass",
     "Policy",
@@ -54,7 +58,9 @@ __all__ = [
     "Result",
     "Rule",
     "Sample",
+    "Survey",
     "Tensor",
+    "Tried",
     "UsageError",
     "__version__",
     "called",
@@ -85,11 +91,12 @@ _HOMES = {
     "ffc.compiler.log": ["Log"],
     "ffc.compiler.matcher": ["Match"],
     "ffc.compiler.passes": ["Pass", "option"],
-    "ffc.compiler.proof.contracts": ["Budget", "Equal", "EqualToMasked"],
+    "ffc.compiler.proof.contracts": ["Budget", "Equal", "EqualToMasked", "KnownRows", "ModelFrom"],
     "ffc.compiler.explain.explanation": ["Explanation", "explain"],
     "ffc.compiler.pipeline": ["Result", "compile"],
     "ffc.compiler.reports.report": ["Report"],
     "ffc.compiler.rules": ["Rule", "Sample", "rule"],
+    "ffc.compiler.survey": ["Finding", "Survey", "Tried"],
     "ffc.errors": ["CannotApplyError", "FfcError", "GateError", "InputError", "MissingError", "UsageError"],
     "ffc.graph.dialect.edit": ["Editor", "constant"],
     "ffc.graph.dialect.function": ["Function", "called", "function"],

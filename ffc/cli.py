@@ -19,9 +19,9 @@ from ffc.commands.lock import lock
 from ffc.commands.passes import passes
 from ffc.commands.plan import plan
 from ffc.commands.print import print_
-from ffc.commands.recipe import recipe
 from ffc.commands.reduce import reduce
 from ffc.commands.score import score
+from ffc.commands.study import study
 from ffc.commands.training.distill import distill
 from ffc.commands.training.export import export
 from ffc.commands.training.search import search
@@ -140,7 +140,7 @@ def ffc(context: click.Context, changes: tuple[str, ...]) -> None:
 
 
 _COMMANDS = (
-    check, compile_, diff, distill, explain, export, lock, passes, plan, print_, recipe, reduce, score, search, train,
+    check, compile_, diff, distill, explain, export, lock, passes, plan, print_, reduce, score, search, study, train,
     view,
 )  # fmt: skip
 for _command in _COMMANDS:

@@ -33,7 +33,7 @@ class DeadTokens(ffc.Pass):
 
     name = "deadtokens"
     needs = ("fuse",)
-    before_int8 = True
+    before_rounding = True
 
     def run(self, model: ir.Model, log: ffc.Log) -> None:
         """See `ffc.Pass.run`."""

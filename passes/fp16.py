@@ -58,6 +58,7 @@ class Fp16(ffc.Pass):
 
     name = "fp16"
     needs = ("fuse",)
+    rounds = True
 
     skip: tuple[str, ...] = ffc.option(
         "what to leave in float32, by role (q, k, v, attn_out, ffn_in, ffn_out, head, other, attention, embeddings) or "
@@ -87,7 +88,7 @@ class Fp16(ffc.Pass):
         for node, half in attentions:
             if left.takes("attention", _name(node)):
                 program = _in_half(half, tuple(name for name in half.tensors if name != half.mask))
-                editor.splice(program, half.given(node), node.attributes, replaces=node.outputs[0], rule="fp16")
+                editor.splice(program, half.given(node), node.attributes, replaces=node.outputs[0])
                 log.did("attention")
         _convert_tables(editor, left, log)
         if log.count:
@@ -147,14 +148,14 @@ def _half(array: np.ndarray | None) -> np.ndarray:
 def _convert_product(product: Product, editor: Editor) -> None:
     weight, bias, function = _half(product.matrix()), product.vector(), called(product.node)
     if bias is None:
-        editor.splice(_product, {"x": product.x, "w": weight}, replaces=product.out, rule="fp16")
+        editor.splice(_product, {"x": product.x, "w": weight}, replaces=product.out)
         return
     half = function or ops.Linear
     given = {half.weight: weight, half.bias: _half(bias)}
     inputs = {name: given.get(name, product.x) for name in half.tensors}
     program = _in_half(half, tuple(name for name in half.tensors if name not in given))
     attributes = {} if function is None else product.node.attributes
-    editor.splice(program, inputs, attributes, replaces=product.out, rule="fp16")
+    editor.splice(program, inputs, attributes, replaces=product.out)
 
 
 def _convert_tables(editor: Editor, left: _Left, log: ffc.Log) -> None:
@@ -167,11 +168,11 @@ def _convert_tables(editor: Editor, left: _Left, log: ffc.Log) -> None:
             if left.takes("embeddings", _name(node), *tables.values()):
                 stored = {name: _half(constant(table)) for name, table in tables.items()}
                 args = [stored.get(name, given[name]) for name in half.tensors]
-                editor.call(half.name, args, node.attributes, replaces=node.outputs[0], rule="fp16")
+                editor.call(half.name, args, node.attributes, replaces=node.outputs[0])
                 log.did("embedding tables", len(tables))
         elif _looks_up(node) and left.takes("embeddings", _name(node), node.inputs[0]):
             args = [_half(constant(node.inputs[0])), node.inputs[1]]
-            editor.call("GatherHalf", args, replaces=node.outputs[0], rule="fp16")
+            editor.call("GatherHalf", args, replaces=node.outputs[0])
             log.did("embedding tables")
 
 

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 import ffc
 from ffc import Editor, constant
+from ffc.compiler import survey
 from ffc.compiler.proof.contracts import Verdict
 from ffc.compiler.proof.trial import Trial
 from ffc.compiler.targets import processor
@@ -66,6 +67,7 @@ class Int8(ffc.Pass):
 
     name = "int8"
     needs = ("opset",)
+    rounds = True
 
     skip: tuple[str, ...] = ffc.option(
         f"products to leave in fp32, by role ({', '.join(ROLES)}) or by name; auto leaves those that cost the most "
@@ -121,6 +123,19 @@ class Int8(ffc.Pass):
         attentions = sum(layer.attention is not None for layer in blocks.layers)
         if attentions:
             log.note(f"Q·K and probabilities·V of {attentions} attentions stay fp32: products of two activations")
+
+    def survey(self, tried: ffc.Tried) -> ffc.Survey:
+        """See `ffc.Pass.survey`: every product, and what else was named."""
+        blocks = ffc.find_blocks(tried.before)
+        layers = {product.name: layer.index for layer in blocks.layers for product in layer.products()}
+        said = {} if tried.refused else {(finding.kind, finding.name): finding for finding in survey.said(tried.log)}
+        found = []
+        for product in blocks.products:
+            told = said.pop((product.role, product.name), None)
+            taken = told is not None and told.taken
+            why = "int8" if taken else told.why if told else "the pass does not say"
+            found.append(survey.of_product(product, layers.get(product.name), taken, why))
+        return ffc.Survey([*found, *said.values()], tried.refused, listed=True)
 
     def _check_names(self, products: tuple[Product, ...]) -> None:
         for role in self.rows:
@@ -197,7 +212,7 @@ def _write(product: Product, stored: _Stored, editor: Editor) -> None:
     scale = function.scales[function.weight]
     given = {function.weight: stored.weight, scale: stored.scale, function.bias: stored.bias}
     inputs = [given.get(tensor, product.x) for tensor in function.tensors]
-    editor.call(function.name, inputs, attributes, replaces=product.out, rule="int8")
+    editor.call(function.name, inputs, attributes, replaces=product.out)
 
 
 def _trial(log: ffc.Log) -> Trial:
@@ -322,11 +337,11 @@ def _quantise_embeddings(editor: Editor) -> int:
             for table in function.tables:
                 given[table], given[stored.scales[table]] = _rows(given[table])
             args = [given[tensor] for tensor in stored.tensors]
-            editor.call(stored.name, args, node.attributes, replaces=node.outputs[0], rule="int8")
+            editor.call(stored.name, args, node.attributes, replaces=node.outputs[0])
             number += len(function.tables)
         elif node.op_type == "Gather" and not node.domain and _is_table(node):
             args = [*_rows(node.inputs[0]), node.inputs[1]]
-            editor.call("GatherInt8", args, replaces=node.outputs[0], rule="int8")
+            editor.call("GatherInt8", args, replaces=node.outputs[0])
             number += 1
     return number
 

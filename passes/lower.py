@@ -14,7 +14,7 @@ from ffc import Editor, Op, Tensor
 from ffc.graph.dialect import ops
 from ffc.graph.dialect.fold import fold
 from ffc.graph.dialect.function import called, quantises
-from ffc.graph.execute import cuda_at_hand
+from ffc.graph.execute import CPU, CUDA, cuda_at_hand
 
 _HALF = ir.DataType.FLOAT16.value
 
@@ -171,6 +171,11 @@ class Lower(ffc.Pass):
         "what to write: kernels of onnxruntime's CPU or CUDA provider, or standard operators alone", default="cpu"
     )
 
+    @property
+    def provider(self) -> str:
+        """The provider that has the kernels of the target."""
+        return CUDA if self.target == "cuda" else CPU
+
     def run(self, model: ir.Model, log: ffc.Log) -> None:
         """See `ffc.Pass.run`."""
         editor = Editor(model)
@@ -183,11 +188,12 @@ class Lower(ffc.Pass):
             log.did(f"{function.name} as {'its body' if chosen is None else chosen.name}")
         if any(node.domain == "ffc" for node in model.graph.all_nodes()):  # what nobody declared here has a body too
             common.InlinePass()(model)
+            editor = Editor(model)
             log.did("other functions as their bodies")
         if any(node.domain == "com.microsoft" for node in model.graph):
             model.opset_imports["com.microsoft"] = 1
         if log.count:
-            fold(model)
+            fold(editor)
             common.DeduplicateInitializersPass()(model)
             common.CommonSubexpressionEliminationPass()(model)
         if self.target == "portable":

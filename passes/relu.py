@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ class Relu(ffc.Pass):
 
     name = "relu"
     needs = ("fuse",)
-    before_int8 = True
+    before_rounding = True
 
     trained: Path | None = ffc.option(
         "what was trained with ReLU, to hold the result against: a model, or .npz rows with their logits", default=None
@@ -46,8 +47,12 @@ class Relu(ffc.Pass):
 
     @property
     def contract(self) -> ffc.Budget:
-        """Outputs may differ within the budget of the options."""
-        return ffc.Budget(self.cosine, self.agreement, "" if self.trained is None else self.trained.name)
+        """Outputs may differ within the budget of the options, from those of what `trained` names if that is given."""
+        if self.trained is None:
+            return ffc.Budget(self.cosine, self.agreement)
+        name, rows, model = self.trained.name, partial(_rows, self.trained), partial(_model, self.trained)
+        against = ffc.KnownRows(rows, name) if self.trained.suffix == ROWS else ffc.ModelFrom(model, name)
+        return ffc.Budget(self.cosine, self.agreement, against)
 
     def run(self, model: ir.Model, log: ffc.Log) -> None:
         """See `ffc.Pass.run`."""
@@ -56,9 +61,9 @@ class Relu(ffc.Pass):
             out = node.outputs[0]
             function = called(node)
             if function is not None and function.activation == "Gelu":
-                editor.call(_with_relu(function), node.inputs, replaces=out, rule="relu")
+                editor.call(_with_relu(function), node.inputs, replaces=out)
             elif node.op_type == "Gelu" and not node.domain:
-                editor.splice(lambda op, x: op.Relu(x), {"x": node.inputs[0]}, replaces=out, rule="relu")
+                editor.splice(lambda op, x: op.Relu(x), {"x": node.inputs[0]}, replaces=out)
             elif node.op_type in KERNELS and node.domain == "com.microsoft":
                 _replace_kernel(node, editor)
             else:
@@ -70,40 +75,38 @@ class Relu(ffc.Pass):
                     activation = layer.ffn.activation or "none"
                     log.missed(f"feed-forward network of layer {layer.index}", f"its activation is {activation}")
 
-    def reference(self, model: ir.Model) -> ir.Model:
-        """Return the model that `trained` names, or `model`."""
-        if self.trained is None or self.trained.suffix == ROWS:
-            return model
-        trained = ffc.load(self.trained)
-        for what in ("inputs", "outputs"):
-            asked, given = (sorted(str(v.name) for v in getattr(m.graph, what)) for m in (model, trained))
-            if asked != given:
-                raise ffc.InputError(
-                    f"trained={self.trained} has the {what} {', '.join(given)}, this model has {', '.join(asked)}; "
-                    "export both alike"
-                )
-        by_name = {value.name: value for value in trained.graph.outputs}
-        trained.graph.outputs[:] = [by_name[value.name] for value in model.graph.outputs]
-        return trained
 
-    def expected_rows(self, model: ir.Model) -> Mapping[str, np.ndarray] | None:
-        """Return the rows that `trained` names, their outputs named as those of `model`."""
-        if self.trained is None or self.trained.suffix != ROWS:
-            return None
-        arrays, outputs = dict(read(self.trained)), [str(value.name) for value in model.graph.outputs]
-        if set(outputs) & arrays.keys():
-            return arrays
-        if "logits" not in arrays:
+def _model(trained: Path, model: ir.Model) -> ir.Model:
+    """Return the model that `trained` names, its outputs in the order of those of `model`."""
+    found = ffc.load(trained)
+    for what in ("inputs", "outputs"):
+        asked, given = (sorted(str(v.name) for v in getattr(m.graph, what)) for m in (model, found))
+        if asked != given:
             raise ffc.InputError(
-                f"trained={self.trained} has no array of outputs, 'logits' or one of {', '.join(outputs)}; "
-                f"it has {', '.join(arrays)}"
+                f"trained={trained} has the {what} {', '.join(given)}, this model has {', '.join(asked)}; "
+                "export both alike"
             )
-        if len(outputs) > 1:
-            raise ffc.InputError(
-                f"trained={self.trained} has 'logits', and the model gives {', '.join(outputs)}; "
-                "name the array like the output that it is"
-            )
-        return {**arrays, outputs[0]: arrays["logits"]}
+    by_name = {value.name: value for value in found.graph.outputs}
+    found.graph.outputs[:] = [by_name[value.name] for value in model.graph.outputs]
+    return found
+
+
+def _rows(trained: Path, model: ir.Model) -> Mapping[str, np.ndarray]:
+    """Return the rows that `trained` names, their outputs named as those of `model`."""
+    arrays, outputs = dict(read(trained)), [str(value.name) for value in model.graph.outputs]
+    if set(outputs) & arrays.keys():
+        return arrays
+    if "logits" not in arrays:
+        raise ffc.InputError(
+            f"trained={trained} has no array of outputs, 'logits' or one of {', '.join(outputs)}; "
+            f"it has {', '.join(arrays)}"
+        )
+    if len(outputs) > 1:
+        raise ffc.InputError(
+            f"trained={trained} has 'logits', and the model gives {', '.join(outputs)}; "
+            "name the array like the output that it is"
+        )
+    return {**arrays, outputs[0]: arrays["logits"]}
 
 
 def _with_relu(function: Function) -> str:
@@ -116,4 +119,4 @@ def _replace_kernel(node: ir.Node, editor: Editor) -> None:
     x, bias = [*node.inputs, None][:2]
     if bias is not None:
         x = editor.at(node, f"{node.outputs[0].name}.biased").Add(x, bias)
-    editor.splice(lambda op, x: op.Relu(x), {"x": x}, replaces=node.outputs[0], rule="relu")
+    editor.splice(lambda op, x: op.Relu(x), {"x": x}, replaces=node.outputs[0])

@@ -18,9 +18,9 @@ from ffc.compiler.library import Library
 from ffc.compiler.log import Log
 from ffc.compiler.passes import Pass
 from ffc.compiler.syntax import parse
-from ffc.compiler.tidy import tidy
 from ffc.graph.dialect.function import register
 from ffc.graph.dialect.trace import OPSET, Op, Program, insert, trace
+from ffc.graph.tidy import tidy
 
 WIDTH, HEADS, UNITS, VOCABULARY, POSITIONS = 12, 3, 20, 30, 24
 LOWEST = float(np.finfo(np.float32).min)

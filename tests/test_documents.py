@@ -61,7 +61,7 @@ def workplace(tmp_path: Path, exported: Callable[..., Path], monkeypatch: pytest
     ids = np.array([[2, 7, 9, 3]])
     np.savez("rows.npz", input_ids=ids, attention_mask=np.ones_like(ids), token_type_ids=np.zeros_like(ids))
     save_data(Path("data"))
-    monkeypatch.setattr("ffc.train.models.pretrained._in_package", lambda name: str(tiny.save_model(tmp_path / name, longest=128)))
+    monkeypatch.setattr("ffc.train.models.loading._in_package", lambda name: str(tiny.save_model(tmp_path / name, longest=128)))
     return tmp_path
 
 
@@ -89,7 +89,7 @@ def test_every_command_works(document: str, workplace: Path, capsys: pytest.Capt
             run_python(block, number)
             ran += 1
         if block.language == "toml":
-            Path("r.toml").write_text(block.text, encoding="utf-8")
+            Path("s.toml" if "[task]" in block.text else "r.toml").write_text(block.text, encoding="utf-8")
         for program, *arguments in block.commands:
             where = f"{document}:{block.line}: {program} {shlex.join(arguments)}"
             if program == "make":

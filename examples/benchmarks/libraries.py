@@ -26,9 +26,9 @@ from rich.table import Table
 
 import ffc
 from ffc.compiler.library import Library
-from ffc.compiler.tidy import tidy
 from ffc.graph.shapes.dim import maximum, symbol, symbols
 from ffc.graph.shapes.inference import infer
+from ffc.graph.tidy import tidy
 from ffc.runtime.machine import machine
 
 SIZES = {"batch", "length"}

@@ -22,8 +22,8 @@ SST2 = "sst2"
 RTE = "rte"
 """The study whose teacher does not start from the bare checkpoint."""
 
-RECIPE = "recipe"
-"""The run of examples/recipes/sst2.toml, whose time is judged."""
+TIMED = "study"
+"""The run of examples/studies/sst2.toml, whose time is judged."""
 
 SEEDS = range(3)
 Correct = npt.NDArray[np.bool_]
@@ -178,11 +178,11 @@ def together(study: Study) -> Finding:
     return Finding(found.check, found.must, found.found, found.half_width, f"{found.details}; {speed}")
 
 
-def recipe(study: Study) -> Finding:
-    """Judge how long a recipe takes from data to the compiled model."""
+def duration(study: Study) -> Finding:
+    """Judge how long a study takes from data to the compiled model."""
     details = f"chosen: {study.run.chosen}, {study.accuracy(study.run.chosen, 'compiled'):.2f}; {study.run.machine}"
     minutes = study.run.seconds / 60
-    return Finding("examples/recipes/sst2.toml, minutes", Bound(90, least=False), minutes, details=details)
+    return Finding("examples/studies/sst2.toml, minutes", Bound(90, least=False), minutes, details=details)
 
 
 TEACHERS: dict[str, float | None] = {
@@ -201,15 +201,15 @@ CHECKS: Sequence[Callable[[Study], Iterator[Finding]]] = (students, losses, untr
 
 def judge(folder: Path) -> tuple[list[Study], list[Finding]]:
     """Return the studies whose runs lie in `folder`, and what they show."""
-    names = [name for name in (*TEACHERS, RECIPE) if (folder / name / summary.NAME).is_file()]
+    names = [name for name in (*TEACHERS, TIMED) if (folder / name / summary.NAME).is_file()]
     studies = {name: Study.load(folder / name) for name in names}
-    timed = studies.pop(RECIPE, None)
+    timed = studies.pop(TIMED, None)
     findings = [teacher(study, TEACHERS[name]) for name, study in studies.items()]
     if SST2 in studies:
         findings += [each for check in CHECKS for each in check(studies[SST2])]
         findings.append(together(studies[SST2]))
     if timed:
-        findings.append(recipe(timed))
+        findings.append(duration(timed))
     return list(studies.values()), findings
 
 
@@ -228,7 +228,7 @@ def page(studies: Sequence[Study], findings: Sequence[Finding], time: str) -> st
         "",
     ]
     if any(study.folder.name == RTE for study in studies):
-        lines += ["The teacher of `rte` starts from what `examples/recipes/rte_start.py` made of MiniLM.", ""]
+        lines += ["The teacher of `rte` starts from what `examples/studies/rte_start.py` made of MiniLM.", ""]
     lines += ["## Tasks", "", table.task_table([study.run for study in studies]).to_markdown()]
     for study in studies:
         lines += [
@@ -264,12 +264,12 @@ def main() -> None:
     """Judge the runs in a folder and write both files."""
     here = Path(__file__).parent / "results"
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path, help="the folder of runs, each in a folder named like its recipe")
+    parser.add_argument("runs", type=Path, help="the folder of runs, each in a folder named like its study")
     parser.add_argument("--out", type=Path, default=here, help="where quality.json and README.md go")
     given = parser.parse_args()
     studies, findings = judge(given.runs)
     if not studies:
-        raise SystemExit(f"no run in {given.runs}; make one with ffc recipe run examples/quality/sst2.toml")
+        raise SystemExit(f"no run in {given.runs}; make one with ffc study run examples/quality/sst2.toml")
     time = datetime.now(UTC).isoformat(timespec="seconds")
     written = page(studies, findings, time)
     record = {

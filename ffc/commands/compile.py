@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +56,14 @@ def compile_(model: Path | None, recipe: Path | None, as_json: bool, **given: An
     from ffc.compiler.reports.terminal import terminal
 
     shared.hush()
-    wanted = _merged(recipes.load(recipe) if recipe else _of_project(), model, given)
+    base = recipes.load(recipe) if recipe else _of_project()
+    if model is None and base.model is None and not base.source:
+        raise UsageError(
+            "nothing to compile; give a model, as in `ffc compile model.onnx`, or a recipe that names one, by --recipe "
+            "or as [tool.ffc] in pyproject.toml"
+        )
+    said = {name: value for name, value in given.items() if value not in (None, ())}
+    wanted = recipes.changed(base, model=model, **said)
     result = recipes.compile(wanted, progress=lambda line: click.echo(line, err=True))
     if as_json:
         click.echo(to_json(result.report), nl=False)
@@ -74,18 +80,3 @@ def _of_project() -> Recipe:
         return recipes.Recipe()
     click.echo(f"using {found.source}", err=True)
     return found
-
-
-def _merged(recipe: Recipe, model: Path | None, given: dict[str, Any]) -> Recipe:
-    """Return `recipe` with what the command line says in its place; plugins of both count."""
-    from ffc.recipe import for_model
-
-    if model is not None:
-        recipe = for_model(recipe, model)
-    elif recipe.model is None and not recipe.source:
-        raise UsageError(
-            "nothing to compile; give a model, as in `ffc compile model.onnx`, or a recipe that names one, by --recipe "
-            "or as [tool.ffc] in pyproject.toml"
-        )
-    plugins = (*recipe.plugins, *given.pop("plugins"))
-    return replace(recipe, plugins=plugins, **{name: value for name, value in given.items() if value not in (None, ())})

@@ -64,7 +64,8 @@ def _describe(library: Library, name: str) -> dict[str, Any]:
     return {
         "name": name, "contract": _contract(kind), "doc": doc,
         "origin": library.origin(name), "needs": list(kind.needs),
-        "before_int8": kind.before_int8, "options": options, "rules": [rule.name for rule in kind.rules],
+        "rounds": kind.rounds, "before_rounding": kind.before_rounding,
+        "options": options, "rules": [rule.name for rule in kind.rules],
     }  # fmt: skip
 
 
@@ -97,7 +98,8 @@ def _one_pass(item: dict[str, Any]) -> str:
         f"origin: {item['origin']}",
     ]
     lines += [f"needs: {', '.join(item['needs'])}"] if item["needs"] else []
-    lines += ["runs before int8"] if item["before_int8"] else []
+    lines += ["rounds numbers"] if item["rounds"] else []
+    lines += ["runs before numbers are rounded"] if item["before_rounding"] else []
     lines += ["", "options:"]
     for option in item["options"]:
         default = "required" if option["required"] else f"default {option['default']}"

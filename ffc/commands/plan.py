@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ffc.commands.options import shared
+from ffc.commands.options.settings import made, options
 from ffc.errors import UsageError
+from ffc.settings.amount import Amount
 
 if TYPE_CHECKING:
     from ffc.pruning import Plan
@@ -18,29 +20,7 @@ __all__ = ["plan"]
 
 @click.command()
 @shared.model_or_folder
-@click.option(
-    "--heads", callback=shared.read_amount, metavar="N|R", help="Heads that each layer keeps: a count or a share."
-)
-@click.option(
-    "--ffn",
-    callback=shared.read_amount,
-    metavar="N|R",
-    help="Feed-forward units that each layer keeps: a count or a share.",
-)
-@click.option("--global", "across", is_flag=True, help="Take --heads and --ffn of all layers together.")
-@click.option(
-    "--macs",
-    callback=shared.read_share,
-    metavar="R",
-    help="Keep what is worth most for this share of all layers' multiply-accumulates.",
-)
-@shared.length
-@click.option(
-    "--floor",
-    callback=shared.read_amount,
-    metavar="N|R",
-    help="What every layer keeps at least with --global or --macs.  [default: 1]",
-)
+@options(Amount)
 @click.option("--importance", type=click.Path(path_type=Path), metavar="FILE", help="Scores: importance.safetensors.")
 @click.option("--by", type=click.Choice(["norm"]), help="Score by the weights themselves.")
 @shared.output("plan.json")
@@ -53,32 +33,29 @@ def plan(model: Path, importance: Path | None, by: str | None, out: Path, as_jso
     """
     if (importance is None) == (by is None):
         raise UsageError("ffc plan needs one of --importance FILE and --by norm")
-    if amount["heads"] is None and amount["ffn"] is None and amount["macs"] is None:
-        raise UsageError("ffc plan needs --heads, --ffn or --macs, or it would keep everything")
+    wanted = made(Amount, amount)
     shared.check_file(out, [importance, *shared.but_plans(model)])
     is_folder = model.is_dir()
-    made = _of_checkpoint(model, importance, by, amount) if is_folder else _of_file(model, out, importance, by, amount)
-    made.save(out)
-    click.echo(made.to_json() if as_json else made.summary(), nl=not as_json)
+    found = _of_checkpoint(model, importance, by, wanted) if is_folder else _of_file(model, out, importance, by, wanted)
+    found.save(out)
+    click.echo(found.to_json() if as_json else found.summary(), nl=not as_json)
 
 
-def _of_file(model: Path, out: Path, importance: Path | None, by: str | None, amount: dict[str, Any]) -> Plan:
+def _of_file(model: Path, out: Path, importance: Path | None, by: str | None, amount: Amount) -> Plan:
     """Make the plan of an ONNX file."""
     from ffc.graph import files
     from ffc.graph.files import publish
     from ffc.pruning import make_plan
 
     publish.check_apart([out], files.parts(model, [out]))  # the file of its weights, if it has one
-    return make_plan(model, importance=importance, by=by, **amount)
+    return make_plan(model, amount, importance=importance, by=by)
 
 
-def _of_checkpoint(folder: Path, importance: Path | None, by: str | None, amount: dict[str, Any]) -> Plan:
+def _of_checkpoint(folder: Path, importance: Path | None, by: str | None, amount: Amount) -> Plan:
     """Make the plan of a checkpoint, which needs torch."""
     from ffc.commands.options.task import need_libraries
-    from ffc.pruning import Amount
 
-    wanted = Amount(**amount)
     need_libraries()
     from ffc.train.pruning.plans import make_plan
 
-    return make_plan(folder, wanted, importance=importance, by=by)
+    return make_plan(folder, amount, importance=importance, by=by)

@@ -11,8 +11,10 @@ import click
 
 from ffc.commands.options import shared
 from ffc.commands.options.gradients import choose, draw, gradient_options, tenths
-from ffc.commands.options.task import TASK_OPTIONS, task_files, task_options
+from ffc.commands.options.settings import names
+from ffc.commands.options.task import task_files, task_options
 from ffc.errors import UsageError
+from ffc.settings.data import Data
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,10 +63,10 @@ def _check_options(of_folder: bool, given: Mapping[str, Any]) -> None:
         return
     if method in _GRADIENTS:
         raise UsageError(f"--method {method} takes gradients, which an ONNX file does not give; score the checkpoint")
-    names = ("on", *(name for name in TASK_OPTIONS if name not in ("data", "rows")))
-    if misplaced := shared.given_option(names):
+    strangers = {"on", "max_length", *names(Data)} - {"folder", "train_rows"}
+    if misplaced := shared.given_option(strangers):
         raise UsageError(f"{misplaced} is for checkpoints; an ONNX file is scored on --data rows.npz alone")
-    if given["data"] is None:
+    if given["folder"] is None:
         raise UsageError("an ONNX file is scored on rows; give --data rows.npz, an array for each of its inputs")
 
 
@@ -75,12 +77,12 @@ def _of_file(path: Path, out: Path, given: Mapping[str, Any]) -> Importance:
     from ffc.graph.files import publish
     from ffc.pruning.forward import by_forward
 
-    data: Path = given["data"]
+    data: Path = given["folder"]
     publish.check_apart([out], files.parts(path, [out]))  # the file of its weights, if it has one
     loaded = files.load(path)
-    arrays = _drawn(loaded, rows.read(data), given["rows"], given["seed"])
+    arrays = _drawn(loaded, rows.read(data), given["train_rows"], given["seed"])
     batches = rows.from_data(loaded, arrays)
-    return by_forward(loaded, batches, data=data.name, seed=given["seed"], progress=tenths("batches"))
+    return by_forward(loaded, batches, data=data.name, seed=given["seed"], progress=tenths())
 
 
 def _drawn(model: ir.Model, arrays: Mapping[str, Any], rows: int | None, seed: int) -> Mapping[str, Any]:
@@ -108,7 +110,7 @@ def _of_checkpoint(folder: Path, given: Mapping[str, Any]) -> Importance:
         on=given["on"],
         data=f"{drawn.task.name} train",
         seed=given["seed"],
-        progress=tenths("rows"),
+        progress=tenths(),
     )
 
 

@@ -14,14 +14,11 @@ from ffc.compiler import syntax
 from ffc.compiler.library import Library
 from ffc.compiler.log import Log
 from ffc.compiler.passes import Pass
-from ffc.compiler.tidy import tidy
 from ffc.errors import CannotApplyError, FfcError, GateError, UsageError, nearest
 from ffc.graph import files
+from ffc.graph.tidy import tidy
 
 __all__ = ["Link", "as_passes", "blame", "chain", "check_expected", "clone", "open_model", "run", "with_lower"]
-
-_ROUNDING = ("int8", "fp16")
-"""Passes after which structure and weights are no longer what others could work on."""
 
 Link = tuple[Pass, str | None]
 """A pass to run, and what it was inserted for if it was not asked for."""
@@ -53,17 +50,17 @@ def clone(model: ir.Model) -> ir.Model:
 def as_passes(
     passes: str | Sequence[Pass], library: Library, sets: Mapping[str, str] | Sequence[str] = ()
 ) -> list[Pass]:
-    """Return the passes of a pipeline, given as text, which `sets` adds options to, or as passes.
+    """Return the passes of a pipeline, given as text or as passes, with the options that `sets` adds.
 
     Raises:
-        UsageError: If the text is malformed, or an item is no pass.
+        UsageError: If the text or `sets` is malformed, or an item is no pass.
     """
     if isinstance(passes, str):
         return syntax.parse(passes, library, sets)
     for item in passes:
         if not isinstance(item, Pass):
             raise UsageError(f"{item!r} is no pass; give a pipeline as text, or instances of passes")
-    return list(passes)
+    return syntax.with_options(passes, sets)
 
 
 def chain(asked: Sequence[Pass], library: Library) -> list[Link]:
@@ -77,8 +74,8 @@ def chain(asked: Sequence[Pass], library: Library) -> list[Link]:
     if not asked or asked[0].name != "opset":
         links.append((library["opset"](), "every compile"))
     for item in asked:
-        rounding = next((done.name for done, _ in links if done.name in _ROUNDING), None)
-        if item.before_int8 and rounding:
+        rounding = next((done.name for done, _ in links if done.rounds), None)
+        if item.before_rounding and rounding:
             raise CannotApplyError(f"'{item.name}' comes after '{rounding}' in the pipeline; put it before")
         _add(item, None, links, library)
     if any(item.name == "lower" for item, _ in links[:-1]):
@@ -144,7 +141,7 @@ def _sign(model: ir.Model, known: set[ir.Node], name: str) -> None:
     """Note on each new node the pass and rule that made it, after those that made what it stands for."""
     for node in model.graph:
         rule = node.metadata_props.pop("ffc.rule", None)
-        if rule or node not in known:
+        if node not in known:
             makers = [each for each in node.metadata_props.get("ffc.by", "").split(", ") if each]
             passes = [each.partition("/")[0] for each in makers]
             if name in passes and "lower" in passes:  # an earlier compile wrote it; reading it back makes nothing new

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import numpy as np
 import onnx_ir as ir
 
 from ffc.compiler.log import Log
 from ffc.compiler.proof.contracts import Contract, Equal
 from ffc.compiler.rules import Rule
+from ffc.compiler.survey import Survey, Tried, general
+from ffc.graph.execute import CPU
 
 __all__ = ["Pass", "option"]
 
@@ -36,13 +37,15 @@ class Pass(ABC):
         name: How pipelines call it, in kebab-case.
         contract: What it promises about the outputs; a pass whose budget is an option computes it in a property.
         needs: Passes that must have run before; the run loop inserts those that have not.
-        before_int8: Whether it must run before numbers are rounded, by `int8` or `fp16`, and refuses after that.
+        rounds: Whether it rounds numbers, as `int8` and `fp16` do.
+        before_rounding: Whether it must run before passes that round, and is refused after them.
         rules: The rules it applies, for `ffc passes` and for the test that proves every rule.
     """
 
     name: ClassVar[str]
     needs: ClassVar[Sequence[str]] = ()
-    before_int8: ClassVar[bool] = False
+    rounds: ClassVar[bool] = False
+    before_rounding: ClassVar[bool] = False
     rules: ClassVar[Sequence[Rule]] = ()
 
     expect: int | None = option("number of changes this pass must make; any other number is an error", default=None)
@@ -51,6 +54,11 @@ class Pass(ABC):
     def contract(self) -> Contract:
         """What the pass promises about the outputs; subclasses may state it as a plain class attribute."""
         return Equal()
+
+    @property
+    def provider(self) -> str:
+        """The provider of onnxruntime that the result is made for, such as ``CUDAExecutionProvider``."""
+        return CPU
 
     @abstractmethod
     def run(self, model: ir.Model, log: Log) -> None:
@@ -64,20 +72,12 @@ class Pass(ABC):
             CannotApplyError: If the pass cannot be applied as asked; the model is then thrown away.
         """
 
-    def reference(self, model: ir.Model) -> ir.Model:
-        """Return what the result is held against, made from a clone of the model before: by default that clone."""
-        return model
+    def survey(self, tried: Tried) -> Survey:
+        """Say for `ffc explain` what the pass takes of a model, and which condition failed for the rest.
 
-    def expected_rows(self, model: ir.Model) -> Mapping[str, np.ndarray] | None:
-        """Return inputs with the outputs expected on them, to hold the result against instead of `reference`.
+        By default that is what `run` logged, and the nodes that one of `rules` nearly matched.
 
         Args:
-            model: The model before.
-
-        Returns:
-            An array for every input and for one output at least, by name, rows first; None for no such rows.
-
-        Raises:
-            InputError: If they cannot be read, or name none of the outputs.
+            tried: What came of running the pass. A remark that is added to its log is shown.
         """
-        return None
+        return Survey(general(self.rules, tried), tried.refused)

@@ -13,23 +13,19 @@ import numpy as np
 import onnx_ir as ir
 
 from ffc.compiler import syntax
-from ffc.compiler.chain import as_passes, blame, chain, check_expected, clone, open_model, run, with_lower
+from ffc.compiler.chain import as_passes, blame, chain, check_expected, open_model, run, with_lower
 from ffc.compiler.diagnosis import blames_input
 from ffc.compiler.library import Library
 from ffc.compiler.log import Log
 from ffc.compiler.passes import Pass
-from ffc.compiler.proof import expected, overflow, probes
-from ffc.compiler.proof.contracts import Budget, Verdict
-from ffc.compiler.proof.full_precision import dequantised, holds_int8
+from ffc.compiler.proof import probes
 from ffc.compiler.proof.rows import from_data
+from ffc.compiler.proof.stage import Change, Stage, overall, prove
 from ffc.compiler.proof.trial import Trial
-from ffc.compiler.proof.verify import Outputs, Prover, measure
+from ffc.compiler.proof.verify import Prover
 from ffc.compiler.reports.report import Report, Step
-from ffc.compiler.tidy import tidy
-from ffc.errors import GateError
 from ffc.graph import files
 from ffc.graph.cost import Cost, cost
-from ffc.graph.execute import CUDA, cuda_at_hand
 from ffc.graph.files import publish
 
 __all__ = ["Result", "compile", "versions"]
@@ -55,25 +51,6 @@ class Result:
 
     model: ir.Model
     report: Report
-
-
-@dataclass(frozen=True, eq=False)
-class _Stage:
-    """A model between two passes, with what it gives on the probes.
-
-    Attributes:
-        model: The model.
-        outputs: Its outputs, numbers rounded as it rounds them.
-        last_fp32: Outputs of the last stage that rounds nothing to int8 or half, against which the budget holds.
-        budget: The budget of the first pass that rounds, once there is one.
-        spender: The name of that pass.
-    """
-
-    model: ir.Model
-    outputs: Outputs
-    last_fp32: Outputs
-    budget: Budget | None = None
-    spender: str = ""
 
 
 @blames_input
@@ -122,7 +99,7 @@ def compile(
     tell("running the model as it came")
     prover = Prover(source, [*probes.make(source), *rows])
     before = cost(source, BATCH, LENGTH)
-    stage = _Stage(source, prover.source, prover.source)
+    stage = Stage(source, prover.source, prover.source)
     del source  # its weights go as soon as no stage needs them
     steps: list[Step] = []
     for item, needed_by in links:
@@ -131,7 +108,7 @@ def compile(
         steps.append(step)
         if before.bytes > _LARGE:
             gc.collect()  # graphs are full of cycles, and the one before this pass holds all weights
-    verdict = _overall(prover, stage)
+    verdict = overall(stage, prover)
     _stamp(stage.model, asked, steps)
     if out is not None:
         files.save(stage.model, out)
@@ -152,7 +129,7 @@ def compile(
     return Result(stage.model, report)
 
 
-def _step(item: Pass, needed_by: str | None, stage: _Stage, before: Cost, prover: Prover) -> tuple[_Stage, Step]:
+def _step(item: Pass, needed_by: str | None, stage: Stage, before: Cost, prover: Prover) -> tuple[Stage, Step]:
     """Run and prove one pass on a model that costs `before`."""
     started = time.perf_counter()
     text, log = syntax.unparse([item]), Log(trial=Trial(prover, stage.outputs))
@@ -161,7 +138,8 @@ def _step(item: Pass, needed_by: str | None, stage: _Stage, before: Cost, prover
         after = run(item, stage.model, log)
         check_expected(item, log)
         if log.count:
-            stage, verdict = _prove(item, stage, after, prover)
+            change = Change(item.name, item.contract, after, item.provider, lambda model: run(item, model, Log()))
+            stage, verdict = prove(change, stage, prover)
     seconds = time.perf_counter() - started
     spent = cost(stage.model, BATCH, LENGTH) if verdict else before
     decided = syntax.unparse([replace(item, **log.decided)]) if log.decided else text  # type: ignore[arg-type]
@@ -175,65 +153,6 @@ def _skipped(log: Log) -> list[str]:
     if not log.count and nearest is not None and nearest.depth:
         said.append(f"nearest: {nearest.where}: {nearest.why}")
     return list(dict.fromkeys(said))
-
-
-def _prove(item: Pass, stage: _Stage, after: ir.Model, prover: Prover) -> tuple[_Stage, Verdict]:
-    """Hold the result of a pass to its contract; return the next stage and what was measured."""
-    outputs = prover.run(after)
-    rounded = prover.rounds(stage.model)
-    if rounded and not isinstance(item.contract, Budget):
-        verdict = _prove_exact(item, stage, after, prover)
-    else:
-        verdict = _prove_outputs(item, stage, after, outputs, prover)
-    if stage.budget is not None:  # so that budgets in a row do not add up
-        prover.judge(stage.budget, stage.last_fp32, outputs, f"held to the budget of {stage.spender}")
-    if not rounded and not prover.rounds(after):
-        following = _Stage(after, outputs, outputs)
-    elif stage.budget is None and isinstance(item.contract, Budget):
-        following = _Stage(after, outputs, stage.last_fp32, item.contract, item.name)
-    else:
-        following = replace(stage, model=after, outputs=outputs)
-    _prove_on_cuda(item, following, prover)
-    return following, verdict
-
-
-def _prove_exact(item: Pass, stage: _Stage, after: ir.Model, prover: Prover) -> Verdict:
-    """Hold a pass to its contract on what the graph means in fp32; kernels for int8 products have no such meaning."""
-    plain = prover.exact(stage.model)
-    kernels = holds_int8(stage.model) and not holds_int8(after)
-    moved = run(item, plain, Log()) if kernels else prover.exact(after)
-    return prover.judge(item.contract, prover.run(plain), prover.run(moved))
-
-
-def _prove_outputs(item: Pass, stage: _Stage, after: ir.Model, outputs: Outputs, prover: Prover) -> Verdict:
-    """Hold a pass to its contract on what the model gives."""
-    rows = item.expected_rows(stage.model)
-    if rows is not None:
-        return expected.judge(item.contract, after, rows)
-    reference = stage.outputs
-    if type(item).reference is not Pass.reference:
-        reference = prover.run(tidy(item.reference(clone(stage.model))))
-    elif holds_int8(stage.model) and holds_int8(after):  # which amplifies what is within any budget
-        reference, outputs = (prover.run(dequantised(model)) for model in (stage.model, after))
-    try:
-        return prover.judge(item.contract, reference, outputs)
-    except GateError as error:
-        place = overflow.find(after, prover.probes) if prover.holds_half(after) else None
-        raise GateError(f"{place}; {error}") if place else error from error
-
-
-def _prove_on_cuda(item: Pass, stage: _Stage, prover: Prover) -> None:
-    """Where a CUDA provider is at hand, hold what is made for it to what was proved on the CPU provider."""
-    if not cuda_at_hand() or not (prover.holds_half(stage.model) or getattr(item, "target", "") == "cuda"):
-        return
-    contract, before = (item.contract, stage.outputs) if stage.budget is None else (stage.budget, stage.last_fp32)
-    prover.judge(contract, before, prover.run(stage.model, CUDA), "on the CUDA provider")
-
-
-def _overall(prover: Prover, stage: _Stage) -> Verdict | None:
-    if stage.outputs is prover.source:
-        return None
-    return measure(prover.probes, prover.source, stage.outputs, "measured against the model as it came")
 
 
 def _stamp(model: ir.Model, asked: Sequence[Pass], steps: Sequence[Step]) -> None:

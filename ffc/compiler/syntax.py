@@ -12,7 +12,7 @@ from ffc.compiler.option_values import Kind, Part, choices, describe, read, spel
 from ffc.compiler.passes import Pass
 from ffc.errors import UsageError, nearest
 
-__all__ = ["Options", "Source", "kinds", "parse", "unparse"]
+__all__ = ["Options", "Source", "kinds", "parse", "unparse", "with_options"]
 
 _PATH = re.compile(r"\.py(:[^:]*)?$")
 _ESCAPES = {"n": "\n", "t": "\t"}
@@ -98,6 +98,16 @@ def parse(text: str, library: Source, sets: Mapping[str, str] | Sequence[str] = 
     return [
         _build(kind, {**options, **overrides.get(kind.name, {})}, source, column) for kind, options, column in items
     ]
+
+
+def with_options(passes: Sequence[Pass], sets: Mapping[str, str] | Sequence[str]) -> list[Pass]:
+    """Return passes with more options, as `parse` takes them.
+
+    Raises:
+        UsageError: If `sets` is malformed or names what there is not; the message points at the column.
+    """
+    overrides = _read_sets(sets, [type(item) for item in passes])
+    return [_changed(item, overrides[item.name]) if item.name in overrides else item for item in passes]
 
 
 def unparse(passes: Sequence[Pass]) -> str:
@@ -278,18 +288,31 @@ def _read_sets(sets: Mapping[str, str] | Sequence[str], used: Sequence[type[Pass
 
 
 def _build(kind: type[Pass], options: Options, source: Text, column: int) -> Pass:
-    known = kinds(kind)
-    for name, given in options.items():
-        if name not in known:
-            given.source.fail(f"unknown option '{name}' of pass '{kind.name}'", given.column, nearest(name, known))
-    for name, wanted in known.items():
+    values = _values(kind, options)
+    for name, wanted in kinds(kind).items():
         if wanted.required and name not in options:
             source.fail(f"pass '{kind.name}' needs option '{name}'", column, f"; write {kind.name}{{{name}=...}}")
-    values = {name: _convert(kind.name, name, known[name], given) for name, given in options.items()}
     try:
         return kind(**values)
     except (ValueError, TypeError) as error:
         source.fail(f"pass '{kind.name}'", column, f": {error}")
+
+
+def _changed(item: Pass, options: Options) -> Pass:
+    values: dict[str, Any] = _values(type(item), options)
+    try:
+        return dataclasses.replace(item, **values)
+    except (ValueError, TypeError) as error:
+        given = next(iter(options.values()))
+        given.source.fail(f"pass '{item.name}'", given.column, f": {error}")
+
+
+def _values(kind: type[Pass], options: Options) -> dict[str, Any]:
+    known = kinds(kind)
+    for name, given in options.items():
+        if name not in known:
+            given.source.fail(f"unknown option '{name}' of pass '{kind.name}'", given.column, nearest(name, known))
+    return {name: _convert(kind.name, name, known[name], given) for name, given in options.items()}
 
 
 def _convert(pass_name: str, name: str, wanted: Kind, given: Given) -> Any:

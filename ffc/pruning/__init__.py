@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ffc.pruning.allocate import by_macs, globally, random_like, uniform
-from ffc.pruning.amount import Amount
 from ffc.pruning.importance import Importance, LayerImportance
 from ffc.pruning.plan import LayerPlan, Macs, Plan, check, fingerprint, stamp
 from ffc.pruning.planning import make_plan
@@ -12,7 +11,6 @@ from ffc.pruning.search import search
 from ffc.pruning.sizes import LayerSizes, count_macs, sizes
 
 __all__ = [
-    "Amount",
     "Importance",
     "LayerImportance",
     "LayerPlan",

@@ -13,7 +13,8 @@ from ffc.errors import CannotApplyError, UsageError
 from ffc.graph.blocks.structure import Blocks
 from ffc.pruning.importance import Importance, LayerImportance
 from ffc.pruning.plan import LayerPlan, Plan
-from ffc.pruning.sizes import LENGTH, LayerSizes, count_macs, total_macs
+from ffc.pruning.sizes import LayerSizes, count_macs, total_macs
+from ffc.settings.amount import LENGTH
 
 __all__ = ["WITHIN_LAYER", "Count", "Floor", "by_macs", "globally", "random_like", "uniform"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +15,7 @@ from ffc.graph.blocks.structure import Attention, Blocks, FeedForward
 from ffc.graph.dialect.edit import Editor
 from ffc.graph.dialect.function import quantises
 from ffc.graph.execute import Runner
+from ffc.progress import Tell
 from ffc.pruning.importance import Importance, LayerImportance, blocks_hash, head_count, unit_count
 
 __all__ = ["Batch", "by_forward"]
@@ -42,7 +43,7 @@ def by_forward(
     *,
     data: str = "",
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Tell | None = None,
 ) -> Importance:
     """Score heads and feed-forward units by running the model on some rows.
 
@@ -62,7 +63,7 @@ def by_forward(
         batches: The rows. How they are cut into batches, their order and their padding do not matter.
         data: What the rows are called in the result.
         seed: The seed that chose the rows, for the result.
-        progress: Told after each batch how many are done, and of how many.
+        progress: Told after each batch.
 
     Returns:
         Scores with method ``forward``.
@@ -81,7 +82,7 @@ def by_forward(
         heads.add(batch, outputs)
         samples += _rows(batch)
         if progress is not None:
-            progress(done, len(batches))
+            progress(f"{done} of {len(batches)} batches", done, len(batches))
     pairs = zip(heads.scores(), units.scores(), strict=True)
     layers = tuple(LayerImportance(*(scores.astype(np.float32) for scores in pair)) for pair in pairs)
     return Importance(layers, method="forward", data=data, samples=samples, seed=seed, model=blocks_hash(blocks))

@@ -7,12 +7,12 @@ import os
 from ffc.errors import CannotApplyError, UsageError, nearest
 from ffc.graph.blocks.finder import find
 from ffc.graph.files import load
-from ffc.pruning.allocate import Count, Floor
-from ffc.pruning.amount import Amount
+from ffc.pruning import amount as amounts
 from ffc.pruning.importance import Importance
 from ffc.pruning.plan import Plan, stamp
 from ffc.pruning.score import METHODS, by_norm
-from ffc.pruning.sizes import LENGTH, sizes
+from ffc.pruning.sizes import sizes
+from ffc.settings.amount import Amount
 
 __all__ = ["check_source", "make_plan"]
 
@@ -40,35 +40,24 @@ def check_source(importance: str | os.PathLike[str] | None, by: str | None) -> N
 
 def make_plan(
     model_path: str | os.PathLike[str],
+    amount: Amount,
     *,
-    heads: Count = None,
-    ffn: Count = None,
     importance: str | os.PathLike[str] | None = None,
     by: str | None = None,
-    across: bool = False,
-    macs: float | None = None,
-    length: int = LENGTH,
-    floor: Floor = None,
 ) -> Plan:
     """Make a plan for an ONNX file, with fingerprints.
 
     Args:
         model_path: The ONNX model, as exported or later.
-        heads: Heads to keep, see `Amount`.
-        ffn: Feed-forward units to keep.
+        amount: How much to keep.
         importance: An importance file.
         by: A way to score the model without data instead: ``norm``.
-        across: Whether `heads` and `ffn` are of all layers together.
-        macs: The share of the multiply-accumulates to keep instead.
-        length: The length of the row for which these are counted, in tokens.
-        floor: What every layer keeps at least.
 
     Raises:
-        UsageError: If there is nothing to cut or not exactly one source of scores, or an amount cannot be kept.
+        UsageError: If there is not exactly one source of scores, or an amount cannot be kept.
         InputError: If a file is broken.
         CannotApplyError: If no layers are found in the model, or the importance is of another shape or other weights.
     """
-    amount = Amount(heads, ffn, across, macs, length, floor)
     check_source(importance, by)
     scores = None if importance is None else Importance.load(importance)
     blocks = find(load(model_path))
@@ -76,4 +65,4 @@ def make_plan(
         scores = by_norm(blocks)
     if reason := scores.mismatch(blocks):
         raise CannotApplyError(f"{importance} was made for another model: {reason}")
-    return stamp(amount.plan(scores, sizes(blocks), blocks), blocks)
+    return stamp(amounts.plan(amount, scores, sizes(blocks), blocks), blocks)

@@ -11,7 +11,8 @@ from ffc.errors import InputError
 from ffc.pruning.allocate import Floor, by_macs
 from ffc.pruning.importance import Importance, LayerImportance
 from ffc.pruning.plan import LayerPlan, Plan
-from ffc.pruning.sizes import LENGTH, LayerSizes
+from ffc.pruning.sizes import LayerSizes
+from ffc.settings.amount import LENGTH
 
 __all__ = ["Gradients", "damage", "fisher", "rearrange", "search"]
 

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from ffc.graph.blocks.structure import Attention, Blocks, FeedForward, Layer
 from ffc.pruning.importance import head_count, unit_count
 from ffc.pruning.plan import LayerPlan, Macs, Plan, check_sizes
+from ffc.settings.amount import LENGTH
 
-__all__ = ["LENGTH", "LayerSizes", "count_macs", "sizes", "total_macs"]
-
-LENGTH = 128
-"""Tokens of a row where nothing else is said."""
+__all__ = ["LayerSizes", "count_macs", "sizes", "total_macs"]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ffc.recipe.compiling import Recipe, compile, find, for_model, load
+from ffc.recipe.compiling import Recipe, changed, compile, find, load
 
-__all__ = ["Recipe", "compile", "find", "for_model", "load"]
+__all__ = ["Recipe", "changed", "compile", "find", "load"]

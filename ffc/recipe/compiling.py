@@ -1,15 +1,13 @@
-"""Recipes of a compile: a model and its passes, as a TOML file or the table ``[tool.ffc]`` of a ``pyproject.toml``."""
+"""Recipes: a model and the passes over it, as a TOML file or the table ``[tool.ffc]`` of a ``pyproject.toml``."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from ffc.compiler import chain, pipeline, syntax
 from ffc.compiler.library import Library
@@ -19,14 +17,21 @@ from ffc.compiler.reports import writing
 from ffc.errors import UsageError
 from ffc.graph import files
 from ffc.graph.files import publish
-from ffc.recipe.file import File, Keys, parse, read_text
+from ffc.recipe.file import File, parse, read_text
+from ffc.settings.setting import Wanted, check, setting
+from ffc.settings.wanted import PATH, PATHS
 
-__all__ = ["CompileKeys", "Recipe", "Text", "compile", "find", "for_model", "inputs", "load", "of_keys"]
+__all__ = ["CompileKeys", "Recipe", "changed", "compile", "find", "inputs", "load", "of_keys"]
 
 _PROJECT = "pyproject.toml"
 _TABLE = ("tool", "ffc")
 _OF_A_STUDY = {"task", "teacher", "students", "plans", "choose"}
-"""Tables that no recipe of a compile has, and a study (`ffc.study.study`) does."""
+"""Tables that no recipe has, and a study (`ffc.study.study`) does."""
+_PASSES = "fuse,int8"
+
+
+def _default() -> tuple[Pass, ...]:
+    return tuple(syntax.parse(_PASSES, Library.default()))
 
 
 @dataclass(frozen=True)
@@ -37,19 +42,17 @@ class Recipe:
         source: What errors call it; empty where there is no file.
         model: The model to compile, or None if that is said elsewhere.
         out: The file to write; None for ``<stem>.ffc.onnx`` beside the model.
-        passes: The pipeline, options included.
-        sets: Further options, as ``pass.option=value``.
+        passes: The pipeline.
         target: What to lower to.
         data: Rows of the user's own to prove on, or None.
         reports: Where to write the report; the suffix says in which form.
-        plugins: Files with passes, ``file.py`` or ``file.py:Name``.
+        plugins: Files with passes, ``file.py`` or ``file.py:Name``, where these and what they need come from.
     """
 
     source: str = ""
     model: Path | None = None
     out: Path | None = None
-    passes: str = "fuse,int8"
-    sets: tuple[str, ...] = ()
+    passes: tuple[Pass, ...] = field(default_factory=_default)
     target: str = "cpu"
     data: Path | None = None
     reports: tuple[Path, ...] = ()
@@ -76,7 +79,7 @@ def load(path: str | os.PathLike[str]) -> Recipe:
     data = parse(path, text)
     if study := sorted(_OF_A_STUDY & data.keys()):
         raise UsageError(
-            f"{path} has [{study[0]}], so there is a model to make first; `ffc recipe run {path}` does it all"
+            f"{path} has [{study[0]}], so there is a model to make first; `ffc study run {path}` does it all"
         )
     return _read(File(path, text), data)
 
@@ -115,11 +118,35 @@ def find(folder: str | os.PathLike[str] = ".") -> Recipe | None:
     return None
 
 
-def for_model(recipe: Recipe, model: Path) -> Recipe:
-    """Return `recipe` for another model; output and reports that it names beside a model are for that one alone."""
-    if recipe.model is None or recipe.model.resolve() == model.resolve():
-        return replace(recipe, model=model)
-    return replace(recipe, model=model, out=None, reports=())
+def changed(
+    recipe: Recipe,
+    *,
+    model: Path | None = None,
+    passes: str | None = None,
+    sets: Sequence[str] = (),
+    plugins: Sequence[str] = (),
+    **more: Any,
+) -> Recipe:
+    """Return `recipe` with what is given in place of what it says.
+
+    Args:
+        recipe: The recipe.
+        model: Another model; output and reports that the recipe names beside its own are for that one alone.
+        passes: The pipeline, as text.
+        sets: Further options of it, as ``pass.option=value``.
+        plugins: Files with passes, besides those of the recipe.
+        **more: Fields of a `Recipe`.
+
+    Raises:
+        InputError: If a file of passes cannot be loaded.
+        UsageError: If the pipeline is malformed.
+    """
+    if model is not None and recipe.model is not None and recipe.model.resolve() != model.resolve():
+        recipe = replace(recipe, out=None, reports=())
+    files = (*recipe.plugins, *plugins)
+    library = Library.default(files)
+    asked = chain.as_passes(recipe.passes if passes is None else passes, library, sets)
+    return replace(recipe, model=model or recipe.model, passes=tuple(asked), plugins=files, **more)
 
 
 def compile(recipe: Recipe, *, progress: Callable[[str], None] | None = None) -> pipeline.Result:
@@ -146,7 +173,6 @@ def compile(recipe: Recipe, *, progress: Callable[[str], None] | None = None) ->
         out=out,
         data=recipe.data,
         target=recipe.target,
-        sets=recipe.sets,
         plugins=recipe.plugins,
         progress=progress,
     )
@@ -160,7 +186,7 @@ def inputs(recipe: Recipe) -> dict[str, Path]:
     found = {f"plugin {plugin}": _file_of(plugin) for plugin in recipe.plugins}
     if recipe.data is not None:
         found["data"] = recipe.data
-    for number, item in enumerate(syntax.parse(recipe.passes, Library.default(recipe.plugins), {}), 1):
+    for number, item in enumerate(recipe.passes, 1):
         found |= {f"pass {number}, {item.name}.{name}": path for name, path in _paths(item).items()}
     return found
 
@@ -187,41 +213,43 @@ def _check_output(model: Path, out: Path) -> None:
         raise UsageError(f"the folder '{out.parent}' of the output does not exist; create it first")
 
 
-Text = Annotated[str, Field(min_length=1)]
 _Scalar = bool | int | float | str
-_PATH = "a path"
-_PATHS = "a path or a list of paths"
 
 
-class CompileKeys(Keys):
+@dataclass(frozen=True, kw_only=True)
+class CompileKeys:
     """The keys that say how to compile, whatever the model."""
 
-    passes: str | list[str] = Field(
-        Recipe.passes, description="a pipeline such as 'fuse,int8', or a list of its passes"
+    passes: str | Sequence[str] = setting(
+        Wanted("a pipeline such as 'fuse,int8', or a list of its passes"), default=_PASSES
     )
-    options: dict[str, dict[str, _Scalar | list[_Scalar]]] = Field(
-        {},
-        description="a table for each pass with options, such as [options.int8]",
-        json_schema_extra={"entries": "a number, a text, true or false, or a list of these"},
+    options: Mapping[str, Mapping[str, _Scalar | Sequence[_Scalar]]] = setting(
+        Wanted("a table for each pass with options, such as [options.int8]"),
+        entries=Wanted("a number, a text, true or false, or a list of these"),
+        factory=dict,
     )
-    target: str = Field(Recipe.target, description="the name of a target")
-    data: Text | None = Field(None, description=_PATH)
-    plugins: Text | list[Text] = Field([], description=_PATHS)
+    target: str = setting(Wanted("the name of a target"), default=Recipe.target)
+    data: str | None = setting(PATH, default=None)
+    plugins: str | Sequence[str] = setting(PATHS, default=())
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Keys(CompileKeys):
-    """The keys of a recipe of a compile, as written."""
+    """The keys of a recipe, as written."""
 
-    model: Text | None = Field(None, description=_PATH)
-    out: Text | None = Field(None, description=_PATH)
-    report: Text | list[Text] = Field([], description=_PATHS)
+    model: str | None = setting(PATH, default=None)
+    out: str | None = setting(PATH, default=None)
+    report: str | Sequence[str] = setting(PATHS, default=())
 
 
 def _read(file: File, data: Any) -> Recipe:
     """Turn what a file holds into a recipe: checked, its paths seen from the current folder."""
     if not isinstance(data, dict):
         file.fail((), f"'{'.'.join(file.table)}' is {data!r}, wanted a table")
-    keys = file.validate(_Keys, data)
+    keys = file.read(_Keys, data)
     folder = file.path.parent
     return replace(
         of_keys(file, keys),
@@ -246,13 +274,13 @@ def of_keys(file: File, keys: CompileKeys) -> Recipe:
     }
     try:
         library = _Beside(Library.default(plugins), folder)
-        asked = [_moved(item, folder) for item in syntax.parse(passes, library, options)]
+        asked = tuple(_moved(item, folder) for item in syntax.parse(passes, library, options))
         chain.with_lower((), Library.default(), keys.target)  # which refuses an unknown target
     except UsageError as error:
         raise UsageError(f"{file.name}: {error}") from error
     return Recipe(
         source=file.name,
-        passes=syntax.unparse(asked),
+        passes=asked,
         target=keys.target,
         data=folder / keys.data if keys.data else None,
         plugins=(*plugins, *library.files),
@@ -267,7 +295,7 @@ def _in_folder(folder: Path, plugin: str) -> str:
     return str(folder / plugin)
 
 
-def _spelled(value: _Scalar | list[_Scalar]) -> str:
+def _spelled(value: _Scalar | Sequence[_Scalar]) -> str:
     """Write an option as ``--set`` takes it; a text stands there as it is."""
     return value if isinstance(value, str) else spell(value)
 

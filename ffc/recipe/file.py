@@ -1,35 +1,21 @@
-"""A recipe's file: TOML, checked against declared keys, with errors that name the line."""
+"""A TOML file whose tables are settings, with errors that name the line."""
 
 from __future__ import annotations
 
 import re
 import tomllib
-import types
 import typing
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, is_dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
-
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic.fields import FieldInfo
+from typing import Any, NoReturn, TypeVar, cast
 
 from ffc.errors import InputError, UsageError, nearest
+from ffc.settings.setting import Setting, SettingError, fields, members, refused, types_of
 
-__all__ = ["File", "Keys", "parse", "read_text"]
+__all__ = ["File", "parse", "read_text"]
 
-
-class Keys(BaseModel):
-    """Declared keys of a recipe or of a table in it; the description of each says what is wanted.
-
-    Where entries of a dictionary have another description than the dictionary, it stands in ``json_schema_extra``
-    under ``entries``.
-    """
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
-
-
-_K = TypeVar("_K", bound=Keys)
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -39,7 +25,7 @@ class File:
     Attributes:
         path: The file.
         text: What it holds.
-        table: The table that is the recipe; empty for all of it.
+        table: The table that is meant; empty for all of it.
     """
 
     path: Path
@@ -65,38 +51,53 @@ class File:
         at = at or lines.get(full)
         return f"{self.path}:{at}" if at else str(self.path)
 
-    def validate(self, keys: type[_K], data: dict[str, Any]) -> _K:
-        """Check what the file holds against the declared keys.
+    def read(self, kind: type[_T], data: Mapping[str, Any]) -> _T:
+        """Return what the file holds as a dataclass of settings, in which tables are dataclasses in their turn.
 
         Raises:
             UsageError: If a key is unknown, missing, or of the wrong type or range; the message names the line.
         """
-        try:
-            return keys.model_validate(data)
-        except ValidationError as error:
-            self._fail_as(keys, error)
+        return self._table(kind, data, ())
 
-    def _fail_as(self, keys: type[Keys], error: ValidationError) -> NoReturn:
-        """Say in one line which key is wrong."""
-        # An unknown key explains what is missing, so it comes first.
-        found = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")[0]
-        loc = tuple(str(step) for step in found["loc"])
-        key, fields, wanted = _walk(keys, loc)
-        if found["type"] == "extra_forbidden":
-            self.fail(loc, f"unknown key '{loc[-1]}'{_in(loc[:-1])}{nearest(loc[-1], fields)}")
-        if found["type"] == "missing":
-            self.fail(loc[:-1], f"{_table(loc[:-1])} has no '{loc[-1]}'; give {wanted}")
-        if found["type"] == "value_error":
-            self.fail(key, f"{_table(key)}: {found['ctx']['error']}")
-        value: Any = found["input"]
-        near = nearest(value, typing.get_args(wanted_literals)) if (wanted_literals := _literal(keys, key)) else ""
-        if near and isinstance(value, str):
-            self.fail(key, f"'{'.'.join(key)}' is {value!r:.60}{near}")
-        self.fail(key, f"'{'.'.join(key)}' is {value!r:.60}, wanted {wanted}")
+    def _table(self, kind: type[_T], data: Mapping[str, Any], key: tuple[str, ...]) -> _T:
+        known = fields(kind)
+        for name in data:  # an unknown key explains what is missing, so it comes first
+            if name not in known:
+                where = f" in [{'.'.join(key)}]" if key else ""
+                self.fail((*key, name), f"unknown key '{name}'{where}{nearest(name, known)}")
+        whole = f"[{'.'.join(key)}]" if key else "the file"
+        for name, (field, said) in known.items():
+            if name not in data and field.default is MISSING and field.default_factory is MISSING:
+                self.fail(key, f"{whole} has no '{name}'; give {said.wanted.words}")
+        hints = types_of(kind)
+        values = {name: self._value(data[name], hints[name], known[name][1], (*key, name)) for name in data}
+        try:
+            return kind(**values)
+        except SettingError as error:
+            if error.at:
+                self.fail((*key, error.at), error.spelled(lambda name: f"'{'.'.join((*key, name))}'"))
+            self.fail(key, f"{whole}: {error}")
+
+    def _value(self, value: Any, hint: Any, said: Setting, key: tuple[str, ...]) -> Any:
+        """Return a value with its tables read; all else is left to the dataclass that it is for."""
+        for each in members(hint):
+            if is_dataclass(each) and isinstance(value, dict):
+                return self._table(cast(type[Any], each), value, key)
+            if typing.get_origin(each) is Mapping and isinstance(value, dict):
+                inner = typing.get_args(each)[1]
+                return {name: self._entry(item, inner, said, (*key, name)) for name, item in value.items()}
+        return value
+
+    def _entry(self, value: Any, hint: Any, said: Setting, key: tuple[str, ...]) -> Any:
+        """Return an entry of a table whose names are the user's own."""
+        found = self._value(value, hint, replace(said, wanted=said.entries or said.wanted), key)
+        if reason := refused(found, hint, said):
+            self.fail(key, f"'{'.'.join(key)}' is {reason}")
+        return found
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a recipe.
+    """Return the text of a file.
 
     Raises:
         InputError: If it is missing or not text.
@@ -104,13 +105,13 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise InputError(f"cannot read the recipe {path}: {error.strerror}") from error
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"the recipe {path} is not TOML: it is not text in UTF-8") from error
+        raise InputError(f"{path} is not TOML: it is not text in UTF-8") from error
 
 
 def parse(path: Path, text: str) -> dict[str, Any]:
-    """Return what the text of a recipe says.
+    """Return what the text of a file says.
 
     Raises:
         InputError: If it is not TOML; the message names line and column.
@@ -123,7 +124,7 @@ def parse(path: Path, text: str) -> dict[str, Any]:
         place = f"{path}:{line[1]}:{line[2]}" if line else str(path)
         raise InputError(f"{place}: not TOML: {what[:1].lower()}{what[1:]}") from error
     except RecursionError as error:
-        raise InputError(f"{path}: not a recipe: it is nested too deep") from error
+        raise InputError(f"{path}: it is nested too deep") from error
 
 
 def _keys(text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
@@ -140,69 +141,3 @@ def _keys(text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
 
 def _dotted(text: str) -> tuple[str, ...]:
     return tuple(part.strip().strip("\"'") for part in text.split("."))
-
-
-def _walk(keys: type[Keys], loc: tuple[str, ...]) -> tuple[tuple[str, ...], list[str], str]:
-    """Follow the place of an error into the declared keys.
-
-    Returns:
-        The key that a user can change, the keys known beside it, and what is wanted of it.
-    """
-    model: type[Keys] | None = keys
-    known: list[str] = []
-    wanted = ""
-    at = 0
-    while at < len(loc) and model is not None:
-        known = sorted(model.model_fields)
-        field = model.model_fields.get(loc[at])
-        if field is None:
-            return loc[: at + 1], known, wanted
-        at, wanted = at + 1, field.description or ""
-        model, named = _inner(field)
-        at += named and at < len(loc)  # the name that a user gives to a table of its own
-        extra = field.json_schema_extra
-        if isinstance(extra, dict) and len(loc) > at + 1:
-            at, wanted = at + 2, str(extra["entries"])
-    return loc[:at], known, wanted
-
-
-def _inner(field: FieldInfo) -> tuple[type[Keys] | None, bool]:
-    """Return the keys of the table that a field holds, if any, and whether it is a table of such tables."""
-    choices = [field.annotation]
-    named = False
-    while choices:
-        each = choices.pop()
-        if isinstance(each, type) and not isinstance(each, types.GenericAlias) and issubclass(each, Keys):
-            return each, named
-        if typing.get_origin(each) is dict:
-            named = True
-        choices += [argument for argument in typing.get_args(each) if argument is not str]
-    return None, False
-
-
-def _literal(keys: type[Keys], key: tuple[str, ...]) -> Any:
-    """Return the ``Literal`` that `key` is declared as, or None."""
-    model: type[Keys] | None = keys
-    for step in key:
-        field = model.model_fields.get(step) if model else None
-        if field is None:
-            continue
-        literal = next(
-            (each for each in (field.annotation, *typing.get_args(field.annotation)) if _is_literal(each)), None
-        )
-        if literal is not None:
-            return literal
-        model, _ = _inner(field)
-    return None
-
-
-def _is_literal(annotation: Any) -> bool:
-    return typing.get_origin(annotation) is typing.Literal
-
-
-def _table(key: Sequence[str]) -> str:
-    return f"[{'.'.join(key)}]" if key else "the recipe"
-
-
-def _in(key: Sequence[str]) -> str:
-    return f" in [{'.'.join(key)}]" if key else ""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ffc.errors import UsageError
+from ffc.progress import Tell
 from ffc.runtime import energy
 
 __all__ = ["Answer", "Measurement", "latency", "sample"]
@@ -49,7 +50,7 @@ def latency(
     queries: int,
     *,
     rounds: int = 5,
-    progress: Callable[[str], None] | None = None,
+    progress: Tell | None = None,
 ) -> dict[Name, Measurement]:
     """Time systems on the same queries, interleaved round by round in an order that turns.
 
@@ -59,7 +60,7 @@ def latency(
         systems: By name, what answers query 0, 1, ... Each is expected to keep to one thread; PyTorch is kept to it.
         queries: Number of queries in a round.
         rounds: How many rounds count, after one that does not.
-        progress: Called with a line before each round.
+        progress: Told before each round.
 
     Returns:
         What each system took.
@@ -74,7 +75,8 @@ def latency(
     with _one_thread():
         for turn in range(rounds + 1):
             if progress:
-                progress(f"measuring, round {turn} of {rounds}" if turn else "measuring, a round to warm up")
+                which = f"round {turn} of {rounds}" if turn else "a round to warm up"
+                progress(f"measuring, {which}", turn, rounds if turn else 0)
             shift = turn % len(names) if names else 0
             for name in names[shift:] + names[:shift]:
                 taken[name].append(_round(systems[name], queries, counters))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ffc.progress import Tell
 from ffc.runtime.latency import Answer, Measurement, latency, sample
 from ffc.study.report.summary import COMPILED, EAGER, FP32, PADDED, Measurements, Run
 
@@ -26,7 +26,7 @@ def measure(
     queries: int = 100,
     rounds: int = 3,
     dollars_per_hour: float = 0.0,
-    progress: Callable[[str], None] | None = None,
+    progress: Tell | None = None,
 ) -> Measurements:
     """Time all systems of a run on a sample of its validation rows, making tokens left out.
 
@@ -40,13 +40,13 @@ def measure(
         queries: Size of the sample.
         rounds: How many rounds count.
         dollars_per_hour: Price of the machine, all its cores; 0 leaves costs out.
-        progress: Called with a line before each round.
+        progress: Told before each round.
 
     Raises:
         UsageError: If there is no row or no round.
     """
     from ffc.train.encoding import Collator
-    from ffc.train.models.checkpoint import load_pruned
+    from ffc.train.models.loading import load
     from ffc.train.queries import onnx_answer, torch_answer
 
     chosen = sample(len(rows), queries)
@@ -54,7 +54,7 @@ def measure(
     answers: dict[tuple[str, str], Answer] = {}
     for system in run.systems:
         if system.kind != "pruned":
-            model = load_pruned(folder / system.weights)
+            model = load(folder / system.weights)
             answers[system.name, EAGER] = torch_answer(model, rows, short, chosen)
             if system.kind == "teacher":
                 answers[system.name, PADDED] = torch_answer(model, rows, padded, chosen)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ffc.errors import GateError
+from ffc.progress import Tell
 from ffc.recipe import compiling
 from ffc.study.resources import Resources, load_weights
 from ffc.study.steps import Job
@@ -115,7 +116,7 @@ def evaluate(resources: Resources, exported: str, compiled: str) -> Work:
                 resources.validation,
                 resources.collator,
                 batch_size=_BATCH,
-                progress=lambda done, of, form=form: job.tell(f"{form}, {done} of {of} rows"),  # type: ignore[misc]
+                progress=_named(form, job.tell),
             )
             scores = resources.score(logits[form])
             model = files.load(path)
@@ -133,3 +134,8 @@ def evaluate(resources: Resources, exported: str, compiled: str) -> Work:
         }
 
     return work
+
+
+def _named(form: str, tell: Tell) -> Tell:
+    """Return what tells of one form of a system."""
+    return lambda line, done=0, total=0: tell(f"{form}, {line}", done, total)

@@ -40,7 +40,7 @@ class Resources:
         """The task; a study needs rows to train on."""
         from ffc.train import tasks
 
-        task = tasks.load(**self.study.task())
+        task = tasks.load(self.study.task(), seed=self.study.keys.seed)
         if not task.train:
             raise InputError(f'task {task.name} has no training rows; give some, such as train = "train.jsonl"')
         if any(row.label is None for row in task.validation):
@@ -99,7 +99,7 @@ class Resources:
         """Check that a checkpoint was trained with the tokenizer of the teacher.
 
         Args:
-            source: The checkpoint, as `ffc.train.models.pretrained.locate` takes it.
+            source: The checkpoint, as `ffc.train.models.loading.locate` takes it.
 
         Raises:
             InputError: If it has another.
@@ -125,7 +125,7 @@ class Resources:
 
 def load_weights(folder: Path) -> nn.Module:
     """Return a model that a step has saved, on the GPU if there is one."""
-    from ffc.train.models.checkpoint import load_pruned
     from ffc.train.models.device import on_gpu
+    from ffc.train.models.loading import load
 
-    return on_gpu(load_pruned(folder))
+    return on_gpu(load(folder))

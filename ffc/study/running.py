@@ -47,7 +47,7 @@ def run(study: Study, folder: Path, progress: Progress) -> Run:
         What was found.
 
     Raises:
-        UsageError: If the folder holds something that is no run of a recipe.
+        UsageError: If the folder holds something that is no run of a study.
         FfcError: If a step fails; its title stands before the message.
     """
     study.check_data()
@@ -111,7 +111,7 @@ def _assembled(
     budget = study.keys.choose.accuracy
     chosen, reason = choose(systems, budget)
     return Run(
-        recipe=study.file.path.name,
+        study=study.file.path.name,
         task=_task(study, done[DATA]),
         budget=budget,
         chosen=chosen.name,
@@ -125,7 +125,7 @@ def _assembled(
 
 
 def _task(study: Study, data: Done) -> TaskFacts:
-    """Return the task; rows of a user's own are called by the recipe, since all of them are of the task ``text``."""
+    """Return the task; rows of a user's own are called by the study, since all of them are of the task ``text``."""
     facts = TypeAdapter(TaskFacts).validate_python(data.result)
     return dataclasses.replace(facts, name=study.name) if facts.name == "text" else facts
 

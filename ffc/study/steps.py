@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol
 
 from ffc.errors import FfcError, InputError, UsageError
 from ffc.graph.files import publish
+from ffc.progress import Tell
 
 if os.name == "posix":
     import fcntl
@@ -37,8 +38,8 @@ class Progress(Protocol):
     def begin(self, number: int, of: int, title: str) -> None:
         """Tell that a step begins."""
 
-    def tell(self, line: str) -> None:
-        """Tell how the step goes."""
+    def tell(self, line: str, done: int = 0, total: int = 0, /) -> None:
+        """Tell how the step goes, as `Tell` has it."""
 
     def end(self, seconds: float, *, kept: bool) -> None:
         """Tell that it is done, or was kept from a former run."""
@@ -69,13 +70,13 @@ class Job:
         folder: An empty folder for its files.
         scratch: A folder for what is not kept.
         done: The steps that it needs, by name.
-        tell: Takes a line on how it goes.
+        tell: Told how it goes.
     """
 
     folder: Path
     scratch: Path
     done: Mapping[str, Done]
-    tell: Callable[[str], None]
+    tell: Tell
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ def _record(place: Path) -> dict[str, Any]:
     return record if isinstance(record, dict) and record.get("format") == _FORMAT and wanted <= record.keys() else {}
 
 
-def _do(step: Step, folder: Path, done: Mapping[str, Done], tell: Callable[[str], None]) -> Done:
+def _do(step: Step, folder: Path, done: Mapping[str, Done], tell: Tell) -> Done:
     """Do a step in an empty folder, which takes the place of what a former run left only when all is done."""
     digest = _inputs_digest(step, done)
     place = folder / step.name
@@ -257,7 +258,7 @@ def _alone(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / _LOCK).exists() and any(folder.iterdir()):  # a checkpoint, say, whose files would be replaced
-            raise UsageError(f"the folder {folder} holds files and no run of a recipe; choose another with -o")
+            raise UsageError(f"the folder {folder} holds files and no run of a study; choose another with -o")
         file = (folder / _LOCK).open("wb")
     except OSError as error:
         raise UsageError(f"cannot write to the folder {folder}: {error.strerror}; choose another with -o") from error

@@ -5,21 +5,22 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ffc.errors import InputError, UsageError, nearest
 from ffc.recipe.compiling import Recipe, inputs, of_keys
 from ffc.recipe.file import File, parse, read_text
+from ffc.settings.data import Data
 from ffc.study.keys import PlanKeys, StudyKeys
 
-__all__ = ["TEACHER", "Study", "load"]
+__all__ = ["FILES", "TEACHER", "Study", "load"]
 
 TEACHER = "teacher"
 """The name of the system that the students learn from."""
 
-_FILES = ("folder", "train", "validation")
+FILES = ("folder", "train", "validation")
 """Keys of ``[task]`` that name files."""
 
 _NAME = re.compile("[A-Za-z0-9_-]{1,64}")
@@ -64,26 +65,15 @@ class Study:
                 yield name, plan
 
     def source(self, model: str) -> str:
-        """Return a model as `ffc.train.models.pretrained.locate` takes it: a folder beside the file is meant first."""
+        """Return a model as `ffc.train.models.loading.locate` takes it: a folder beside the file is meant first."""
         beside = self.file.path.parent / model
         return str(beside) if beside.exists() else model
 
-    def task(self) -> dict[str, Any]:
-        """Return the arguments of `ffc.train.tasks.load`."""
+    def task(self) -> Data:
+        """Return the rows, their files seen from the current folder."""
         keys = self.keys.task
-        given = {name: getattr(keys, name) for name in _FILES}
-        paths = {name: self._data(value) for name, value in given.items() if value}
-        return {
-            "name": keys.name,
-            **paths,
-            "text": [keys.text] if isinstance(keys.text, str) else list(keys.text),
-            "label": keys.label,
-            "labels": list(keys.labels),
-            "train_rows": keys.train_rows,
-            "validation_rows": keys.validation_rows,
-            "validation_share": keys.validation_share,
-            "seed": self.keys.seed,
-        }
+        paths: dict[str, Any] = {name: self._data(getattr(keys, name)) for name in FILES}
+        return replace(keys, **paths)
 
     def check_data(self) -> None:
         """Check that the files that the task and the passes name are there, and the rows that compiles are proved on.
@@ -92,12 +82,12 @@ class Study:
             InputError: If one is not; the message names its key.
         """
         keys = self.keys.task
-        for name in _FILES:
-            value: str | None = getattr(keys, name)
-            if value and not self._data(value).exists():
+        for name in FILES:
+            path = self._data(getattr(keys, name))
+            if path and not path.exists():
                 what = "folder" if name == "folder" else "file"
                 raise InputError(
-                    f"{self.file.place(('task', name))}: there is no {what} {self._data(value)}, which 'task.{name}' "
+                    f"{self.file.place(('task', name))}: there is no {what} {path}, which 'task.{name}' "
                     "names; correct it, or say where the data lies with --data-folder"
                 )
         if self.compiling.data is not None and not self.compiling.data.is_file():
@@ -109,8 +99,8 @@ class Study:
             if not path.exists():
                 raise InputError(f"{self.file.place(('passes',))}: there is no file {path} ({word}); correct it")
 
-    def _data(self, path: str) -> Path:
-        return self.data_folder / path
+    def _data(self, path: str | Path | None) -> Path | None:
+        return self.data_folder / path if path else None
 
 
 def load(path: str | os.PathLike[str], *, data_folder: str | os.PathLike[str] | None = None) -> Study:
@@ -130,11 +120,11 @@ def load(path: str | os.PathLike[str], *, data_folder: str | os.PathLike[str] | 
     data = parse(path, text)
     if not data.keys() & {"task", "teacher"}:
         raise UsageError(
-            f"{path} has neither [task] nor [teacher], so there is nothing to train; a recipe of a compile is for "
+            f"{path} has neither [task] nor [teacher], so it is no study; a recipe is for "
             f"`ffc compile --recipe {path}`"
         )
     file = File(path, text)
-    keys = file.validate(StudyKeys, data)
+    keys = file.read(StudyKeys, data)
     study = Study(file, keys, of_keys(file, keys), Path(data_folder) if data_folder is not None else path.parent)
     _check_names(study)
     return study

@@ -8,7 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ffc.errors import FfcError, InputError
-from ffc.study.keys import LossKeys, PlanKeys, TeacherKeys
+from ffc.settings.losses import ON_LABELS, Losses
+from ffc.settings.training import Training
+from ffc.study.keys import PlanKeys, TeacherKeys
 from ffc.study.resources import Resources, load_weights
 from ffc.study.steps import Job
 from ffc.study.study import TEACHER
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ffc.pruning import Plan
-    from ffc.pruning.amount import Amount
     from ffc.pruning.sizes import LayerSizes
     from ffc.train.learning.callbacks import History
 
@@ -37,7 +38,6 @@ def teacher(resources: Resources, keys: TeacherKeys, training: Mapping[str, Any]
     """Return the work that trains the teacher on labels; with 0 epochs it is taken as it is."""
 
     def work(job: Job) -> Mapping[str, Any]:
-        from ffc.train.distillation.losses import Losses
         from ffc.train.models import pretrained
 
         source = resources.study.source(keys.model)
@@ -49,7 +49,7 @@ def teacher(resources: Resources, keys: TeacherKeys, training: Mapping[str, Any]
         _rehearse(resources, TEACHER, model)
         for name in resources.study.keys.students:
             _rehearse(resources, name, _fresh(resources, name, model, training["seed"]))
-        return _trained(resources, job, model, training, Losses(labels=1.0))
+        return _trained(resources, job, model, training, ON_LABELS)
 
     return work
 
@@ -67,13 +67,14 @@ def _check_head(resources: Resources, keys: TeacherKeys, one: nn.Module, other: 
 
 def _rehearse(resources: Resources, name: str, model: nn.Module) -> None:
     """Draw up the plans of a system before it is trained, so that what it cannot keep is not found hours later."""
+    from ffc.pruning import amount
     from ffc.train.pruning import plans
 
     study = resources.study
     for plan, keys in study.plans_of(name):
         scores = replace(plans.by_norm(model), method="rehearsal")  # any will do
         with _located(study.file.place(("plans", plan))):
-            _amount(keys).plan(scores, plans.layer_sizes(model))
+            amount.plan(keys.amount, scores, plans.layer_sizes(model))
 
 
 @contextlib.contextmanager
@@ -98,7 +99,7 @@ def student(resources: Resources, name: str, training: Mapping[str, Any], taught
         anneal = activation.Anneal(keys.anneal) if keys.anneal is not None else None
         if keys.activation and anneal is None:
             activation.relu_for_gelu(model)
-        return _trained(resources, job, model, training, _losses(keys.losses), teacher=master, activation=anneal)
+        return _trained(resources, job, model, training, keys.losses, teacher=master, activation=anneal)
 
     return work
 
@@ -135,7 +136,7 @@ def score(resources: Resources, keys: PlanKeys, seed: int, scored: str) -> Work:
             on=keys.on,
             data=f"{resources.task.name} train",
             seed=seed,
-            progress=_rows(job),
+            progress=job.tell,
         )
         found.save(job.folder / IMPORTANCE)
         return {"samples": found.samples}
@@ -155,7 +156,7 @@ def plan(resources: Resources, keys: PlanKeys, seed: int, scored: str, scores: s
     """
 
     def work(job: Job) -> Mapping[str, Any]:
-        from ffc.pruning import Importance, allocate
+        from ffc.pruning import Importance, allocate, amount
         from ffc.train.models import slicing
         from ffc.train.pruning import plans
 
@@ -168,7 +169,7 @@ def plan(resources: Resources, keys: PlanKeys, seed: int, scored: str, scores: s
         else:
             found = plans.by_norm(model) if scores is None else Importance.load(job.done[scores].folder / IMPORTANCE)
             found = allocate.random_like(found, seed) if keys.by == "random" else found
-            made = _amount(keys).plan(found, layers)
+            made = amount.plan(keys.amount, found, layers)
         slicing.stamp(made, model).save(job.folder / PLAN)
         return {"summary": made.summary().splitlines()}
 
@@ -191,19 +192,19 @@ def prune(resources: Resources, scored: str, planned: str) -> Work:
     return work
 
 
-def distil(resources: Resources, losses: LossKeys, training: Mapping[str, Any], pruned: str, taught_by: str) -> Work:
+def distil(resources: Resources, losses: Losses, training: Mapping[str, Any], pruned: str, taught_by: str) -> Work:
     """Return the work that distils the step `pruned` from the step `taught_by`."""
 
     def work(job: Job) -> Mapping[str, Any]:
         model = load_weights(job.done[pruned].folder / MODEL)
         master = load_weights(job.done[taught_by].folder / MODEL)
-        return _trained(resources, job, model, training, _losses(losses), teacher=master)
+        return _trained(resources, job, model, training, losses, teacher=master)
 
     return work
 
 
 def _trained(
-    resources: Resources, job: Job, model: nn.Module, training: Mapping[str, Any], losses: Any, **given: Any
+    resources: Resources, job: Job, model: nn.Module, training: Mapping[str, Any], losses: Losses, **given: Any
 ) -> Mapping[str, Any]:
     """Train a model unless 0 epochs are asked for, save it, and say how it went.
 
@@ -218,7 +219,7 @@ def _trained(
             model,
             resources.training,
             resources.collator,
-            trainer.Training(**training),
+            Training(**training),
             losses=losses,
             folder=job.scratch,
             progress=job.tell,
@@ -233,18 +234,6 @@ def _trained(
     }
 
 
-def _losses(keys: LossKeys) -> Any:
-    from ffc.train.distillation.losses import Losses
-
-    return Losses(**keys.model_dump())
-
-
-def _amount(keys: PlanKeys) -> Amount:
-    from ffc.pruning.amount import Amount
-
-    return Amount(keys.heads, keys.ffn, across=keys.allocation == "global", macs=keys.macs, floor=keys.least)
-
-
 def _searched(resources: Resources, keys: PlanKeys, seed: int, job: Job, model: nn.Module) -> Plan:
     """Return the plan of a Fisher search, with scales, which does without training again."""
     from ffc.train.pruning import plans
@@ -255,10 +244,10 @@ def _searched(resources: Resources, keys: PlanKeys, seed: int, job: Job, model: 
         resources.sample(keys.rows, seed),
         resources.collator,
         macs=keys.macs,
-        floor=keys.least,
+        floor=keys.amount.floor,
         on=keys.on,
         first_token=not resources.task.spans,
-        progress=lambda what, done, of: job.tell(f"{done} of {of} {what}"),
+        progress=job.tell,
     )
 
 
@@ -266,20 +255,16 @@ def _iterated(
     resources: Resources, keys: PlanKeys, seed: int, job: Job, model: nn.Module, layers: Sequence[LayerSizes]
 ) -> Plan:
     """Return the plan of several scorings, each of what the one before left."""
+    from ffc.pruning import amount
     from ffc.train.pruning import iterative
 
-    amount = _amount(keys)
     return iterative.prune_in_steps(
         model,
         resources.sample(keys.rows, seed),
         resources.collator,
         steps=keys.steps,
-        allocate=lambda scores, way: amount.after(way, layers).plan(scores, layers),
+        allocate=lambda scores, way: amount.plan(amount.after(keys.amount, way, layers), scores, layers),
         method="fisher" if keys.by == "fisher" else "taylor",
         on=keys.on,
-        progress=lambda done, of: job.tell(f"{done} of {of} scorings"),
+        progress=job.tell,
     )
-
-
-def _rows(job: Job) -> Callable[[int, int], None]:
-    return lambda done, of: job.tell(f"{done} of {of} rows")

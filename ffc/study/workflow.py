@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ffc.compiler import syntax
 from ffc.recipe.compiling import inputs
+from ffc.settings.losses import ON_A_TASK, Losses
 from ffc.study import outputs, weights
-from ffc.study.keys import LossKeys, PlanKeys, StudentKeys
+from ffc.study.keys import PlanKeys, StudentKeys
 from ffc.study.resources import Resources
 from ffc.study.steps import Step
-from ffc.study.study import TEACHER, Study
+from ffc.study.study import FILES, TEACHER, Study
 
 __all__ = ["DATA", "PlannedSystem", "Workflow", "workflow"]
 
@@ -85,9 +87,10 @@ class _Maker:
 
     def whole(self) -> None:
         keys = self.study.keys
-        task = {name: value for name, value in self.study.task().items() if not isinstance(value, Path)}
-        files = {name: path for name, path in self.study.task().items() if isinstance(path, Path)}
-        self._add(DATA, "data", outputs.data(self.resources), {**task, "max_length": keys.max_length}, (), files)
+        task = {name: _listed(name, value) for name, value in asdict(self.study.task()).items()}
+        files = {name: path for name in FILES if (path := task.pop(name))}
+        settings = {**task, "seed": keys.seed, "max_length": keys.max_length}
+        self._add(DATA, "data", outputs.data(self.resources), settings, (), files)
         self._teacher()
         for name, student in keys.students.items():
             self._student(name, student)
@@ -107,7 +110,7 @@ class _Maker:
 
     def _teacher(self) -> None:
         keys = self.study.keys.teacher
-        training = keys.training(keys.epochs, self.study.keys.seed)
+        training = keys.training(self.study.keys.seed)
         made = self._add(
             _step(TEACHER, "train"),
             "teacher: train" if keys.epochs else "teacher: take",
@@ -121,34 +124,34 @@ class _Maker:
         self._plans(TEACHER, made)
 
     def _student(self, name: str, keys: StudentKeys) -> None:
-        training = keys.training(keys.epochs, self.study.keys.seed)
+        training = keys.training(self.study.keys.seed)
         master = _step(TEACHER, "train")
-        settings = keys.model_dump(include={"layers", "model", "activation", "anneal", "losses"})
+        settings = {name: getattr(keys, name) for name in ("layers", "model", "activation", "anneal")}
         made = self._add(
             _step(name, "distil"),
             f"{name}: distil",
             weights.student(self.resources, name, training, master),
-            {**settings, "training": training, **self._encoding()},
+            {**settings, "losses": _stated(keys.losses), "training": training, **self._encoding()},
             (DATA, master),
             self._sources(keys.model) if keys.model else {},
         )
         self._system(PlannedSystem(name, "student", name, "", _student_words(keys), training["seed"], made))
         self._plans(name, made, keys.losses)
 
-    def _plans(self, student: str, made: str, losses: LossKeys | None = None) -> None:
+    def _plans(self, student: str, made: str, losses: Losses = ON_A_TASK) -> None:
         """Lay out what is pruned from a system whose weights the step `made` has."""
         for name, keys in self.study.plans_of(student):
             system = f"{student}+{name}"
-            training = keys.training(keys.epochs, self.study.keys.seed)
+            training = keys.training(self.study.keys.seed)
             pruned = self._pruned(system, student, keys, made, training["seed"])
             if keys.epochs:
                 master = made if keys.teacher == "student" else _step(TEACHER, "train")
-                learned = keys.losses or losses or StudentKeys.model_fields["losses"].default
+                learned = keys.losses or losses
                 pruned = self._add(
                     _step(system, "distil"),
                     f"{system}: distil again",
                     weights.distil(self.resources, learned, training, pruned, master),
-                    {"losses": learned.model_dump(), "training": training, **self._encoding()},
+                    {"losses": _stated(learned), "training": training, **self._encoding()},
                     (DATA, pruned, master),
                 )
             self._system(PlannedSystem(system, "pruned", student, name, _plan_words(keys), training["seed"], pruned))
@@ -189,7 +192,7 @@ class _Maker:
             system.step("compile"),
             f"{system.name}: compile",
             outputs.compile(self.resources, exported, DATA),
-            {"passes": compiling.passes, "target": compiling.target},
+            {"passes": syntax.unparse(compiling.passes), "target": compiling.target},
             (DATA, exported),
             inputs(compiling),
         )
@@ -206,11 +209,18 @@ class _Maker:
 
     def _sources(self, model: str) -> dict[str, Path]:
         """Return the files of a model that lies in a folder; what lies below it, such as this run, is none of them."""
-        from ffc.train.models import pretrained
+        from ffc.train.models import loading
 
-        place = Path(pretrained.locate(self.study.source(model)))
+        place = Path(loading.locate(self.study.source(model)))
         files = sorted(place.iterdir()) if place.is_dir() else []
         return {f"model {file.name}": file for file in files if file.suffix in _OF_MODELS and file.is_file()}
+
+
+def _listed(name: str, value: Any) -> Any:
+    """Return the value of a key of the task as JSON has it: columns and labels are lists, however they are written."""
+    if name not in ("text", "labels"):
+        return value
+    return [value] if isinstance(value, str) else list(value)
 
 
 def _step(system: str, what: str) -> str:
@@ -219,9 +229,13 @@ def _step(system: str, what: str) -> str:
 
 def _planned_by(keys: PlanKeys) -> dict[str, Any]:
     """Return what a plan depends on besides scores."""
-    return keys.model_dump(include={"heads", "ffn", "macs", "by", "on", "floor", "steps", "rows"}) | {
-        "allocate": keys.allocation
-    }
+    names = ("heads", "ffn", "macs", "by", "on", "floor", "steps", "rows")
+    return {name: getattr(keys, name) for name in names} | {"allocate": keys.allocation}
+
+
+def _stated(losses: Losses) -> dict[str, Any]:
+    """Return losses as JSON; the pairs of layers where some are stated."""
+    return {name: value for name, value in asdict(losses).items() if value is not None}
 
 
 def _student_words(keys: StudentKeys) -> str:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ffc.errors import InputError, one_line
+from ffc.progress import Tell
 from ffc.train.checks import check_rows
 from ffc.train.models.pretrained import read_logits, takes
 
@@ -21,12 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["batches", "evaluating", "predict", "predict_onnx", "session"]
 
-Progress = Callable[[int, int], None]
-"""Told how many rows are done, and of how many."""
-
 
 def predict(
-    model: nn.Module, rows: Rows, collator: Collator, *, batch_size: int = 64, progress: Progress | None = None
+    model: nn.Module, rows: Rows, collator: Collator, *, batch_size: int = 64, progress: Tell | None = None
 ) -> np.ndarray:
     """Return the logits of a torch model, on the device that it is on.
 
@@ -77,7 +75,7 @@ def predict_onnx(
     *,
     batch_size: int = 64,
     threads: int = 0,
-    progress: Progress | None = None,
+    progress: Tell | None = None,
 ) -> np.ndarray:
     """Return the logits of an ONNX model: its output `logits`, or its first.
 
@@ -141,7 +139,7 @@ def _in_order(
     rows: Rows,
     collator: Collator,
     batch_size: int,
-    progress: Progress | None,
+    progress: Tell | None,
 ) -> np.ndarray:
     """Run over all rows in batches of similar length and return the results in the order of the rows."""
     if not len(rows):
@@ -155,7 +153,7 @@ def _in_order(
         result[chosen] = logits
         done += len(chosen)
         if progress is not None:
-            progress(done, len(rows))
+            progress(f"{done} of {len(rows)} rows", done, len(rows))
     assert result is not None  # there is at least one batch
     return result
 

@@ -44,9 +44,8 @@ class Clean(ffc.Pass):
     def run(self, model: ir.Model, log: ffc.Log) -> None:
         """See `ffc.Pass.run`."""
         for _ in range(_MAX_ROUNDS):
-            before = log.count
-            log.did("constants folded", fold(model))
-            editor = Editor(model)
+            before, editor = log.count, Editor(model)
+            log.did("constants folded", fold(editor))
             log.did("shapes written down", _write_shapes(editor))
             rules.apply(self.rules, model, log, editor)
             log.did("duplicates and dead code", _merge(editor))

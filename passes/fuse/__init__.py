@@ -11,7 +11,7 @@ from ffc import Editor, rules
 from ffc.graph.blocks.attention_call import AttentionCalls
 from ffc.graph.blocks.prequantised import reason_to_leave
 
-from . import embeddings, gelu, norms, onnxruntime, products
+from . import embeddings, gelu, norms, onnxruntime, products, survey
 
 # The rule for embeddings stands before that for a norm of a sum, which would take the last of theirs.
 RULES = (*gelu.RULES, *embeddings.RULES, *norms.RULES, *products.RULES)
@@ -59,3 +59,7 @@ class Fuse(ffc.Pass):
         for miss in blocks.unmatched:
             log.missed(miss.where, miss.why)
         rules.apply(RULES, model, log, editor)
+
+    def survey(self, tried: ffc.Tried) -> ffc.Survey:
+        """See `ffc.Pass.survey`: every block with the call that it became."""
+        return ffc.Survey(survey.findings(self.rules, tried), tried.refused)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 import ffc
 from ffc import cli
-from ffc.compiler import pipeline
+from ffc.compiler import pipeline, syntax
 from ffc.compiler.proof.contracts import Verdict
 from ffc.compiler.reports.report import Report, Step
 from ffc.errors import CannotApplyError, FfcError, GateError, InputError, MissingError
@@ -61,7 +62,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Stand in for the compiler, and return what it is called with."""
     made: list[dict[str, Any]] = []
 
-    def compile(model: Path, passes: str, **rest: Any) -> pipeline.Result:
+    def compile(model: Path, asked: Sequence[ffc.Pass], **rest: Any) -> pipeline.Result:
+        passes = syntax.unparse(asked)
         made.append({"model": model, "passes": passes, **rest})
         rest["progress"]("fuse ...")
         size = Cost(3, 1_000_000, 4_000_000, 2_000_000_000, 0)
@@ -74,6 +76,25 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     monkeypatch.setattr(pipeline, "compile", compile)
     return made
+
+
+SHRINK = '''"""A pass of one's own."""
+
+from dataclasses import dataclass
+
+import ffc
+
+
+@dataclass(frozen=True)
+class Shrink(ffc.Pass):
+    """Does nothing."""
+
+    name = "shrink"
+    by: int = ffc.option("how much", default=1)
+
+    def run(self, model, log):
+        pass
+'''
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -91,7 +112,7 @@ def test_compile_has_defaults(calls: list[dict[str, Any]], capsys: pytest.Captur
     del call["progress"]
     assert call == {
         "model": Path("model.onnx"), "passes": "fuse,int8", "out": Path("model.ffc.onnx"), "data": None, "target": "cpu",
-        "sets": (), "plugins": (),
+        "plugins": (),
     }  # fmt: skip
     captured = capsys.readouterr()
     assert captured.err == "fuse ...\n"
@@ -103,16 +124,16 @@ def test_compile_has_defaults(calls: list[dict[str, Any]], capsys: pytest.Captur
 
 
 def test_compile_passes_everything_on(calls: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
-    words = (
-        "compile model.onnx --passes ./mine.py:Shrink,fuse --set a.b=1 --set c.d=2 --plugin mine.py -o x.onnx --json"
-    )
+    Path("mine.py").write_text(SHRINK, encoding="utf-8")
+    words = "compile model.onnx --passes ./mine.py:Shrink,fuse --set shrink.by=2 --set fuse.expect=3 --plugin mine.py"
+    words += " -o x.onnx --json"
     words += " --target portable --data rows.npz --report r.json --report r.md"
     assert cli.main(words.split()) == 0
     [call] = calls
     del call["progress"]
     assert call == {
-        "model": Path("model.onnx"), "passes": "./mine.py:Shrink,fuse", "out": Path("x.onnx"), "data": Path("rows.npz"),
-        "target": "portable", "sets": ("a.b=1", "c.d=2"), "plugins": ("mine.py",),
+        "model": Path("model.onnx"), "passes": "shrink{by=2},fuse{expect=3}", "out": Path("x.onnx"), "data": Path("rows.npz"),
+        "target": "portable", "plugins": ("mine.py",),
     }  # fmt: skip
     printed = capsys.readouterr().out
     assert json.loads(printed)["format"] == "ffc.report/2"
@@ -141,13 +162,13 @@ def test_compile_passes_everything_on(calls: list[dict[str, Any]], capsys: pytes
             "'fuse,int8{skip=head}'",
         ),
         ("compil model.onnx", "no such command 'compil'; did you mean 'compile'?"),
-        ("recipe rum", "no such command 'rum'; did you mean 'run'?"),
+        ("study rum", "no such command 'rum'; did you mean 'run'?"),
         ("version", "no such command 'version'; did you mean '--version'?"),
         ("--verzion", "no such option '--verzion'; did you mean '--version'?"),
         ("passes shrnk --plugin mine.py:Shrink", "unknown pass 'shrnk'; did you mean 'shrink'?"),
         ("plan model.onnx --heads 2", "ffc plan needs one of --importance FILE and --by norm"),
         ("plan model.onnx --heads 2 --by norm --importance a", "ffc plan needs one of --importance FILE and --by norm"),
-        ("plan model.onnx --by norm", "ffc plan needs --heads, --ffn or --macs, or it would keep everything"),
+        ("plan model.onnx --by norm", "this would keep everything; say how much to keep by --heads, --ffn or --macs"),
         (
             "plan model.onnx --by norm --macs 0.7 --heads 2",
             "--macs says how much to keep of all together; leave --heads and --ffn out, or --macs",
@@ -160,20 +181,20 @@ def test_compile_passes_everything_on(calls: list[dict[str, Any]], capsys: pytes
             "plan model.onnx --by norm --heads 2 --floor 1",
             "--floor is for --global and --macs; otherwise every layer keeps --heads and --ffn",
         ),
-        ("plan model.onnx --by norm --macs 1.5", "invalid value for '--macs': '1.5' is no share such as 0.7"),
-        ("plan model.onnx --by norm --macs nan", "invalid value for '--macs': 'nan' is no share such as 0.7"),
-        ("plan model.onnx --by norm --macs 0.7 --length 0", "invalid value for '--length': 0 is not in the range x>=1"),
+        ("plan model.onnx --by norm --macs 1.5", "invalid value for '--macs': '1.5', wanted a number above 0 and up to 1"),
+        ("plan model.onnx --by norm --macs nan", "invalid value for '--macs': 'nan', wanted a number above 0 and up to 1"),
+        ("plan model.onnx --by norm --macs 0.7 --length 0", "invalid value for '--length': '0', wanted a whole number from 1"),
         (
             "plan model.onnx --by norm --heads two",
-            "invalid value for '--heads': 'two' is neither a count such as 6 nor a share such as 0.5",
+            "invalid value for '--heads': 'two', wanted a count such as 6 or a share such as 0.5",
         ),
         (
             "plan model.onnx --by norm --ffn 1.5",
-            "invalid value for '--ffn': '1.5' is neither a count such as 6 nor a share such as 0.5",
+            "invalid value for '--ffn': '1.5', wanted a count such as 6 or a share such as 0.5",
         ),
         (
             "plan model.onnx --by norm --ffn 0",
-            "invalid value for '--ffn': '0' is neither a count such as 6 nor a share such as 0.5",
+            "invalid value for '--ffn': '0', wanted a count such as 6 or a share such as 0.5",
         ),
         (
             "plan model.onnx --by norm --ffn 1 -o no/p.json",
@@ -360,8 +381,8 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_the_public_names() -> None:
     assert sorted(ffc.__all__) == [
-        "Budget", "CannotApplyError", "Check", "Diff", "Editor", "Equal", "EqualToMasked", "Explanation", "FfcError", "Function", "GateError", "InputError",
-        "Log", "Match", "MissingError", "Op", "Pass", "Policy", "Reduction", "Report", "Result", "Rule", "Sample", "Tensor", "UsageError", "__version__",
+        "Budget", "CannotApplyError", "Check", "Diff", "Editor", "Equal", "EqualToMasked", "Explanation", "FfcError", "Finding", "Function", "GateError", "InputError",
+        "KnownRows", "Log", "Match", "MissingError", "ModelFrom", "Op", "Pass", "Policy", "Reduction", "Report", "Result", "Rule", "Sample", "Survey", "Tensor", "Tried", "UsageError", "__version__",
         "called", "check", "compile", "constant", "diff", "explain", "find_blocks", "function", "load", "lock", "ops", "option", "recipe", "reduce", "rule", "rules", "save",
     ]  # fmt: skip
     for name in ffc.__all__:

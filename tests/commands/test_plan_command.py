@@ -9,6 +9,7 @@ import pytest
 import ffc
 from ffc import cli, pruning
 from ffc.pruning import LayerPlan, Plan
+from ffc.settings.amount import Amount
 from tests.graphs import encoder
 
 
@@ -29,15 +30,13 @@ def test_plan_calls_make_plan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         def summary(self) -> str:
             return "2 of 4 heads"
 
-    def make_plan(model: Path, **rest: object) -> Plan:
-        asked.append((model, rest))
+    def make_plan(model: Path, amount: Amount, **rest: object) -> Plan:
+        asked.append((model, amount, rest))
         return Plan()
 
     monkeypatch.setattr("ffc.pruning.make_plan", make_plan)
     assert cli.main("plan model.onnx --heads 2 --ffn 0.5 --by norm -o p.json".split()) == 0
-    said = {"heads": 2, "ffn": 0.5, "importance": None, "by": "norm"}
-    unsaid = {"across": False, "macs": None, "length": 128, "floor": None}
-    assert asked == [(Path("model.onnx"), said | unsaid)]
+    assert asked == [(Path("model.onnx"), Amount(heads=2, ffn=0.5), {"importance": None, "by": "norm"})]
     assert Path("p.json").read_text() == "{}"
     assert capsys.readouterr().out == "2 of 4 heads\n"
 

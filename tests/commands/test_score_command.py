@@ -173,11 +173,11 @@ def test_a_checkpoint_is_scored_by_fisher_on_its_own_labels(checkpoint: Path, ta
 def test_a_checkpoint_and_its_export_have_one_hash(checkpoint: Path, table: Path) -> None:
     import torch
 
-    from ffc.train.models.checkpoint import load_pruned
+    from ffc.train.models.loading import load
     from tests.encoders import INPUTS, minilm_example, to_onnx
 
     with minilm_example().quiet(), torch.no_grad():
-        to_onnx(load_pruned(checkpoint).eval(), INPUTS["bert"], Path("export.onnx"), "logits")
+        to_onnx(load(checkpoint).eval(), INPUTS["bert"], Path("export.onnx"), "logits")
     np.savez("rows.npz", **feeds(masks(2, 8)["right"], vocabulary=len(WORDS)))  # type: ignore[arg-type]
     assert cli.main(["score", "export.onnx", "--data", "rows.npz", "-o", "onnx.st"]) == 0
     words = "--task text --train rows.tsv --text sentence -o torch.st".split()

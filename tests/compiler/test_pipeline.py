@@ -245,6 +245,14 @@ def test_an_int8_model_is_held_to_its_budget_after_every_later_pass() -> None:
     assert lower.difference < 1e-4
 
 
+def test_every_node_says_which_passes_and_rules_made_it() -> None:
+    model = ffc.compile(encoder(pooler=False), "fuse,int8").model
+    made = {node.op_type: node.metadata_props.get("ffc.by") for node in model.graph}
+    assert made["MatMulIntegerToFloat"] == "fuse/linear, int8, lower/matmul-integer-to-float"
+    assert made["Attention"] == "fuse/attention, lower/attention-23"
+    assert not any("ffc.rule" in node.metadata_props for node in model.graph)
+
+
 def test_a_compile_imports_neither_torch_nor_transformers(tmp_path: Path) -> None:
     source, out = tmp_path / "model.onnx", tmp_path / "out.onnx"
     ffc.save(encoder(), source)

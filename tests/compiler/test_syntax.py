@@ -129,6 +129,13 @@ def test_sets_hold_for_every_pass_of_the_name_and_win(sets: Any) -> None:
     assert second == Int8(skip=("head", "attn_out"), note="with space")
 
 
+def test_sets_hold_for_passes_that_are_there_already() -> None:
+    made = syntax.with_options([Int8(skip=("x",), cosine=0.5), Fuse()], ["int8.skip=head"])
+    assert made == [Int8(skip=("head",), cosine=0.5), Fuse()]
+    with pytest.raises(UsageError, match=r"pass 'int8' at column 6 of --set 'int8\.cosine=2': cosine is at most 1"):
+        syntax.with_options([Int8()], ["int8.cosine=2"])
+
+
 def test_sets_supply_a_required_option() -> None:
     assert syntax.parse("cut", LIBRARY, ["cut.at=3"]) == [Cut(at=3)]
 
@@ -192,9 +199,12 @@ def test_errors_point_at_the_column(text: str, message: str) -> None:
     ],
 )  # fmt: skip
 def test_errors_in_sets(sets: list[str], message: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        syntax.parse("fuse,int8", LIBRARY, sets)
-    assert str(caught.value) == message
+    for set_options in (
+        lambda: syntax.parse("fuse,int8", LIBRARY, sets), lambda: syntax.with_options([Fuse(), Int8()], sets),
+    ):  # fmt: skip
+        with pytest.raises(UsageError) as caught:
+            set_options()
+        assert str(caught.value) == message
 
 
 def test_types_that_cannot_be_resolved_are_an_error() -> None:

@@ -15,6 +15,7 @@ from ffc.compiler.reports.report import Step
 from ffc.graph.blocks.finder import find
 from ffc.graph.blocks.structure import Blocks, Product
 from ffc.pruning import Plan, make_plan
+from ffc.settings.amount import Amount
 from tests import encoders
 from tests.graphs import Stock, count, difference, feeds, masks
 
@@ -99,7 +100,7 @@ LINEAR = ("linear", "linear-gemm", "linear-gemm-transposed", "linear-gemm-no-bia
 
 def pruned(cell: Cell, path: Path, folder: Path) -> tuple[str, str]:
     """Check that cutting evenly, then int8, and cutting unevenly give what the masked model gives."""
-    even = make_plan(path, heads=0.5, ffn=0.3, by="norm")
+    even = make_plan(path, Amount(heads=0.5, ffn=0.3), by="norm")
     plans = {"even": even, "uneven": uneven(even)}
     found = {}
     for name, plan in plans.items():

@@ -81,12 +81,12 @@ def test_checks_compare_with_what_must_hold(checks: ModuleType, runs: Path) -> N
     )
 
 
-def test_the_recipe_is_held_to_its_time(checks: ModuleType, runs: Path) -> None:
-    (runs / "recipe").mkdir()
-    summary.save(dataclasses.replace(made_up.RUN, seconds=91.5 * 60), runs / "recipe")
+def test_the_study_is_held_to_its_time(checks: ModuleType, runs: Path) -> None:
+    (runs / "study").mkdir()
+    summary.save(dataclasses.replace(made_up.RUN, seconds=91.5 * 60), runs / "study")
     studies, findings = checks.judge(runs)
     assert [each.folder.name for each in studies] == ["sst2"], "it is no task of its own"
-    assert findings[-1].check == "examples/recipes/sst2.toml, minutes"
+    assert findings[-1].check == "examples/studies/sst2.toml, minutes"
     assert (findings[-1].found, findings[-1].verdict.strip("*")) == (pytest.approx(91.5), "missed")
 
 
@@ -117,11 +117,11 @@ def test_the_study_makes_all_that_is_judged() -> None:
     assert {each.name for each in made.systems} == set(RIGHT)
 
 
-@pytest.mark.parametrize("recipe", sorted((checkout.EXAMPLES / "recipes").glob("*.toml")), ids=lambda path: path.stem)
-def test_the_recipes_are_sound(recipe: Path, tmp_path: Path) -> None:
-    copied = tmp_path / "examples" / "recipes" / recipe.name
+@pytest.mark.parametrize("path", sorted((checkout.EXAMPLES / "studies").glob("*.toml")), ids=lambda path: path.stem)
+def test_the_studies_are_sound(path: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "examples" / "studies" / path.name
     copied.parent.mkdir(parents=True)
-    copied.write_bytes(recipe.read_bytes())
+    copied.write_bytes(path.read_bytes())
     start = tmp_path / "build" / "rte-start"  # what rte.toml starts from, made by a script that trains
     start.mkdir(parents=True)
     (start / "config.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""The encoder that the recipe for RTE starts from: what it is taught, and that training can go on from it."""
+"""The encoder that the study of RTE starts from: what it is taught, and that training can go on from it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from ffc.settings.data import Data
 from ffc.train import tasks
 from ffc.train.models import pretrained
 from ffc.train.tasks.base import Example
@@ -23,7 +24,7 @@ ROWS = 12
 
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    module = checkout.load("recipes/rte_start")
+    module = checkout.load("studies/rte_start")
     monkeypatch.setattr(module, "SOURCE", str(tiny.save_model(tmp_path / "encoder", longest=module.MAX_LENGTH)))
     monkeypatch.setattr(module, "TRAINING", dataclasses.replace(module.TRAINING, epochs=1))
     return module
@@ -49,7 +50,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def test_a_pair_is_near_where_the_embeddings_are_nearer_than_the_median(start: ModuleType, data: Path) -> None:
-    rows = tasks.load("rte", data / "superglue" / "RTE").train
+    rows = tasks.load(Data("rte", data / "superglue" / "RTE")).train
     tokenizer = pretrained.tokenizer(start.SOURCE)
     found = start.comparisons(rows, tokenizer)
 
@@ -72,7 +73,7 @@ def test_training_goes_on_from_the_encoder_that_is_written(
     out = data / "start"
     monkeypatch.setattr(sys, "argv", ["rte_start.py", "--data-folder", str(data), "-o", str(out)])
     start.main()
-    model = pretrained.classifier(out, tasks.load("rte", data / "superglue" / "RTE"))
+    model = pretrained.classifier(out, tasks.load(Data("rte", data / "superglue" / "RTE")))
     assert dict(model.config.id2label) == {0: "entailment", 1: "not_entailment"}
     before = pretrained.encoder(start.SOURCE).state_dict()
     after = pretrained.base(model).state_dict()

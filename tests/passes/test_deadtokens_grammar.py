@@ -10,8 +10,8 @@ import onnx_ir as ir
 import pytest
 
 from ffc.compiler.syntax import parse
-from ffc.compiler.tidy import tidy
 from ffc.graph.text import text
+from ffc.graph.tidy import tidy
 from tests.graphs import LIBRARY, Draft, Stock, run_pass
 
 WIDTH, HEADS, TOKENS = 6, 2, 4

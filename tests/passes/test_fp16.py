@@ -11,7 +11,8 @@ import onnx_ir as ir
 import pytest
 
 import ffc
-from ffc.compiler import pipeline, syntax
+from ffc.compiler import syntax
+from ffc.compiler.proof import stage
 from ffc.compiler.proof.verify import Prover
 from ffc.graph.execute import CPU, CUDA, cuda_at_hand
 from ffc.graph.shapes.inference import infer
@@ -218,7 +219,7 @@ def test_where_a_cuda_provider_is_at_hand_it_is_run_there_too(monkeypatch: pytes
         asked.append(provider)
         return run(self, model)
 
-    monkeypatch.setattr(pipeline, "cuda_at_hand", lambda: True)
+    monkeypatch.setattr(stage, "cuda_at_hand", lambda: True)
     monkeypatch.setattr(Prover, "run", record)
     ffc.compile(encoder(), "fuse", target="cuda")
     assert asked.count(CUDA) == 1

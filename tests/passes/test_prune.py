@@ -14,10 +14,10 @@ import pytest
 import ffc
 from ffc.compiler import syntax
 from ffc.compiler.library import Library
-from ffc.compiler.tidy import tidy
 from ffc.graph.blocks.finder import find
 from ffc.graph.dialect.trace import OPSET, Op
 from ffc.graph.execute import Runner
+from ffc.graph.tidy import tidy
 from ffc.pruning import Importance, LayerImportance, LayerPlan, Plan, stamp
 
 WIDTH, HEADS, UNITS = 12, 4, 10
@@ -173,7 +173,7 @@ def test_the_result_equals_the_masked_model(make: Make, plan: Plan, tmp_path: Pa
     sliced, _ = prune(model, plan=path)
     expected = run(masked_by_hand(model, plan), make.planes)
     np.testing.assert_allclose(run(sliced, make.planes), expected, atol=1e-5)
-    reference = LIBRARY["prune"](plan=path).reference(model.clone())
+    reference = LIBRARY["prune"](plan=path).contract.masked(model)
     np.testing.assert_allclose(run(reference, make.planes), expected, atol=1e-6)
     assert np.abs(run(model, make.planes) - expected).max() > 1e-2  # the plan does matter
 
@@ -230,7 +230,7 @@ def test_scales_are_folded_into_the_rows_that_go_out(tmp_path: Path) -> None:
     np.testing.assert_allclose(after.cuttable.roles["attn_out"].matrix()[:3], rows[:3] * 1.5, rtol=1e-6)
     np.testing.assert_allclose(after.cuttable.roles["attn_out"].matrix()[3:], rows[6:9] * 0.5, rtol=1e-6)
     np.testing.assert_allclose(after.ffn.ffn_out.matrix(), before.ffn.ffn_out.matrix() * 0.5, rtol=1e-6)
-    np.testing.assert_allclose(run(sliced), run(LIBRARY["prune"](plan=path).reference(model.clone())), atol=1e-5)
+    np.testing.assert_allclose(run(sliced), run(LIBRARY["prune"](plan=path).contract.masked(model)), atol=1e-5)
     assert log.done == {"heads": 2, "head scales": 2, "unit scales": 10}
 
 

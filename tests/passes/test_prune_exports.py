@@ -13,11 +13,12 @@ import pytest
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 import ffc
-from ffc.compiler.tidy import tidy
 from ffc.graph.blocks.finder import find
 from ffc.graph.dialect.trace import OPSET, Op
 from ffc.graph.execute import Runner
+from ffc.graph.tidy import tidy
 from ffc.pruning import LayerPlan, Plan, make_plan, stamp
+from ffc.settings.amount import Amount
 from tests import encoders
 from tests.graph.blocks.test_feed_forward import gated_model
 from tests.graph.blocks.test_finder import Form, attention_model
@@ -42,7 +43,7 @@ def test_minilm_is_cut_and_proved(minilm: Path, tmp_path: Path) -> None:
 
 def prune_evenly_and_unevenly(path: Path, folder: Path) -> None:
     """Prune by a uniform plan and by one that keeps other heads and units, and other numbers of them, in each layer."""
-    plan = make_plan(path, heads=0.5, ffn=0.3, by="norm")
+    plan = make_plan(path, Amount(heads=0.5, ffn=0.3), by="norm")
     uneven = [
         kept.model_copy(
             update={
@@ -67,7 +68,7 @@ def prune_evenly_and_unevenly(path: Path, folder: Path) -> None:
 def test_real_exports_are_cut_by_the_plan_beside_them(exported: Callable[..., Path], tmp_path: Path) -> None:
     path = Path(shutil.copy(exported("bert", zero_biases=True), tmp_path / "model.onnx"))
     made = path.with_name(f"{path.stem}.plan.json")
-    make_plan(path, heads=1, ffn=None, by="norm").save(made)
+    make_plan(path, Amount(heads=1, ffn=None), by="norm").save(made)
     result = ffc.compile(path, "prune", target="portable")
     assert any(step.changes == {"heads": 6} for step in result.report.steps)
 

@@ -12,7 +12,7 @@ import onnxruntime as ort
 from hypothesis import HealthCheck, settings
 
 from ffc.compiler.log import Log
-from ffc.compiler.tidy import tidy
+from ffc.graph.tidy import tidy
 from tests.graphs import LIBRARY, Feeds, masks
 
 TIMES = float(os.environ.get("FFC_PROPERTY_RUNS", "0"))

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 import ffc
 from ffc.compiler.log import Log
 from ffc.compiler.syntax import parse
-from ffc.compiler.tidy import tidy
 from ffc.graph.blocks.finder import find
+from ffc.graph.tidy import tidy
 from ffc.pruning import LayerPlan, Plan, stamp
 from tests.graphs import LIBRARY, Draft
 from tests.properties.attention_forms import WIDTH, AttentionForm, AttentionWriter, attention_forms

@@ -17,7 +17,6 @@ from ffc.graph.blocks.finder import find
 from ffc.graph.cost import cost
 from ffc.graph.files import load, save
 from ffc.pruning import (
-    Amount,
     Importance,
     LayerImportance,
     LayerPlan,
@@ -32,7 +31,9 @@ from ffc.pruning import (
     sizes,
     uniform,
 )
+from ffc.pruning import amount as amounts
 from ffc.pruning.sizes import total_macs
+from ffc.settings.amount import Amount
 from tests.graphs import HEADS, UNITS, WIDTH, encoder
 
 
@@ -226,10 +227,10 @@ def test_random_scores_have_the_shape_and_follow_the_seed() -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({}, "the plan would keep everything; say how much to keep"),
-        ({"macs": 0.7, "ffn": 0.5}, "--macs says how much to keep of all together"),
-        ({"macs": 0.7, "across": True}, "--macs chooses among all layers already"),
-        ({"heads": 2, "floor": 1}, "--floor is for --global and --macs"),
+        ({}, "this would keep everything; say how much to keep by heads, ffn or macs"),
+        ({"macs": 0.7, "ffn": 0.5}, "macs says how much to keep of all together"),
+        ({"macs": 0.7, "across": True}, "macs chooses among all layers already"),
+        ({"heads": 2, "floor": 1}, "floor is for across and macs"),
     ],
 )
 def test_an_amount_says_one_thing(asked: dict[str, float], message: str) -> None:
@@ -239,23 +240,23 @@ def test_an_amount_says_one_thing(asked: dict[str, float], message: str) -> None
 
 def test_an_amount_plans_as_it_says_and_states_the_macs() -> None:
     scores = drawn(2)
-    uniformly = Amount(heads=2, ffn=0.5).plan(scores, SMALL)
+    uniformly = amounts.plan(Amount(heads=2, ffn=0.5), scores, SMALL)
     assert parts(uniformly) == parts(uniform(scores, 2, 0.5))
     assert uniformly.macs == count_macs(uniformly, SMALL, 128)
-    assert parts(Amount(heads=4, across=True, floor=2).plan(scores, SMALL)) == parts(globally(scores, heads=4, floor=2))
-    assert Amount(macs=0.6, length=4).plan(scores, SMALL) == by_macs(scores, SMALL, macs=0.6, length=4)
+    assert parts(amounts.plan(Amount(heads=4, across=True, floor=2), scores, SMALL)) == parts(globally(scores, heads=4, floor=2))
+    assert amounts.plan(Amount(macs=0.6, length=4), scores, SMALL) == by_macs(scores, SMALL, macs=0.6, length=4)
 
 
 def test_an_amount_is_reached_in_equal_steps() -> None:
     whole = Amount(heads=1, ffn=0.5)
-    assert [whole.after(way, SMALL).heads for way in (0, 0.5, 1.0)] == [3, 2, 1]
-    assert [whole.after(way, SMALL).ffn for way in (0.0, 0.5, 1.0)] == [1.0, 0.75, 0.5]
-    assert Amount(heads=2, across=True).after(0.5, SMALL).heads == 4
-    assert Amount(macs=0.6).after(0.25, SMALL).macs == pytest.approx(0.9)
-    assert whole.after(1.0, SMALL) == whole
+    assert [amounts.after(whole, way, SMALL).heads for way in (0, 0.5, 1.0)] == [3, 2, 1]
+    assert [amounts.after(whole, way, SMALL).ffn for way in (0.0, 0.5, 1.0)] == [1.0, 0.75, 0.5]
+    assert amounts.after(Amount(heads=2, across=True), 0.5, SMALL).heads == 4
+    assert amounts.after(Amount(macs=0.6), 0.25, SMALL).macs == pytest.approx(0.9)
+    assert amounts.after(whole, 1.0, SMALL) == whole
     for share in (0.1, 0.3, 0.7):  # 1 - (1 - 0.1) is less, and keeps one head of 15 in place of two
-        assert Amount(heads=share, ffn=share).after(1.0, SMALL) == Amount(heads=share, ffn=share)
-        assert Amount(macs=share).after(1.0, SMALL) == Amount(macs=share)
+        assert amounts.after(Amount(heads=share, ffn=share), 1.0, SMALL) == Amount(heads=share, ffn=share)
+        assert amounts.after(Amount(macs=share), 1.0, SMALL) == Amount(macs=share)
 
 
 def test_the_summary_states_the_macs() -> None:
@@ -304,7 +305,7 @@ def test_a_model_is_planned_and_pruned_by_macs(bert: Path, tmp_path: Path, capsy
     assert cli.main([*words, "--macs", "0.6", "--length", "8", "--floor", "2"]) == 0
     assert "% of the multiply-accumulates at 8 tokens" in capsys.readouterr().out
     plan = Plan.load(tmp_path / "p.json")
-    assert plan == make_plan(bert, importance=tmp_path / "i.safetensors", macs=0.6, length=8, floor=2)
+    assert plan == make_plan(bert, Amount(macs=0.6, length=8, floor=2), importance=tmp_path / "i.safetensors")
     out = tmp_path / "o.onnx"
     passes = f"fuse,prune{{plan={tmp_path / 'p.json'}}}"
     assert cli.main(["compile", str(bert), "--passes", passes, "--target", "portable", "-o", str(out)]) == 0

@@ -177,7 +177,7 @@ def test_the_model_is_left_as_it_was(model: ir.Model) -> None:
 
 def test_progress_is_told(model: ir.Model) -> None:
     told: list[tuple[int, int]] = []
-    by_forward(model, batched(model, rows(), (2, 3)), progress=lambda done, of: told.append((done, of)))
+    by_forward(model, batched(model, rows(), (2, 3)), progress=lambda line, *count: told.append(count))
     assert told == [(1, 2), (2, 2)]
 
 

@@ -26,6 +26,7 @@ from ffc.pruning import (
     stamp,
     uniform,
 )
+from ffc.settings.amount import Amount
 
 WIDTH, HEADS, UNITS = 6, 3, 5
 
@@ -238,10 +239,10 @@ def test_a_plan_that_cuts_without_a_fingerprint_is_refused() -> None:
 def test_a_plan_needs_one_source_of_scores(tmp_path: Path) -> None:
     model = tmp_path / "m.onnx"
     with pytest.raises(UsageError, match=r"`ffc plan MODEL --by norm`.*`ffc score`"):
-        make_plan(model, heads=0.5, ffn=None)
+        make_plan(model, Amount(heads=0.5, ffn=None))
     with pytest.raises(UsageError, match="two sources of scores"):
-        make_plan(model, heads=0.5, ffn=None, by="norm", importance=tmp_path / "i")
+        make_plan(model, Amount(heads=0.5, ffn=None), by="norm", importance=tmp_path / "i")
     with pytest.raises(UsageError, match="cannot score by 'nrom'; did you mean 'norm'"):
-        make_plan(model, heads=0.5, ffn=None, by="nrom")
+        make_plan(model, Amount(heads=0.5, ffn=None), by="nrom")
     with pytest.raises(UsageError, match="would keep everything"):
-        make_plan(model, heads=None, ffn=None, by="norm")
+        make_plan(model, Amount(heads=None, ffn=None), by="norm")

@@ -41,9 +41,11 @@ def test_the_median_leaves_out_what_hits_one_round() -> None:
 
 
 def test_each_round_is_told() -> None:
-    told: list[str] = []
-    latency({"a": lambda _: None}, 1, rounds=2, progress=told.append)
-    assert told == ["measuring, a round to warm up", "measuring, round 1 of 2", "measuring, round 2 of 2"]
+    told: list[tuple[object, ...]] = []
+    latency({"a": lambda _: None}, 1, rounds=2, progress=lambda *each: told.append(each))
+    assert told == [
+        ("measuring, a round to warm up", 0, 0), ("measuring, round 1 of 2", 1, 2), ("measuring, round 2 of 2", 2, 2),
+    ]  # fmt: skip
 
 
 def test_threads_of_torch_are_given_back() -> None:

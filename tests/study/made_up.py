@@ -65,7 +65,7 @@ MEASUREMENTS = Measurements(
     },
 )  # fmt: skip
 RUN = Run(
-    recipe="sst2.toml",
+    study="sst2.toml",
     task=TaskFacts("sst2", "accuracy", ("negative", "positive"), 44_327, 2_000, 64, "0" * 64),
     budget=2.5,
     chosen="small+third",

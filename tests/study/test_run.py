@@ -73,7 +73,7 @@ class Quiet:
     def begin(self, number: int, of: int, title: str) -> None:
         pass
 
-    def tell(self, line: str) -> None:
+    def tell(self, line: str, done: int = 0, total: int = 0, /) -> None:
         pass
 
     def end(self, seconds: float, *, kept: bool) -> None:
@@ -172,7 +172,7 @@ def test_a_second_run_keeps_all_steps(
 ) -> None:
     before = (made / "run.json").read_text()
     monkeypatch.setattr(steps, "_do", None)  # which does what is not kept
-    assert cli.main(["recipe", "run", "r.toml", "--json"]) == 0
+    assert cli.main(["study", "run", "r.toml", "--json"]) == 0
     captured = capsys.readouterr()
     assert captured.out == (made / "run.json").read_text() == before
     assert captured.err.splitlines() == [f"[{n}/17] {title}: kept" for n, title in enumerate(TITLES, 1)]
@@ -224,10 +224,10 @@ def test_another_row_redoes_all(made: Path) -> None:
 
 
 def test_show_lists_the_steps(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["recipe", "show", "r.toml", "--json"]) == 0
+    assert cli.main(["study", "show", "r.toml", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [(each["title"], each["state"]) for each in found["steps"]] == [(title, "done") for title in TITLES]
-    assert cli.main(["recipe", "show", "r.toml", "-o", "elsewhere"]) == 0
+    assert cli.main(["study", "show", "r.toml", "-o", "elsewhere"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["step", "state", "seconds"]
     assert [line.split(maxsplit=1)[1].rstrip() for line in lines[1:]] == [f"{title:<33}  to do" for title in TITLES]
@@ -238,7 +238,7 @@ def test_run_prints_the_table_and_the_choice(
     made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(page, "write", lambda run, folder: folder)  # which takes seconds, and is there already
-    assert cli.main(["recipe", "run", "r.toml"]) == 0
+    assert cli.main(["study", "run", "r.toml"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("method ")
     run = summary.load(made)
@@ -249,8 +249,8 @@ def test_run_refuses_several_processes(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert cli.main(["recipe", "run", "r.toml"]) == 2
-    assert "ffc recipe runs in one process" in capsys.readouterr().err
+    assert cli.main(["study", "run", "r.toml"]) == 2
+    assert "ffc study runs in one process" in capsys.readouterr().err
 
 
 def test_rows_longer_than_the_teacher_takes_are_refused(
@@ -357,7 +357,7 @@ def test_a_choice_that_was_not_compiled_ends_in_an_error_and_leaves_no_report_of
     shutil.copytree(made, "strict")
     Path("strict.toml").write_text(f'passes = "fuse,int8{{cosine=0.99999999}}"\n{STUDY}', encoding="utf-8")
     assert (Path("strict") / "compile.html").exists()
-    assert cli.main(["recipe", "run", "strict.toml", "-o", "strict"]) == 1
+    assert cli.main(["study", "run", "strict.toml", "-o", "strict"]) == 1
     told = capsys.readouterr()
     run = summary.load(Path("strict"))
     chosen = run.system(run.chosen)
@@ -389,4 +389,4 @@ def test_training_that_ends_beyond_all_numbers_is_no_finished_step(
 
 def work(does: weights.Work, folder: Path, done: dict[str, steps.Done]) -> steps.Done:
     (folder / "scratch").mkdir(parents=True, exist_ok=True)
-    return steps.Done(folder, "", 0.0, dict(does(steps.Job(folder, folder / "scratch", done, lambda line: None))))
+    return steps.Done(folder, "", 0.0, dict(does(steps.Job(folder, folder / "scratch", done, Quiet().tell))))

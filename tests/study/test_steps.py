@@ -25,7 +25,7 @@ class Told:
     def begin(self, number: int, of: int, title: str) -> None:
         self.lines.append(f"{number}/{of} {title}")
 
-    def tell(self, line: str) -> None:
+    def tell(self, line: str, done: int = 0, total: int = 0, /) -> None:
         self.lines.append(line)
 
     def end(self, seconds: float, *, kept: bool) -> None:
@@ -196,7 +196,7 @@ def test_a_folder_with_other_files_is_left_alone(chain: Chain) -> None:
     checkpoint = chain.folder / "checkpoint"
     checkpoint.mkdir()
     (checkpoint / "tokenizer.json").touch()
-    with pytest.raises(UsageError, match=r"checkpoint holds files and no run of a recipe; choose another with -o"):
+    with pytest.raises(UsageError, match=r"checkpoint holds files and no run of a study; choose another with -o"):
         steps.run(chain.steps(), checkpoint, Told())
     assert [file.name for file in checkpoint.iterdir()] == ["tokenizer.json"]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 
 from ffc.pruning import LayerPlan, Plan
-from ffc.train.distillation.losses import Losses
+from ffc.settings.losses import Losses
 from ffc.train.encoding import Collator, Rows
 from ffc.train.models.slicing import apply
 from ffc.train.tasks.base import Example

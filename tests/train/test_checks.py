@@ -13,15 +13,17 @@ from torch import nn
 
 from ffc.errors import CannotApplyError, FfcError, InputError, UsageError
 from ffc.pruning import LayerPlan, Plan
+from ffc.settings.losses import Losses
+from ffc.settings.training import Training
 from ffc.train.checks import check_vocabulary
-from ffc.train.distillation.losses import Losses
 from ffc.train.distillation.teacher import cached_logits
 from ffc.train.encoding import Collator, Rows, encode
 from ffc.train.evaluate import predict
 from ffc.train.learning.activation import Anneal
-from ffc.train.learning.trainer import Training, train
+from ffc.train.learning.trainer import train
 from ffc.train.models import pretrained
-from ffc.train.models.checkpoint import load_pruned, save_pruned
+from ffc.train.models.checkpoint import save_pruned
+from ffc.train.models.loading import load
 from ffc.train.pruning import importance, scales
 from ffc.train.tasks.base import Example, Scores, Task
 from tests.train.tiny import WORDS, save_model
@@ -108,7 +110,7 @@ def test_training_refuses_in_time(
     with pytest.raises(FfcError, match=message) as caught:
         train(
             model, rows, collator, STEP, validation=given.get("validation"), score=judge, folder=tmp_path,
-            progress=told.append,
+            progress=lambda *each: told.append(each),
         )  # fmt: skip
     assert isinstance(caught.value, UsageError | InputError) and not told
 
@@ -120,7 +122,7 @@ def test_training_in_half_precision_is_refused(model: nn.Module, collator: Colla
 
 @pytest.mark.parametrize("seed", [-1, 1 << 32])
 def test_a_seed_that_numpy_does_not_take_is_refused(seed: int) -> None:
-    with pytest.raises(UsageError, match=f"seed is {seed}; give a number from 0 to 4294967295"):
+    with pytest.raises(UsageError, match=f"seed is {seed}, wanted a whole number from 0 to 4294967295"):
         Training(seed=seed)
 
 
@@ -134,7 +136,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(model: nn.Module
 def test_training_that_fails_on_the_way_leaves_a_model_that_can_be_saved(
     model: nn.Module, collator: Collator, tmp_path: Path
 ) -> None:
-    def stop(line: str) -> None:
+    def stop(line: str, *_: int) -> None:
         raise RuntimeError(line)
 
     with pytest.raises(RuntimeError, match="step 1"):
@@ -144,7 +146,7 @@ def test_training_that_fails_on_the_way_leaves_a_model_that_can_be_saved(
     assert not any(module.training for module in model.modules())
     save_pruned(model, tmp_path / "model")
     np.testing.assert_array_equal(
-        predict(load_pruned(tmp_path / "model"), good(collator), collator), predict(model, good(collator), collator)
+        predict(load(tmp_path / "model"), good(collator), collator), predict(model, good(collator), collator)
     )
 
 

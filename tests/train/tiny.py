@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ffc.settings.data import Data
+
+if TYPE_CHECKING:
+    from ffc.train.tasks import Task
 
 WORDS = "good fine great bad poor awful the a film book day was and very it this".split()
 GOOD, BAD, OTHER = WORDS[:3], WORDS[3:6], WORDS[6:]
@@ -48,3 +54,10 @@ def save_rows(path: Path, rows: int, seed: int) -> Path:
         lines.append(f"{' '.join(texts)}\t{'negative' if index % 2 else 'positive'}")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+def load(name: str, folder: Path | None = None, *, seed: int = 0, **more: Any) -> Task:
+    """Load a task from its settings in one go."""
+    from ffc.train import tasks
+
+    return tasks.load(Data(name, folder, **more), seed=seed)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import AfterValidator, Field
+from typing import Any
 
 from ffc.ci.diff.changes import KINDS, Kind
-from ffc.errors import InputError, nearest
+from ffc.errors import InputError
 from ffc.graph.cost import Cost
-from ffc.recipe.file import File, Keys, parse, read_text
+from ffc.recipe.file import File, parse, read_text
+from ffc.settings.setting import Wanted, changed, check, setting
+from ffc.settings.wanted import FROM_0
 
 __all__ = ["Allowance", "Policy", "find", "is_better", "load", "require"]
 
@@ -72,48 +72,51 @@ class Policy:
     folder: Path = Path()
 
 
-def _kind(text: str) -> str:
-    if text not in KINDS:
-        raise ValueError(f"unknown kind '{text}'{nearest(text, KINDS)}")
-    return text
+_MOST = Wanted(
+    "an amount such as 450, '120M', or '+2%' over the lock", lambda value: bool(_AMOUNT.fullmatch(str(value)))
+)
 
 
-def _amount(value: int | str) -> Allowance:
-    if not _AMOUNT.fullmatch(str(value)):
-        raise ValueError(f"{value!r} is no amount such as 450, '120M' or '+2%'")
-    return Allowance(str(value))
-
-
-_Amount = Annotated[int | str, AfterValidator(_amount)]
-_AMOUNTS = "an amount such as 450, '120M', or '+2%' over the lock"
-
-
-class _Budget(Keys):
+@dataclass(frozen=True)
+class _Budget:
     """The most that a model may have."""
 
-    nodes: _Amount | None = Field(None, description=_AMOUNTS)
-    parameters: _Amount | None = Field(None, description=_AMOUNTS)
-    bytes: _Amount | None = Field(None, description=_AMOUNTS)
-    macs: _Amount | None = Field(None, description=_AMOUNTS)
+    nodes: int | str | None = setting(_MOST, default=None)
+    parameters: int | str | None = setting(_MOST, default=None)
+    bytes: int | str | None = setting(_MOST, default=None)
+    macs: int | str | None = setting(_MOST, default=None)
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
-class _Numerics(Keys):
+@dataclass(frozen=True)
+class _Numerics:
     """What outputs may differ from those of the model as it came."""
 
-    difference: float | None = Field(None, ge=0, description="a number of at least 0")
-    cosine: float | None = Field(None, ge=-1, le=1, description="a number from -1 to 1")
-    agreement: float | None = Field(None, ge=0, le=1, description="a number from 0 to 1")
+    difference: float | None = setting(FROM_0, default=None)
+    cosine: float | None = setting(Wanted("a number from -1 to 1", lambda value: -1 <= value <= 1), default=None)
+    agreement: float | None = setting(Wanted("a number from 0 to 1", lambda value: 0 <= value <= 1), default=None)
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
-class _Check(Keys):
+@dataclass(frozen=True)
+class _Check:
     """The table as written."""
 
-    fail: list[Annotated[str, AfterValidator(_kind)]] = Field(list(_FAILING), description="a list of kinds of changes")
-    improvements: bool = Field(True, description="true or false")
-    weights: float = Field(1e-5, ge=0, description="a number of at least 0")
-    locks: list[str] = Field(["**/*.ffc.lock"], description="a list of patterns such as 'models/*.ffc.lock'")
-    budget: _Budget | None = Field(None, description="a table")
-    numerics: _Numerics | None = Field(None, description="a table")
+    fail: Sequence[Kind] = setting(Wanted("a list of kinds of changes"), default=_FAILING)
+    improvements: bool = setting(Wanted("true or false"), default=True)
+    weights: float = setting(FROM_0, default=1e-5)
+    locks: Sequence[str] = setting(
+        Wanted("a list of patterns such as 'models/*.ffc.lock'"), default=("**/*.ffc.lock",)
+    )
+    budget: _Budget = setting(Wanted("a table"), default=_Budget())
+    numerics: _Numerics = setting(Wanted("a table"), default=_Numerics())
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 def find(folder: str | os.PathLike[str] = ".") -> Policy:
@@ -153,18 +156,14 @@ def load(path: Path) -> Policy | None:
         return None
     if not isinstance(data, dict):
         file.fail((), f"'{'.'.join(_TABLE)}' is {data!r}, wanted a table")
-    keys = file.validate(_Check, data)
-    budget = {name: amount for name, amount in dict(keys.budget or {}).items() if amount is not None}
-    numerics = dict(keys.numerics or {})
+    keys = file.read(_Check, data)
     return Policy(
         source=file.name,
         fail=tuple(kind for kind in KINDS if kind in keys.fail),
         improvements=keys.improvements,
         weights=keys.weights,
-        budget=budget,
-        difference=numerics.get("difference"),
-        cosine=numerics.get("cosine"),
-        agreement=numerics.get("agreement"),
+        budget={name: Allowance(str(amount)) for name, amount in changed(keys.budget).items()},
+        **changed(keys.numerics),
         locks=tuple(keys.locks),
         folder=path.parent,
     )

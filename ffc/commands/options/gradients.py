@@ -11,6 +11,7 @@ import click
 
 from ffc.commands.options.task import read_task
 from ffc.commands.options.training import learned
+from ffc.progress import Tell
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,14 +73,14 @@ def draw(folder: Path, given: Mapping[str, Any]) -> Drawn:
         UsageError: If the options do not fit a task, or the model was not trained on it.
         InputError: If a file is missing or broken.
     """
-    task = read_task(**{**given, "rows": None})  # rows are drawn here, by the seed that the result names
+    task = read_task(**{**given, "train_rows": None})  # rows are drawn here, by the seed that the result names
     from ffc.train.encoding import Collator, encode
     from ffc.train.models import pretrained
     from ffc.train.models.device import on_gpu
 
     tokenizer, model = pretrained.tokenizer(folder), learned(str(folder), task)
     number = len(task.train)
-    chosen = choose(number, min(given["rows"] or number, number), given["seed"])
+    chosen = choose(number, min(given["train_rows"] or number, number), given["seed"])
     rows = encode([task.train[index] for index in chosen], tokenizer, given["max_length"])
     return Drawn(task, on_gpu(model), rows, Collator(tokenizer))
 
@@ -92,13 +93,15 @@ def choose(number: int, rows: int, seed: int) -> list[int]:
     return sorted(drawn.tolist())
 
 
-def tenths(what: str) -> Callable[[int, int], None]:
+def tenths() -> Tell:
     """Return what says on stderr, at every tenth of the way, how many are done."""
 
-    def tell(done: int, of: int) -> None:
-        step = max(1, of // 10)
-        if done == of or done // step > before[0] // step:
-            click.echo(f"{done} of {of} {what}", err=True)
+    def tell(line: str, done: int = 0, total: int = 0, /) -> None:
+        step = max(1, total // 10)
+        if done <= before[0]:  # another count begins
+            before[0] = 0
+        if done == total or done // step > before[0] // step:
+            click.echo(line, err=True)
         before[0] = done
 
     before = [0]

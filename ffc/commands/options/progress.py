@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Bars", "Lines", "progress"]
 
-_COUNT = re.compile(r"\b(\d+) of (\d+)\b")
 _SECONDS = 10.0
 """Between lines that count."""
 
@@ -50,9 +48,9 @@ class Lines:
         self._prefix = f"[{number}/{of}] {title}"
         self._counted = time.monotonic()
 
-    def tell(self, line: str) -> None:
+    def tell(self, line: str, done: int = 0, total: int = 0, /) -> None:
         """Print a line, unless it counts and one that did was printed a moment ago."""
-        if _COUNT.search(line):
+        if total:
             if time.monotonic() - self._counted < _SECONDS:
                 return
             self._counted = time.monotonic()
@@ -64,7 +62,7 @@ class Lines:
 
 
 class Bars:
-    """A bar for the steps and one for the step at hand, which moves with lines that say "3 of 7"."""
+    """A bar for the steps and one for the step at hand, which moves with what is counted."""
 
     def __init__(self, bars: RichProgress) -> None:
         self._bars = bars
@@ -80,13 +78,13 @@ class Bars:
         self._bars.update(self._all, description=f"step {number} of {of}")
         self._one = self._bars.add_task(title, total=None, line="")
 
-    def tell(self, line: str) -> None:
+    def tell(self, line: str, done: int = 0, total: int = 0, /) -> None:
         """Show a line beside the bar of the step, and move the bar."""
         if self._one is None:
             return
         self._bars.update(self._one, line=line)
-        if count := _COUNT.search(line):
-            self._bars.update(self._one, completed=int(count[1]), total=int(count[2]))
+        if total:
+            self._bars.update(self._one, completed=done, total=total)
 
     def end(self, seconds: float, *, kept: bool) -> None:
         """Put a line in place of the bar of the step."""

@@ -7,7 +7,7 @@ import functools
 import logging
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 __all__ = [
-    "as_json", "but_plans", "check_file", "check_folder", "find_model", "given_option", "hush", "length", "model",
-    "model_or_folder", "output", "parts", "plugins", "print_rich", "read_amount", "read_share", "write_text",
+    "as_json", "but_plans", "check_file", "check_folder", "find_model", "given_option", "hush", "model",
+    "model_or_folder", "output", "parts", "plugins", "print_rich", "write_text",
 ]  # fmt: skip
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -45,46 +45,12 @@ def find_model(context: click.Context, _: click.Parameter, path: Path | None, *,
     raise InputError(f"cannot load {path}: no such file; {advice}")
 
 
-def read_amount(context: click.Context, parameter: click.Parameter, text: str | None) -> int | float | None:
-    """Read a count such as 6 or a share such as 0.5; the spelling tells one head from a share of 1.0."""
-    if text is None:
-        return None
-    try:
-        amount = int(text) if text.isdecimal() else float(text)
-    except ValueError:
-        amount = -1
-    if (isinstance(amount, int) and amount >= 1) or (isinstance(amount, float) and 0 < amount <= 1):
-        return amount
-    raise click.BadParameter(f"{text!r} is neither a count such as 6 nor a share such as 0.5", context, parameter)
-
-
-def read_share(context: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
-    """Read a share such as 0.7; 1 is all."""
-    if text is None:
-        return None
-    try:
-        share = float(text)
-    except ValueError:
-        share = 0.0
-    if 0 < share <= 1:
-        return share
-    raise click.BadParameter(f"{text!r} is no share such as 0.7", context, parameter)
-
-
 model = click.argument("model", type=click.Path(path_type=Path), callback=find_model)
 model_or_folder = click.argument(
     "model", type=click.Path(path_type=Path), callback=functools.partial(find_model, folders=True)
 )
 plugins = click.option(
     "--plugin", "plugins", multiple=True, metavar="FILE.py[:Name]", help="Passes of your own, by file.  [repeatable]"
-)
-length = click.option(
-    "--length",
-    type=click.IntRange(min=1),
-    default=128,
-    show_default=True,
-    metavar="TOKENS",
-    help="Count multiply-accumulates for rows of this length.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -172,12 +138,14 @@ def _is_plan(file: Path) -> bool:
     return True
 
 
-def given_option(names: Iterable[str]) -> str | None:
+def given_option(names: Container[str]) -> str | None:
     """Return the first of some options of the command at hand that was given, as ``--max-length``, or None."""
     context = click.get_current_context()
     defaults = (None, ParameterSource.DEFAULT)
-    given = (name for name in names if context.get_parameter_source(name) not in defaults)
-    return next((f"--{name.replace('_', '-')}" for name in given), None)
+    offered = {each.opts[0]: each.name for each in context.command.params if each.name in names}
+    return next(
+        (option for option, name in offered.items() if context.get_parameter_source(str(name)) not in defaults), None
+    )
 
 
 def print_rich(renderable: RenderableType) -> None:

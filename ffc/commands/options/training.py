@@ -6,28 +6,28 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ffc.commands.options import shared
+from ffc.commands.options import settings, shared
 from ffc.errors import UsageError
+from ffc.settings.training import Training
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerFast
 
-    from ffc.train.distillation.losses import Losses
+    from ffc.settings.losses import Losses
     from ffc.train.encoding import Rows
     from ffc.train.learning.activation import Anneal
-    from ffc.train.learning.trainer import History, Training
+    from ffc.train.learning.trainer import History
     from ffc.train.tasks import Scores, Task
 
 __all__ = [
-    "Fit", "check_outputs", "check_tokenizers", "first", "fit", "learned", "output_options", "read_training", "tell",
-    "training_options",
+    "Fit", "check_outputs", "check_tokenizers", "first", "fit", "learned", "output_options", "several", "tell",
 ]  # fmt: skip
 
 SCORES = "scores.json"
@@ -35,26 +35,6 @@ SCORES = "scores.json"
 
 FORMAT = "ffc.scores/1"
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-
-_TRAINING = (
-    click.option("--epochs", type=float, default=3.0, show_default=True, help="Passes over the training rows."),
-    click.option("--learning-rate", type=float, default=5e-5, show_default=True, help="The highest, after warm-up."),
-    click.option("--batch-size", type=int, default=32, show_default=True, help="Rows at a time, in each process."),
-    click.option(
-        "--accumulate", type=int, default=1, show_default=True, help="Batches whose gradients add up to one step."
-    ),
-    click.option("--weight-decay", type=float, default=0.01, show_default=True, help="But on biases and norms."),
-    click.option(
-        "--warmup", type=float, default=0.06, show_default=True, help="Steps of warm-up: a share of all if below 1."
-    ),
-    click.option("--clip", type=float, default=1.0, show_default=True, help="Largest norm of the gradient; 0 for any."),
-    click.option(
-        "--seed", type=int, default=0, show_default=True, help="Of the order of rows, dropout and fresh heads."
-    ),
-    click.option("--max-steps", type=int, default=-1, help="Steps in all, in place of --epochs."),
-    click.option("--schedule", default="linear", show_default=True, help="How the learning rate goes on."),
-)
-"""The fields of `ffc.train.learning.trainer.Training`, with its defaults; a test holds them against it."""
 
 
 def several(example: str) -> str:
@@ -65,13 +45,6 @@ def several(example: str) -> str:
         f"  torchrun --nproc-per-node 2 -m ffc {example} ...\n"
         f"  accelerate launch --num-processes 2 -m ffc {example} ..."
     )
-
-
-def training_options(command: _Command) -> _Command:
-    """Add an option for each field of `Training` to a command."""
-    for option in reversed(_TRAINING):
-        command = option(command)
-    return command
 
 
 def output_options(command: _Command) -> _Command:
@@ -86,24 +59,13 @@ def output_options(command: _Command) -> _Command:
     return command
 
 
-def read_training(**given: Any) -> Training:
-    """Return how to train, as the options of `training_options` say.
-
-    Raises:
-        UsageError: If a number is out of range.
-    """
-    from ffc.train.learning.trainer import Training
-
-    return Training(**{field.name: given[field.name] for field in fields(Training)})
-
-
 def first() -> bool:
     """Return whether this is the first of several processes, or the only one; torchrun and accelerate number them."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def tell(line: str) -> None:
-    """Print a line on how the work goes to stderr, in the first process alone."""
+def tell(line: str, done: int = 0, total: int = 0, /) -> None:
+    """Print a line on how the work goes to stderr, in the first process alone; lines say what is counted."""
     if first():
         click.echo(line, err=True)
 
@@ -139,9 +101,9 @@ def learned(source: str, task: Task) -> nn.Module:
         UsageError: If it has no head for the labels of the task: what a fresh head says would teach nothing.
         InputError: If it is missing or broken.
     """
-    from ffc.train.models import checkpoint, pretrained
+    from ffc.train.models import loading
 
-    model = checkpoint.load_pruned(Path(pretrained.locate(source)))
+    model = loading.load(Path(loading.locate(source)))
     config: Any = model.config
     labels = tuple(config.id2label[index] for index in range(config.num_labels))
     if labels != task.labels:
@@ -198,13 +160,13 @@ def fit(wanted: Fit, out: Path, onnx: Path | None, as_json: bool, given: Mapping
         out: The folder of the model.
         onnx: The ONNX file, if any.
         as_json: Print JSON.
-        given: The options of `training_options`, and ``max_length``.
+        given: The options of `Training`, and ``max_length``.
     """
     from ffc.train.encoding import Collator, encode
     from ffc.train.learning import processes, trainer
     from ffc.train.tasks import metrics
 
-    training, task = read_training(**given), wanted.task
+    training, task = settings.made(Training, given), wanted.task
     rows, validation = (encode(part, wanted.tokenizer, given["max_length"]) for part in (task.train, task.validation))
     tell(f"{task.name}: {len(rows)} rows to train on, {len(validation)} to validate")
     scratch = out.resolve().with_name(f".{out.resolve().name}.work")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ffc.commands.options import shared
-from ffc.commands.options.task import TASK_OPTIONS, need_libraries, read_task, task_files, task_options
+from ffc.commands.options.settings import made, names, number, options
+from ffc.commands.options.task import need_libraries, read_task, task_files, task_options
 from ffc.commands.options.training import (
     Fit,
     check_outputs,
@@ -19,26 +21,26 @@ from ffc.commands.options.training import (
     fit,
     learned,
     output_options,
-    read_training,
     several,
     tell,
-    training_options,
 )
 from ffc.errors import UsageError, nearest
+from ffc.settings.activation import Activation
+from ffc.settings.data import Data
+from ffc.settings.losses import ON_A_TASK, ON_TEXTS, WEIGHTS, Losses
+from ffc.settings.setting import fields, types_of
+from ffc.settings.training import Training
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from ffc.train.distillation.losses import Losses
     from ffc.train.learning.activation import Anneal
     from ffc.train.tasks import Task
 
-__all__ = ["ON_A_TASK", "ON_TEXTS", "distill", "read_losses"]
+__all__ = ["distill", "read_losses"]
 
 _PATH = click.Path(path_type=Path)
-ON_A_TASK = ("logits=1.0", "hidden=0.1")
-ON_TEXTS = ("relations=1.0",)
-"""Needs neither a head of the teacher nor the same width or number of heads."""
+_LOSSES = tuple(name for name in fields(Losses) if name != "layers")
 
 
 @click.command(epilog=several("distill --teacher FOLDER --layers 3"))
@@ -53,16 +55,15 @@ ON_TEXTS = ("relations=1.0",)
     "losses",
     multiple=True,
     metavar="NAME=NUMBER",
-    help="Weight of a loss: labels, logits, hidden, attention or relations; also temperature and relation_heads.  "
-    "[default: logits=1.0 hidden=0.1, on --texts relations=1.0; repeatable]",
+    help=f"Weight of a loss: {', '.join(WEIGHTS[:-1])} or {WEIGHTS[-1]}; also temperature and relation_heads.  "
+    f"[default: {ON_A_TASK}, on --texts {ON_TEXTS}; repeatable]",
 )
 @click.option(
     "--layer-map",
     metavar="S:T,...",
     help="From which of the teacher's layers each of the student's learns.  [default: spread evenly]",
 )
-@click.option("--activation", type=click.Choice(["relu"]), help="Put ReLU in the place of GELU.")
-@click.option("--anneal", type=float, metavar="SHARE", help="Go over to it gradually, in this share of the steps.")
+@options(Activation)
 @click.option(
     "--texts",
     type=_PATH,
@@ -70,7 +71,7 @@ ON_TEXTS = ("relations=1.0",)
     help="Distil for no task, by masked language modelling on these lines of text.",
 )
 @task_options
-@training_options
+@options(Training)
 @output_options
 def distill(teacher: str, out: Path, onnx: Path | None, as_json: bool, **given: Any) -> None:
     """Distil a student from a teacher, keep its best epoch, and write it with its scores.
@@ -94,11 +95,10 @@ def _check_student(given: dict[str, Any]) -> None:
     if len(named) != 1:
         found = f"{' and '.join(named)} name several" if named else "none is named"
         raise UsageError(f"ffc distill needs one student, by --layers, --student or --plan; {found}")
-    if given["anneal"] is not None and given["activation"] is None:
-        raise UsageError("--anneal is for a change of activation; add --activation relu")
+    made(Activation, given)  # which refuses what does not go together
     if given["texts"] is None:
         return
-    if misplaced := shared.given_option(name for name in TASK_OPTIONS if name != "max_length"):
+    if misplaced := shared.given_option(names(Data)):
         raise UsageError(f"--texts distils for no task; leave out --texts or {misplaced}")
     if given["anneal"] is not None:
         raise UsageError("--anneal is for a task; on --texts, give --activation relu alone")
@@ -106,7 +106,7 @@ def _check_student(given: dict[str, Any]) -> None:
 
 def _for_task(teacher: str, out: Path, onnx: Path | None, as_json: bool, given: dict[str, Any]) -> None:
     task = read_task(**given)
-    losses = read_losses(given["losses"] or ON_A_TASK, given["layer_map"])
+    losses = read_losses(given["losses"], given["layer_map"], ON_A_TASK)
     from ffc.train.models import pretrained
 
     master = learned(teacher, task)
@@ -123,11 +123,11 @@ def _for_task(teacher: str, out: Path, onnx: Path | None, as_json: bool, given: 
 
 
 def _for_none(teacher: str, out: Path, onnx: Path | None, as_json: bool, given: dict[str, Any]) -> None:
-    losses, training = read_losses(given["losses"] or ON_TEXTS, given["layer_map"]), read_training(**given)
+    losses, training = read_losses(given["losses"], given["layer_map"], ON_TEXTS), made(Training, given)
     from ffc.train.export import export
     from ffc.train.learning import mlm, processes
     from ffc.train.models import pretrained
-    from ffc.train.models.checkpoint import load_pruned
+    from ffc.train.models.loading import load
 
     texts, tokenizer = mlm.read_texts([given["texts"]]), pretrained.tokenizer(teacher)
     master = pretrained.language_model(teacher)
@@ -145,8 +145,8 @@ def _for_none(teacher: str, out: Path, onnx: Path | None, as_json: bool, given: 
         return
     if onnx:
         tell(f"exporting {onnx}")
-        made = {"teacher": teacher, "student": _described(given)}
-        export(load_pruned(out), onnx, tokenizer=tokenizer, provenance=made)
+        told = {"teacher": teacher, "student": _described(given)}
+        export(load(out), onnx, tokenizer=tokenizer, provenance=told)
     found = {"loss": [list(each) for each in history.loss], "steps": history.steps, "seconds": history.seconds}
     losses_told = f"loss {history.loss[0][1]:.4g}, then {history.loss[-1][1]:.4g}"
     click.echo(
@@ -202,21 +202,21 @@ def _read_layers(text: str) -> int | list[int]:
     return numbers if len(numbers) > 1 else numbers[0]
 
 
-def read_losses(texts: tuple[str, ...], layer_map: str | None) -> Losses:
-    """Read the losses; those that are not named have no weight."""
-    from ffc.train.distillation.losses import Losses
-
-    known = {field.name: field.type for field in fields(Losses) if field.name != "layers"}
+def read_losses(texts: Sequence[str], layer_map: str | None, default: Losses) -> Losses:
+    """Read the losses; of those that are named all others have no weight, and without any the default counts."""
+    layers = _read_map(layer_map) if layer_map else None
+    if not texts:
+        return replace(default, layers=layers)
     found: dict[str, Any] = {}
     for text in texts:
-        name, _, number = text.partition("=")
-        if name not in known:
-            raise UsageError(f"unknown loss '{name}'{nearest(name, known)}")
+        name, _, value = text.partition("=")
+        if name not in _LOSSES:
+            raise UsageError(f"unknown loss '{name}'{nearest(name, _LOSSES)}")
         try:
-            found[name] = int(number) if known[name] == "int" else float(number)
-        except ValueError:
-            raise UsageError(f"--loss is '{text}'; give a number, such as {name}=1") from None
-    return Losses(**found, layers=_read_map(layer_map) if layer_map else None)
+            found[name] = number(value, types_of(Losses)[name], fields(Losses)[name][1])
+        except ValueError as error:
+            raise UsageError(f"--loss {name} is {error}, such as {name}=1") from None
+    return Losses(**found, layers=layers)
 
 
 def _read_map(text: str) -> tuple[tuple[int, int], ...]:

@@ -24,9 +24,9 @@ def export(source: str, out: Path) -> None:
     shared.check_file(out, [Path(source)])
     need_libraries()
     from ffc.train.export import export
-    from ffc.train.models import checkpoint, pretrained
+    from ffc.train.models import loading, pretrained
 
     shared.hush()
-    model = checkpoint.load_pruned(Path(pretrained.locate(source)))
+    model = loading.load(Path(loading.locate(source)))
     export(model, out, tokenizer=pretrained.tokenizer(source), provenance={"source": Path(source).name})
     click.echo(f"wrote {out}: {out.stat().st_size / 1e6:.1f} MB")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from pathlib import Path
 from typing import Any
@@ -11,25 +10,17 @@ import click
 
 from ffc.commands.options import shared
 from ffc.commands.options.gradients import draw, gradient_options, tenths
+from ffc.commands.options.settings import options
 from ffc.commands.options.task import task_files, task_options
 from ffc.errors import UsageError
+from ffc.settings.amount import Amount
 
 __all__ = ["search"]
 
 
 @click.command()
 @shared.model_or_folder
-@click.option(
-    "--macs",
-    callback=shared.read_share,
-    required=True,
-    metavar="R",
-    help="The share of all layers' multiply-accumulates that the result may cost.",
-)
-@shared.length
-@click.option(
-    "--floor", callback=shared.read_amount, metavar="N|R", help="What every layer keeps at least.  [default: 1]"
-)
+@options(Amount, but=("heads", "ffn", "across"), required=("macs",))
 @task_options
 @gradient_options
 @shared.output("plan.json")
@@ -50,7 +41,6 @@ def search(model: Path, out: Path, as_json: bool, **given: Any) -> None:
     from ffc.train.models import slicing
     from ffc.train.pruning import plans
 
-    teller = functools.cache(tenths)
     made = plans.search(
         drawn.model,
         drawn.rows,
@@ -60,7 +50,7 @@ def search(model: Path, out: Path, as_json: bool, **given: Any) -> None:
         floor=given["floor"],
         on=given["on"],
         first_token=not drawn.task.spans,
-        progress=lambda what, done, of: teller(what)(done, of),
+        progress=tenths(),
     )
     made = slicing.stamp(made, drawn.model)
     made.save(out)

@@ -8,8 +8,11 @@ from typing import Any
 import click
 
 from ffc.commands.options import shared
+from ffc.commands.options.settings import options
 from ffc.commands.options.task import read_task, task_files, task_options
-from ffc.commands.options.training import Fit, check_outputs, fit, output_options, several, training_options
+from ffc.commands.options.training import Fit, check_outputs, fit, output_options, several
+from ffc.settings.losses import ON_LABELS
+from ffc.settings.training import Training
 
 __all__ = ["train"]
 
@@ -23,7 +26,7 @@ __all__ = ["train"]
     help="What to start from: a folder, package:NAME of an installed package, or a name on the hub.",
 )
 @task_options
-@training_options
+@options(Training)
 @output_options
 def train(source: str, out: Path, onnx: Path | None, as_json: bool, **given: Any) -> None:
     """Train a classifier on the labels of a task, keep its best epoch, and write it with its scores.
@@ -32,7 +35,6 @@ def train(source: str, out: Path, onnx: Path | None, as_json: bool, **given: Any
     """
     check_outputs(out, onnx, [source], task_files(given))
     task = read_task(**given)
-    from ffc.train.distillation.losses import Losses
     from ffc.train.models import pretrained
 
     shared.hush()
@@ -40,7 +42,7 @@ def train(source: str, out: Path, onnx: Path | None, as_json: bool, **given: Any
         model=pretrained.classifier(source, task, seed=given["seed"]),
         tokenizer=pretrained.tokenizer(source),
         task=task,
-        losses=Losses(labels=1.0),
+        losses=ON_LABELS,
         teacher=None,
         activation=None,
         provenance={"source": source},

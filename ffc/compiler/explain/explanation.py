@@ -12,10 +12,10 @@ import onnx_ir as ir
 
 from ffc.compiler import syntax
 from ffc.compiler.chain import as_passes, blame, chain, check_expected, open_model, run
-from ffc.compiler.explain.survey import SURVEYS, Finding, Tried, general
 from ffc.compiler.library import Library
 from ffc.compiler.log import Log
 from ffc.compiler.passes import Pass
+from ffc.compiler.survey import Finding, Tried
 from ffc.errors import CannotApplyError, UsageError
 
 __all__ = ["FORMAT", "Explanation", "explain", "to_json"]
@@ -35,6 +35,7 @@ class Explanation:
         findings: What it looked at, in the order of the model.
         notes: Its remarks.
         refused: Why it, or a pass before it, cannot be applied as asked; None if it can.
+        listed: Whether a table shows each finding, rather than those alike in one row.
     """
 
     model: str
@@ -45,6 +46,7 @@ class Explanation:
     notes: list[str]
     refused: str | None
     format: str = field(default=FORMAT, kw_only=True)
+    listed: bool = field(default=False, kw_only=True)
 
 
 def explain(
@@ -88,13 +90,10 @@ def explain(
         return Explanation(source, text, before, {}, [], [], str(error))
     tell(f"{last.name} ...")
     tried = _try(last, stage)
-    findings = SURVEYS.get(last.name, general)(tried)
-    log, refused = tried.log, tried.refused
-    if refused and last.name == "prune" and tried.as_it_is and findings:  # that no plan was given does not matter here
-        could = any(finding.taken for finding in findings)
-        log.notes += [refused] if could else []
-        refused = None if could else f"pass 'prune' can cut nothing; first: {findings[0].why}"
-    return Explanation(source, text, before, log.done, findings, log.notes, refused)
+    with blame(last):
+        survey = last.survey(tried)
+    log, findings = tried.log, [*survey.findings]
+    return Explanation(source, text, before, log.done, findings, log.notes, survey.refused, listed=survey.listed)
 
 
 def _try(item: Pass, model: ir.Model) -> Tried:
@@ -108,9 +107,11 @@ def _try(item: Pass, model: ir.Model) -> Tried:
     except CannotApplyError as error:
         refused = str(error)
         log = Log(misses=log.misses)
-    return Tried(item, model, after, log, refused)
+    return Tried(model, after, log, refused)
 
 
 def to_json(explanation: Explanation) -> str:
     """Write an explanation as JSON."""
-    return json.dumps(dataclasses.asdict(explanation), indent=2, ensure_ascii=False) + "\n"
+    found = dataclasses.asdict(explanation)
+    del found["listed"]  # is for tables alone
+    return json.dumps(found, indent=2, ensure_ascii=False) + "\n"

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ffc.compiler.explain.explanation import Explanation
-from ffc.compiler.explain.survey import Finding
 from ffc.compiler.reports.content import changes
+from ffc.compiler.survey import Finding
 from ffc.errors import one_line
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ def explained(explanation: Explanation) -> RenderableType:
 
     grid = Table("block", "layer", "size", "taken", "as what, or why not", "name", box=SIMPLE_HEAD, show_edge=False)
     grid.pad_edge = False
-    listed = explanation.text.partition("{")[0] in _LISTED
-    for alike in [[one] for one in explanation.findings] if listed else _alike(explanation.findings):
+    findings = explanation.findings
+    for alike in [[one] for one in findings] if explanation.listed else _alike(findings):
         grid.add_row(*(Text(one_line(cell)) for cell in _finding_row(alike)))
     after = f" after {', '.join(explanation.before)}" if explanation.before else ""
     refused = explanation.refused
@@ -38,9 +38,6 @@ def explained(explanation: Explanation) -> RenderableType:
     parts += [grid, Text()] if explanation.findings else []
     return Group(*parts, Text("\n".join(lines)))
 
-
-_LISTED = ("prune", "int8")
-"""Passes of which a user wants to see each finding, its name above all."""
 
 _NUMBER_IN_NAME = re.compile(r"(?<=[A-Za-z_./:])\d+|_\d+")
 

@@ -1,50 +1,16 @@
-"""Contracts: what a pass promises about outputs, and the verdict that says what was measured of that."""
+"""Contracts: what a pass promises about outputs, what they are held against, and the verdict on what was measured."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
 
-__all__ = ["Budget", "Contract", "Equal", "EqualToMasked", "Verdict"]
+import numpy as np
+import onnx_ir as ir
 
-
-@dataclass(frozen=True)
-class Equal:
-    """Outputs stay equal; `tolerance` is the largest difference relative to the scale of the output."""
-
-    tolerance: float = 1e-4
-
-    def __str__(self) -> str:
-        return f"equal to {self.tolerance:g}"
-
-
-@dataclass(frozen=True)
-class EqualToMasked(Equal):
-    """Outputs equal those of the model before with the parts that the pass drops set to zero (`Pass.reference`)."""
-
-    def __str__(self) -> str:
-        return f"equal to the masked model to {self.tolerance:g}"
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Outputs may move, within a budget.
-
-    Attributes:
-        cosine: Least mean cosine between output vectors before and after.
-        agreement: Least share of rows whose largest output stays the largest; checked on two-dimensional outputs.
-        against: What outputs are held against, where that is not the model before the pass.
-    """
-
-    cosine: float
-    agreement: float = 0.0
-    against: str = ""
-
-    def __str__(self) -> str:
-        agreement = f", agreement ≥ {self.agreement:g}" if self.agreement else ""
-        return f"cosine ≥ {self.cosine:g}{agreement}{f' against {self.against}' if self.against else ''}"
-
-
-Contract = Equal | EqualToMasked | Budget
+__all__ = ["Budget", "Contract", "Equal", "EqualToMasked", "KnownRows", "ModelBefore", "ModelFrom", "Verdict"]
 
 
 @dataclass(frozen=True)
@@ -67,3 +33,131 @@ class Verdict:
     agreement: float | None
     probes: int
     worst: str
+
+
+@dataclass(frozen=True)
+class ModelBefore:
+    """Holds a result against the model before the pass."""
+
+    name: ClassVar[str] = ""
+
+
+@dataclass(frozen=True)
+class ModelFrom:
+    """Holds a result against a model made from the one before.
+
+    Attributes:
+        make: Takes the model before and returns another: a clone of it that was changed, or one from elsewhere.
+        name: What reports call it.
+    """
+
+    make: Callable[[ir.Model], ir.Model]
+    name: str
+
+
+@dataclass(frozen=True)
+class KnownRows:
+    """Holds a result against outputs that are known for rows of inputs.
+
+    Attributes:
+        read: Takes the model before and returns an array for every input and for one output at least, by name, rows
+            first.
+        name: What reports call them.
+    """
+
+    read: Callable[[ir.Model], Mapping[str, np.ndarray]]
+    name: str
+
+
+Reference = ModelBefore | ModelFrom | KnownRows
+"""What a contract holds a result against."""
+
+
+class Contract(ABC):
+    """What a pass promises about outputs.
+
+    Attributes:
+        spends: Whether outputs may move for good. Once numbers are rounded, a contract that lets them is held to what
+            the models give; any other to what they mean in float32, since rounding amplifies harmless differences.
+    """
+
+    spends: ClassVar[bool] = False
+
+    @property
+    def against(self) -> Reference:
+        """What the result is held against."""
+        return ModelBefore()
+
+    @abstractmethod
+    def fault(self, verdict: Verdict) -> str | None:
+        """Say in what way the outputs that were measured break the promise, None if they keep it."""
+
+
+@dataclass(frozen=True)
+class Equal(Contract):
+    """Outputs stay equal; `tolerance` is the largest difference relative to the scale of the output."""
+
+    tolerance: float = 1e-4
+
+    def __str__(self) -> str:
+        return f"equal to {self.tolerance:g}"
+
+    def fault(self, verdict: Verdict) -> str | None:
+        """See `Contract.fault`."""
+        if verdict.difference <= self.tolerance:
+            return None
+        return f"outputs differ by {verdict.difference:.3g} of their scale, more than {self.tolerance:g},"
+
+
+@dataclass(frozen=True)
+class EqualToMasked(Equal):
+    """Outputs equal those of the model before with the parts that the pass drops set to zero.
+
+    Attributes:
+        masked: Takes the model before and returns a clone of it with these parts set to zero.
+    """
+
+    masked: Callable[[ir.Model], ir.Model] = field(kw_only=True)
+
+    def __str__(self) -> str:
+        return f"equal to {self.against.name} to {self.tolerance:g}"
+
+    @property
+    def against(self) -> ModelFrom:
+        """The masked model."""
+        return ModelFrom(self.masked, "the masked model")
+
+
+@dataclass(frozen=True)
+class Budget(Contract):
+    """Outputs may move, within a budget.
+
+    Attributes:
+        cosine: Least mean cosine between output vectors before and after.
+        agreement: Least share of rows whose largest output stays the largest; checked on two-dimensional outputs.
+        against: What outputs are held against.
+    """
+
+    spends: ClassVar[bool] = True
+
+    cosine: float
+    agreement: float = 0.0
+    against: Reference = ModelBefore()
+
+    def __str__(self) -> str:
+        agreement = f", agreement ≥ {self.agreement:g}" if self.agreement else ""
+        return f"cosine ≥ {self.cosine:g}{agreement}{self._against}"
+
+    @property
+    def _against(self) -> str:
+        return f" against {self.against.name}" if self.against.name else ""
+
+    def fault(self, verdict: Verdict) -> str | None:
+        """See `Contract.fault`."""
+        if verdict.difference == float("inf"):  # however many other rows are close
+            return f"outputs differ in number, order, shape or type, or are no longer finite,{self._against}"
+        if not verdict.cosine >= self.cosine:
+            return f"mean cosine {verdict.cosine:.4f} is below the budget of {self.cosine:g}{self._against}"
+        if verdict.agreement is not None and not verdict.agreement >= self.agreement:
+            return f"agreement {verdict.agreement:.4f} is below the budget of {self.agreement:g}{self._against}"
+        return None

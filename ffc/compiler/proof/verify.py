@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ffc.compiler.proof.contracts import Budget, Contract, Verdict
+from ffc.compiler.proof.contracts import Contract, Verdict
 from ffc.compiler.proof.full_precision import dequantised, exact, holds_int8
 from ffc.compiler.proof.probes import Probe
 from ffc.errors import CannotApplyError, GateError, InputError
@@ -115,7 +115,7 @@ def hold(contract: Contract, verdict: Verdict, what: str = "") -> Verdict:
     Raises:
         GateError: If it does not.
     """
-    fault = _fault(contract, verdict)
+    fault = contract.fault(verdict)
     if fault:
         raise GateError(f"{what}{': ' if what else ''}{fault} on {verdict.worst}; nothing was written")
     return verdict
@@ -156,21 +156,6 @@ def _pairs(
 def _mean(weighted: Sequence[tuple[float, int]]) -> float:
     total = sum(weight for _, weight in weighted)
     return sum(number * weight for number, weight in weighted) / total if total else 1.0
-
-
-def _fault(contract: Contract, verdict: Verdict) -> str | None:
-    if isinstance(contract, Budget):
-        against = f" against {contract.against}" if contract.against else ""
-        if verdict.difference == float("inf"):  # however many other rows are close
-            return f"outputs differ in number, order, shape or type, or are no longer finite,{against}"
-        if not verdict.cosine >= contract.cosine:
-            return f"mean cosine {verdict.cosine:.4f} is below the budget of {contract.cosine:g}{against}"
-        if verdict.agreement is not None and not verdict.agreement >= contract.agreement:
-            return f"agreement {verdict.agreement:.4f} is below the budget of {contract.agreement:g}{against}"
-        return None
-    if not verdict.difference <= contract.tolerance:
-        return f"outputs differ by {verdict.difference:.3g} of their scale, more than {contract.tolerance:g},"
-    return None
 
 
 def _takes(runner: Runner, probes: Sequence[Probe]) -> tuple[list[tuple[Probe, dict[str, np.ndarray]]], list[str]]:

@@ -219,11 +219,8 @@ class Editor:
             new.name = name
             self.shapes.update(made_by)
         new.type = old.type if new.type is None else new.type
-        shape = self.shapes.of(new)
-        if new.shape is None and (shape is None or self.shapes.agrees(new, known)):
-            new.shape = old.shape
-        elif new.shape is None and shape is not None:
-            new.shape = ir.Shape([dim if isinstance(dim, int) else str(dim) for dim in shape])
+        if new.shape is None:
+            new.shape = old.shape if self.shapes.agrees(new, known) else self.shapes.noted(new)
         if self.shapes.fact(new) != known:
             self.shapes.update(made_by)
 
@@ -241,9 +238,10 @@ class Editor:
             self.discard(source)
 
     def set_attribute(self, node: ir.Node, name: str, value: Any) -> None:
-        """Give `node` an attribute, and infer what that changes."""
+        """Give `node` an attribute, and pass on what that changes as `replace_input` does."""
+        shapes = self.shapes
         node.attributes.update({attr.name: attr for attr in _attributes({name: value})})
-        self.shapes.update([node])
+        shapes.changed(node)
 
     def discard(self, node: ir.Node) -> None:
         """Remove `node`, and then what only it needed, as far as nothing reads them."""

@@ -20,17 +20,16 @@ FOLD_LIMIT = 1 << 16
 """Bytes that a folded constant may have beyond those of its inputs, so that folding never inflates a model."""
 
 
-def fold(model: ir.Model) -> int:
+def fold(editor: Editor) -> int:
     """Compute every node of the main graph whose inputs are all constant, unless that would inflate the model.
 
     Args:
-        model: At opset 23; changed in place.
+        editor: Of a model at opset 23, which is changed in place.
 
     Returns:
         How many nodes were computed.
     """
-    editor = Editor(model)
-    return sum(_fold_node(node, editor) for node in list(model.graph))
+    return sum(_fold_node(node, editor) for node in list(editor.graph))
 
 
 def _fold_node(node: ir.Node, editor: Editor) -> bool:

@@ -55,12 +55,18 @@ class _Walk:
 class Shapes:
     """What is known of the values of a model's main graph, as `infer` returns it.
 
-    Whoever changes the graph says so by `update` and `replaced`; what is known is then what `infer` would say.
+    Whoever changes the graph says so by `update`, `changed` and `replaced`; then what is known is what `infer` would
+    say, and shapes and types noted in the model are no others.
     """
 
     def __init__(self, walk: _Walk, scope: _Scope) -> None:
         self._walk, self._scope = walk, scope
         self._pushed = itertools.count()
+
+    @property
+    def facts(self) -> Mapping[ir.Value, Fact]:
+        """What is known by value, of all that were met."""
+        return self._scope.facts
 
     def of(self, value: ir.Value) -> Shape | None:
         """Return the dimensions of `value`, None if not even its rank is known."""
@@ -76,15 +82,20 @@ class Shapes:
 
     def fact(self, value: ir.Value) -> Fact:
         """Return all that is known of `value`."""
-        return self._scope.facts.get(value) or _unwalked(self._walk, self._scope, value)
+        return self.facts.get(value) or _unwalked(self._walk, self._scope, value)
 
     def concluded(self, node: ir.Node) -> PartialShape | None:
         """Return the dimensions of the first output of `node` as they follow from its inputs, annotations aside."""
         outs = _apply(_site(self._walk, self._scope, node))
         return outs[0].shape if outs else None
 
+    def noted(self, value: ir.Value) -> ir.Shape | None:
+        """Return the dimensions of `value` as a model notes them."""
+        shape = self.of(value)
+        return None if shape is None else ir.Shape([dim if isinstance(dim, int) else str(dim) for dim in shape])
+
     def update(self, nodes: Iterable[ir.Node], *, before: ir.Node | None = None) -> None:
-        """Infer nodes that are new or have other attributes than before, and what that changes.
+        """Infer nodes that are new, or whose results have got other names or notes, and what that changes.
 
         Args:
             nodes: Nodes of the main graph, in topological order.
@@ -94,6 +105,10 @@ class Shapes:
         if before is not None:
             self._ranks.update(dict.fromkeys(nodes, self._ranks.get(before, len(self._ranks))))
         self._spread(dict.fromkeys(nodes, False))
+
+    def changed(self, node: ir.Node) -> None:
+        """Infer a node that computes something else than before, and what that changes."""
+        self._spread({node: True})
 
     def replaced(self, old: Fact, new: ir.Value, readers: Iterable[ir.Node]) -> None:
         """Infer what changes where `readers` read `new` in place of a value of which `old` is known."""

@@ -46,7 +46,7 @@ def to_html(run: Run, pictures: tuple[bytes, bytes]) -> str:
     titles = ("What pruning saves and what it costs", "What a core answers in a second")
     return render(
         Path(__file__).with_name("run.html"),
-        title=f"{run.recipe}: {run.task.name}",
+        title=f"{run.study}: {run.task.name}",
         facts=dict(_facts(run)),
         methods=table.method_table(run),
         pictures=[(title, base64.b64encode(png).decode()) for title, png in zip(titles, pictures, strict=True)],

@@ -130,7 +130,7 @@ def _seconds(run: Run, system: System, way: str) -> float | None:
 def _empty(run: Run, title: str, across: str) -> tuple[Figure, Axes]:
     """Return a figure that belongs to no window, with one plot."""
     if run.measurements is None:
-        raise UsageError(f"the run of {run.recipe} measured nothing, so there is nothing to plot; run it to the end")
+        raise UsageError(f"the run of {run.study} measured nothing, so there is nothing to plot; run it to the end")
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -166,7 +166,7 @@ def _draw(axes: Axes, points: Sequence[_Point], index: int, label: str, line: st
 
 
 def _reference(axes: Axes, run: Run) -> None:
-    """Draw the teacher's accuracy, and the least that the recipe allows."""
+    """Draw the teacher's accuracy, and the least that the study allows."""
     teacher = run.systems[0].fp32.accuracy
     for level, style, label in (
         (teacher, "--", f"teacher, {teacher:.2f}"),

@@ -33,7 +33,7 @@ __all__ = [
     "to_json",
 ]
 
-FORMAT = "ffc.run/1"
+FORMAT = "ffc.run/2"
 NAME = "run.json"
 """The file in a run's folder."""
 
@@ -47,7 +47,7 @@ class TaskFacts:
     """The task of a run.
 
     Attributes:
-        name: Such as ``rte``; of rows of the user's own, the name of the recipe.
+        name: Such as ``rte``; of rows of the user's own, the name of the study.
         metric: Its metric.
         labels: Names of its classes.
         train_rows: Number of rows trained on.
@@ -147,7 +147,7 @@ class Run:
     """A whole run.
 
     Attributes:
-        recipe: Name of the recipe's file.
+        study: Name of the study's file.
         task: The task.
         budget: Points that the chosen system may lose against the teacher's fp32 export.
         chosen: Name of the system chosen, by its compiled form.
@@ -159,7 +159,7 @@ class Run:
         measurements: What `ffc.study.measure.measure` found, or None before that.
     """
 
-    recipe: str
+    study: str
     task: TaskFacts
     budget: float
     chosen: str
@@ -198,15 +198,15 @@ def load(folder: Path) -> Run:
     try:
         data: Mapping[str, Any] = json.loads(path.read_bytes())
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; `ffc recipe run` makes one") from error
+        raise InputError(f"cannot read {path}: {error.strerror}; `ffc study run` makes one") from error
     except ValueError as error:
-        raise InputError(f"{path} is not a run that `ffc recipe run` writes: {error}") from error
+        raise InputError(f"{path} is not a run that `ffc study run` writes: {error}") from error
     found = data.get("format") if isinstance(data, dict) else None
     if found != FORMAT:
-        raise InputError(f"{path}: format is '{found}', expected '{FORMAT}'; run the recipe again")
+        raise InputError(f"{path}: format is '{found}', expected '{FORMAT}'; run the study again")
     try:
         return TypeAdapter(Run).validate_python(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(step) for step in first["loc"])
-        raise InputError(f"{path} is not a run that `ffc recipe run` writes: {where}: {first['msg']}") from error
+        raise InputError(f"{path} is not a run that `ffc study run` writes: {where}: {first['msg']}") from error

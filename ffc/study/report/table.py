@@ -204,7 +204,7 @@ def task_rows(runs: Sequence[Run]) -> tuple[TaskRow, ...]:
         UsageError: If there is no run, or one did not measure its teacher or its chosen system.
     """
     if not runs:
-        raise UsageError("a table of tasks needs the run of one at least; `ffc recipe run` makes one")
+        raise UsageError("a table of tasks needs the run of one at least; `ffc study run` makes one")
     found = [_task_row(run) for run in runs]
     overall = TaskRow(
         task="overall",
@@ -226,8 +226,8 @@ def _task_row(run: Run) -> TaskRow:
     last = _row(run, "", chosen, COMPILED, None)
     if last.total is None or first.core_seconds is None or last.core_seconds is None:
         raise UsageError(
-            f"the run of {run.task.name} by {run.recipe} did not measure both '{before.name}' and '{chosen.name}'; "
-            "run its recipe to the end"
+            f"the run of {run.task.name} by {run.study} did not measure both '{before.name}' and '{chosen.name}'; "
+            "run its study to the end"
         )
     return TaskRow(
         task=run.task.name,
@@ -331,7 +331,7 @@ def task_table(runs: Sequence[Run]) -> Table:
         numbers += [_known(row.joules_before), _known(row.joules)] * energy
         cells.append((row.task, *numbers))
     notes = (
-        "PyTorch is the teacher out of the box, rows padded; chosen is what the recipe of the task chose, compiled. "
+        "PyTorch is the teacher out of the box, rows padded; chosen is what the study of the task chose, compiled. "
         "One query at a time on one thread. Overall: the geometric mean of speed-ups, the mean of the rest.",
         "Energy is that of the whole processor package." if energy else "Energy was not measured for all tasks.",
     )

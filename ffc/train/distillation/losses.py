@@ -7,17 +7,13 @@ say in it; whoever adds rows up divides by their number once.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ffc.errors import UsageError
-
 __all__ = [
     "IGNORED",
-    "Losses",
     "divergence",
     "hidden_loss",
     "label_loss",
@@ -31,66 +27,6 @@ IGNORED = -100
 
 _MASKED = -1e9
 """Score of a padding key: its probability is exactly 0, and unlike −inf it leaves differences of logarithms finite."""
-
-_WEIGHTS = ("labels", "logits", "hidden", "attention", "relations")
-
-
-@dataclass(frozen=True)
-class Losses:
-    """The weights of the losses; one of weight 0 costs nothing.
-
-    Attributes:
-        labels: Cross-entropy with the labels.
-        logits: Cross-entropy with the teacher's probabilities.
-        hidden: Squared error of the embeddings' output and of the mapped layers' outputs, the mean of all of them; a
-            projection is learned with the student where widths differ.
-        attention: Divergence of the attention maps of the mapped layers, the mean of all of them; maps are averaged
-            over heads where numbers of heads differ.
-        relations: Divergence of the relations among queries, keys and values (MiniLM-v2), of the last mapped pair.
-        temperature: Divides the logits of both in the loss `logits`.
-        relation_heads: Into how many heads queries, keys and values are cut for `relations`.
-        layers: (student layer, teacher layer) pairs; None spreads the student's evenly over the teacher's.
-    """
-
-    labels: float = 0.0
-    logits: float = 0.0
-    hidden: float = 0.0
-    attention: float = 0.0
-    relations: float = 0.0
-    temperature: float = 1.0
-    relation_heads: int = 12
-    layers: tuple[tuple[int, int], ...] | None = None
-
-    def __post_init__(self) -> None:
-        for name in _WEIGHTS:
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise UsageError(f"the weight of the loss {name} is {value}; give a number from 0 up")
-        if not any(getattr(self, name) for name in _WEIGHTS):
-            raise UsageError(f"all losses have the weight 0; give one of {', '.join(_WEIGHTS)} a weight")
-        if not (math.isfinite(self.temperature) and self.temperature > 0):
-            raise UsageError(f"the temperature is {self.temperature}; give a number above 0")
-        if self.relation_heads < 1:
-            raise UsageError(f"relation_heads is {self.relation_heads}; give at least 1")
-
-    @property
-    def inside(self) -> bool:
-        """Whether a loss looks inside the models, at more than their logits."""
-        return bool(self.hidden or self.attention or self.relations)
-
-    @property
-    def taught(self) -> bool:
-        """Whether a loss needs a teacher."""
-        return bool(self.logits or self.inside)
-
-    @property
-    def on_logits(self) -> bool:
-        """Whether a loss is of what the head puts out."""
-        return bool(self.labels or self.logits)
-
-    def __str__(self) -> str:
-        changed = (field.name for field in fields(self) if getattr(self, field.name) != field.default)
-        return " ".join(f"{name}={getattr(self, name)}" for name in changed)
 
 
 def row_means(values: Tensor, counted: Tensor) -> Tensor:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from ffc.errors import CannotApplyError, UsageError
+from ffc.settings.losses import Losses
 from ffc.train.distillation.capture import HIDDEN, Capture, Caught
 from ffc.train.distillation.layer_map import layer_map
 from ffc.train.distillation.losses import (
     IGNORED,
-    Losses,
     divergence,
     hidden_loss,
     label_loss,

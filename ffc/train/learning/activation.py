@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel, TrainerCallback
 
-from ffc.errors import CannotApplyError, UsageError
+from ffc.errors import CannotApplyError
+from ffc.settings.setting import check, setting
+from ffc.settings.wanted import SHARE
 
 __all__ = ["Anneal", "Annealing", "relu_for_gelu"]
 
@@ -26,11 +28,10 @@ class Anneal:
         share: The share of the steps, in (0, 1], over which the activation goes from one to the other linearly.
     """
 
-    share: float = 0.5
+    share: float = setting(SHARE, default=0.5)
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise UsageError(f"the share of steps to anneal over is {self.share}; give a number above 0, at most 1")
+        check(self)
 
     def start(self, model: nn.Module) -> Annealing:
         """Put blends in place of the GELUs of a model.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from ffc.errors import UsageError
+from ffc.progress import Tell
 from ffc.train.evaluate import predict
 from ffc.train.learning.activation import Annealing
 
@@ -21,10 +22,7 @@ if TYPE_CHECKING:
     from ffc.train.encoding import Collator, Rows
     from ffc.train.tasks.base import Scores
 
-__all__ = ["BestEpoch", "History", "Progress", "Reporter"]
-
-Progress = Callable[[str], None]
-"""Told one line, without its end, when there is something new to say."""
+__all__ = ["BestEpoch", "History", "Reporter"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ class BestEpoch(TrainerCallback):
         collator: Collator,
         score: Callable[[np.ndarray], Scores] | None,
         annealing: Annealing | None,
-        progress: Progress | None,
+        progress: Tell | None,
     ) -> None:
         self.scores: list[Scores] = []
         self.best: int | None = None
@@ -98,7 +96,7 @@ class BestEpoch(TrainerCallback):
 class Reporter(TrainerCallback):
     """Keeps the losses that the trainer logs, and tells of them."""
 
-    def __init__(self, progress: Progress | None) -> None:
+    def __init__(self, progress: Tell | None) -> None:
         self.losses: list[tuple[int, float]] = []
         self._progress = progress
         self._began = 0.0
@@ -121,4 +119,5 @@ class Reporter(TrainerCallback):
         self.losses.append((step, loss))
         if self._progress and state.is_world_process_zero:
             left = (time.perf_counter() - self._began) / step * (state.max_steps - step)
-            self._progress(f"step {step} of {state.max_steps}: loss {loss:.4f}, {left:.0f} s left")
+            line = f"step {step} of {state.max_steps}: loss {loss:.4f}, {left:.0f} s left"
+            self._progress(line, step, state.max_steps)

@@ -10,7 +10,7 @@ from ffc.errors import InputError, UsageError
 from ffc.train.checks import check_precision, check_rows
 
 if TYPE_CHECKING:
-    from ffc.train.distillation.losses import Losses
+    from ffc.settings.losses import Losses
     from ffc.train.encoding import Rows
 
 __all__ = ["check_finite", "check_known", "check_labels", "check_training", "check_validation"]

@@ -12,18 +12,21 @@ from accelerate import PartialState
 from torch import nn
 
 from ffc.errors import InputError, UsageError
+from ffc.progress import Tell
+from ffc.settings.losses import Losses
+from ffc.settings.training import Training
 from ffc.train.checks import check_vocabulary
-from ffc.train.distillation.losses import IGNORED, Losses
+from ffc.train.distillation.losses import IGNORED
 from ffc.train.distillation.students import keep_layers
 from ffc.train.encoding import Collator, Row, Rows
-from ffc.train.learning.trainer import Training, train
+from ffc.train.learning.trainer import train
 from ffc.train.models.checkpoint import save_pruned
 from ffc.train.models.pretrained import base, filling, fills_masks, language_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from ffc.train.learning.callbacks import History, Progress
+    from ffc.train.learning.callbacks import History
 
 __all__ = ["MaskingCollator", "distill_general", "read_texts", "text_rows"]
 
@@ -43,7 +46,7 @@ def distill_general(
     *,
     max_length: int = 128,
     packed: bool = True,
-    progress: Progress | None = None,
+    progress: Tell | None = None,
 ) -> History:
     """Distil a student for no task in particular, and save it as a checkpoint for other students to start from.
 
@@ -51,7 +54,7 @@ def distill_general(
     stay as they are. Of several processes the first alone saves.
 
     Args:
-        teacher: Where a model is, as `ffc.train.models.pretrained.locate` takes it, or the model, best with its head
+        teacher: Where a model is, as `ffc.train.models.loading.locate` takes it, or the model, best with its head
             for masked language modelling.
         student: How many layers of the teacher it keeps, or which; or a model of any shape, trained in place.
         texts: Passages.

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +15,15 @@ from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging
 
-from ffc.errors import UsageError, nearest, one_line
-from ffc.train.distillation.losses import Losses
+from ffc.errors import UsageError
+from ffc.progress import Tell
+from ffc.settings.losses import ON_LABELS, Losses
+from ffc.settings.training import Training
 from ffc.train.distillation.objective import LiveTeacher, Objective, Pairing, run
 from ffc.train.distillation.teacher import CachedTeacher, cached_logits
 from ffc.train.evaluate import evaluating
 from ffc.train.learning.activation import Anneal
-from ffc.train.learning.callbacks import BestEpoch, History, Progress, Reporter
+from ffc.train.learning.callbacks import BestEpoch, History, Reporter
 from ffc.train.learning.checks import check_finite, check_known, check_labels, check_training, check_validation
 from ffc.train.learning.sampling import LengthSampler
 from ffc.train.models.pretrained import read_logits, takes
@@ -32,64 +32,10 @@ if TYPE_CHECKING:
     from ffc.train.encoding import Collator, Rows
     from ffc.train.tasks.base import Scores
 
-__all__ = ["DistillTrainer", "History", "Training", "train"]
-
-ON_LABELS = Losses(labels=1.0)
-"""What a model is trained on without a teacher."""
-
-SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup")
-"""How the learning rate goes on after warm-up; `constant` has none."""
+__all__ = ["DistillTrainer", "History", "train"]
 
 _LOGS = 50
 """Losses that a run records; each costs a wait for the device."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """How to train.
-
-    Attributes:
-        epochs: Passes over the rows; may be a fraction.
-        learning_rate: The highest, after warm-up.
-        batch_size: Rows at a time, in each process.
-        accumulate: Batches whose gradients add up to one step; how they split it changes nothing but memory and time.
-        weight_decay: On all weights but biases and norms.
-        warmup: Steps over which the learning rate rises from 0: a share of all if below 1.
-        clip: Largest norm of the gradient; 0 for any.
-        seed: Of the order of rows, of dropout and of projections; from 0 to 2³² - 1.
-        max_steps: Steps in all, in place of `epochs`; -1 for none.
-        schedule: One of `SCHEDULES`.
-    """
-
-    epochs: float = 3.0
-    learning_rate: float = 5e-5
-    batch_size: int = 32
-    accumulate: int = 1
-    weight_decay: float = 0.01
-    warmup: float = 0.06
-    clip: float = 1.0
-    seed: int = 0
-    max_steps: int = -1
-    schedule: str = "linear"
-
-    def __post_init__(self) -> None:
-        positive = {"epochs": self.epochs, "learning_rate": self.learning_rate}
-        positive |= {"batch_size": self.batch_size, "accumulate": self.accumulate}
-        for name in ("batch_size", "accumulate", "max_steps", "seed"):
-            if not isinstance(getattr(self, name), int):
-                raise UsageError(f"{name} is {getattr(self, name)}; give a whole number")
-        for name, value in positive.items():
-            if not (math.isfinite(value) and value > 0):
-                raise UsageError(f"{name} is {value}; give a number above 0")
-        for name, value in {"weight_decay": self.weight_decay, "warmup": self.warmup, "clip": self.clip}.items():
-            if not (math.isfinite(value) and value >= 0):
-                raise UsageError(f"{name} is {value}; give a number from 0 up")
-        if self.max_steps != -1 and self.max_steps < 1:
-            raise UsageError(f"max_steps is {self.max_steps}; give at least 1, or -1 to go by epochs")
-        if not 0 <= self.seed < 1 << 32:  # what numpy takes
-            raise UsageError(f"seed is {self.seed}; give a number from 0 to {(1 << 32) - 1}")
-        if self.schedule not in SCHEDULES:
-            raise UsageError(f"there is no schedule '{one_line(self.schedule, 40)}'{nearest(self.schedule, SCHEDULES)}")
 
 
 class DistillTrainer(Trainer):
@@ -156,7 +102,7 @@ def train(
     validation: Rows | None = None,
     score: Callable[[np.ndarray], Scores] | None = None,
     folder: Path,
-    progress: Progress | None = None,
+    progress: Tell | None = None,
     activation: Anneal | None = None,
 ) -> History:
     """Train a model in place.
@@ -176,7 +122,7 @@ def train(
         validation: With `score`, what to choose the best epoch on; its weights are kept. Otherwise the last are.
         score: Judges logits [validation rows, labels].
         folder: Where the logits of the teacher are kept.
-        progress: Told a line now and then.
+        progress: Told how it goes now and then.
         activation: Go over from GELU to ReLU on the way; epochs that end before it has gone over are not kept.
 
     Returns:

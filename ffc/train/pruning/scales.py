@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ffc.errors import InputError
+from ffc.progress import Tell
 from ffc.pruning.plan import LayerPlan, Plan, check_sizes
 from ffc.train.checks import check_precision, check_rows
-from ffc.train.evaluate import Progress, batches, evaluating
+from ffc.train.evaluate import batches, evaluating
 from ffc.train.models.layers import TorchLayer, find_layers
 from ffc.train.pruning.masks import factors, masked
 from ffc.train.pruning.replay import State, start
@@ -39,7 +40,7 @@ def tune(
     *,
     batch_size: int = 32,
     first_token: bool = False,
-    progress: Progress | None = None,
+    progress: Tell | None = None,
 ) -> Plan:
     """Scale what a plan keeps so that each layer puts out what it did before.
 
@@ -63,7 +64,7 @@ def tune(
         batch_size: Rows at a time; the result does not depend on it.
         first_token: Whether the head of the model reads the first token of the last layer alone; then no other counts
             there.
-        progress: Told after each layer how many are done, and of how many.
+        progress: Told after each layer.
 
     Returns:
         The plan with a scale for each head and unit that it keeps, also of parts that it leaves whole.
@@ -96,7 +97,7 @@ def tune(
                 for state in states:
                     state.advance(model, layer)
             if progress is not None:
-                progress(index + 1, len(layers))
+                progress(f"{index + 1} of {len(layers)} layers with scales", index + 1, len(layers))
     scaled = (_scaled(kept, *masks) for kept, *masks in zip(plan.layers, heads, units, strict=True))
     return plan.model_copy(update={"layers": tuple(scaled)})
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ffc.errors import InputError, UsageError, nearest
+from ffc.settings.data import Data
 from ffc.train.tasks import hub, rows, sample, superglue, text
 from ffc.train.tasks.base import Task, Unit
 
@@ -26,61 +27,38 @@ class _Source:
     spans: int = 0
 
 
-def load(
-    name: str,
-    folder: str | Path | None = None,
-    *,
-    train: str | Path | None = None,
-    validation: str | Path | None = None,
-    text: Sequence[str] = (),
-    label: str = "label",
-    labels: Sequence[str] = (),
-    train_rows: int | None = None,
-    validation_rows: int | None = None,
-    validation_share: float = 0.1,
-    seed: int = 0,
-) -> Task:
+def load(data: Data, *, seed: int = 0) -> Task:
     """Load a task.
 
     Args:
-        name: ``boolq``, ``cb``, ``copa``, ``multirc``, ``record``, ``rte`` or ``wic``; ``text``, any classification of
-            texts; or ``hub:NAME[/CONFIG]``.
-        folder: For a SuperGLUE task, where its ``train.jsonl`` and ``val.jsonl`` lie.
-        train: The training file; for ``text`` by suffix a .tsv, .csv or .jsonl file. For a SuperGLUE task in place of
-            the folder.
-        validation: The validation file, likewise. Given alone, there is nothing to train on.
-        text: The one or two columns of text; where none is named the only one beside the label.
-        label: The column of the label.
-        labels: Names of the labels, in the order of the logits; none for those of the training file, sorted.
-        train_rows: Train on a sample of this many rows, or a few more: the rows of one question stay together.
-        validation_rows: Judge by a sample of this many rows, likewise.
-        validation_share: Without validation rows, the share of the training rows that is set apart for it.
+        data: Which rows, and where they come from.
         seed: Of split and samples.
 
     Returns:
         The task. Its training rows all have labels; its validation rows may lack them, to be predicted and not scored.
 
     Raises:
-        UsageError: If the name is unknown, or an argument is missing, malformed or not for this task.
+        UsageError: If the name is unknown, or a setting is missing or not for this task.
         InputError: If a file is missing or broken; the message names file and line.
         MissingError: If the hub is asked for and `datasets` is not installed.
     """
-    kind = name.lower()
-    files = _path(train), _path(validation)
+    name, kind = data.name, data.name.lower()
+    files = _path(data.train), _path(data.validation)
+    columns = [data.text] if isinstance(data.text, str) else data.text
     if kind in superglue.TASKS:
-        _refuse(name, text=text, labels=labels, label=label if label != "label" else "")
-        source = _superglue(kind, folder, *files)
+        _refuse(name, text=columns, labels=data.labels, label=data.label if data.label != "label" else "")
+        source = _superglue(kind, data.folder, *files)
     elif kind == TEXT:
-        _refuse(name, folder=folder)
-        source = _text(*files, text, label, labels)
+        _refuse(name, folder=data.folder)
+        source = _text(*files, columns, data.label, data.labels)
     elif kind.startswith(hub.PREFIX):
-        _refuse(name, folder=folder, train=train, validation=validation)
-        source, kind = _hub(name, text, label, labels), name
+        _refuse(name, folder=data.folder, train=data.train, validation=data.validation)
+        source, kind = _hub(name, columns, data.label, data.labels), name
     else:
         known = (*superglue.TASKS, TEXT)
         raise UsageError(f"there is no task '{name}' here; hub:NAME is one of the hub{nearest(kind, known)}")
     if source.validation is None:
-        first, second = sample.split(source.train, validation_share, seed)
+        first, second = sample.split(source.train, data.validation_share, seed)
     else:
         first, second = tuple(source.train), tuple(source.validation)
     _check_labelled(first)
@@ -88,8 +66,8 @@ def load(
         name=kind,
         labels=source.labels,
         metric=source.metric,
-        train=sample.take([row for unit in first for row in unit.examples], train_rows, seed),
-        validation=sample.take([row for unit in second for row in unit.examples], validation_rows, seed),
+        train=sample.take([row for unit in first for row in unit.examples], data.train_rows, seed),
+        validation=sample.take([row for unit in second for row in unit.examples], data.validation_rows, seed),
         spans=source.spans,
     )
 

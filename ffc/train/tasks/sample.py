@@ -6,7 +6,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 
-from ffc.errors import InputError, UsageError
+from ffc.errors import InputError
 from ffc.train.tasks.base import Example, Unit
 
 __all__ = ["split", "take"]
@@ -29,11 +29,8 @@ def split(units: Sequence[Unit], share: float, seed: int) -> tuple[tuple[Unit, .
         over the share is passed over; at least one text is in it.
 
     Raises:
-        UsageError: If the share is not in (0, 1).
         InputError: If there are not two different texts.
     """
-    if not 0 < share < 1:
-        raise UsageError(f"validation_share={share} is not in (0, 1); give a share such as 0.1")
     together = _together(units)
     if len(together) < 2:
         raise InputError(
@@ -84,14 +81,9 @@ def take(examples: Sequence[Example], rows: int | None, seed: int) -> tuple[Exam
         examples: Where to take from.
         rows: How many; None for all. The rows of a question come together, so the last one may bring a few more.
         seed: Another seed gives another sample; with the same seed a larger sample holds the smaller.
-
-    Raises:
-        UsageError: If the number is below one.
     """
     if rows is None:
         return tuple(examples)
-    if rows < 1:
-        raise UsageError(f"a sample of {rows} rows was asked for; give at least 1, or none to take all")
     groups: dict[str, list[int]] = defaultdict(list)
     for place, example in enumerate(examples):
         groups[example.group or f"row {place}"].append(place)

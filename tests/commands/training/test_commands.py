@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,9 @@ import onnxruntime as ort
 import pytest
 
 from ffc import cli
-from ffc.commands.options import training
 from ffc.commands.training import distill
 from ffc.pruning import LayerPlan, Plan
+from ffc.settings.losses import ON_A_TASK, Losses
 from tests.train import tiny
 
 if TYPE_CHECKING:
@@ -149,14 +149,14 @@ def test_a_saved_model_is_exported(place: Path, tmp_path: Path, command: Command
     [
         ("--layers 3 --student tiny", 2, "ffc distill needs one student, by --layers, --student or --plan; --layers and --student name several"),
         ("", 2, "ffc distill needs one student, by --layers, --student or --plan; none is named"),
-        ("--layers 2 --anneal 0.5", 2, "--anneal is for a change of activation; add --activation relu"),
+        ("--layers 2 --anneal 0.5", 2, "--anneal is for a change of activation; give --activation too"),
         ("--layers two", 2, "--layers is 'two'; give a number of layers such as 3, or layers such as 0,2,4"),
         ("--layers 7", 2, "7 layers cannot be spread over a teacher's 3; give 1 to 3"),
         ("--layers 2 --loss logit=1", 2, "unknown loss 'logit'; did you mean 'logits'?"),
-        ("--layers 2 --loss logits=much", 2, "--loss is 'logits=much'; give a number, such as logits=1"),
+        ("--layers 2 --loss logits=much", 2, "--loss logits is 'much', wanted a number from 0, such as logits=1"),
         ("--layers 2 --layer-map 0-1", 2, "--layer-map is '0-1'; give pairs of a student's and a teacher's layer such as 0:1,1:3"),
         ("--layers 2 --texts val.tsv", 2, "--texts distils for no task; leave out --texts or --task"),
-        ("--layers 2 --batch-size 0", 2, "batch_size is 0; give a number above 0"),
+        ("--layers 2 --batch-size 0", 2, "invalid value for '--batch-size': '0', wanted a whole number from 1"),
         ("--plan missing.json", 3, "cannot read missing.json: No such file or directory; `ffc plan` makes one"),
         ("--student other", 2, "the student 'other' makes tokens otherwise than the teacher 'teacher'"),
         ("--layers 2 --label tone", 3, "tone"),
@@ -208,16 +208,9 @@ def test_an_export_goes_over_no_file_of_the_model(place: Path, command: Command)
     assert err == f"ffc: error: the output '{weights}' is an input; name another file\n"
 
 
-def test_options_have_the_names_and_defaults_of_training() -> None:
-    from ffc.train.learning.trainer import Training
-
-    offered = {option.name: option.default for option in training.training_options(lambda: None).__click_params__}
-    assert offered == {field.name: field.default for field in dataclasses.fields(Training)}
-
-
-def test_default_losses_are_known() -> None:
-    for texts in (distill.ON_A_TASK, distill.ON_TEXTS):
-        assert distill.read_losses(texts, None).taught
+def test_losses_that_are_named_leave_out_all_others() -> None:
+    assert distill.read_losses((), "0:1", ON_A_TASK) == replace(ON_A_TASK, layers=((0, 1),))
+    assert distill.read_losses(["hidden=1", "relation_heads=4"], None, ON_A_TASK) == Losses(hidden=1.0, relation_heads=4)
 
 
 def test_help_imports_nothing_heavy_and_missing_libraries_are_named() -> None:

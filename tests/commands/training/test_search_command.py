@@ -53,16 +53,15 @@ def test_what_is_kept_costs_what_was_asked_and_still_knows(place: Path, capsys: 
 
 def accuracy(place: Path, plan: Plan) -> float:
     """Return how many validation rows of a hundred the teacher still knows, cut down to a plan."""
-    from ffc.train import tasks
     from ffc.train.encoding import Collator, encode
     from ffc.train.evaluate import predict
     from ffc.train.models import pretrained, slicing
-    from ffc.train.models.checkpoint import load_pruned
+    from ffc.train.models.loading import load
 
     tokenizer = pretrained.tokenizer(place / "teacher")
-    found = tasks.load("text", train=place / "train.tsv", validation=place / "val.tsv", text=["text"])
+    found = tiny.load("text", train=place / "train.tsv", validation=place / "val.tsv", text=["text"])
     rows = encode(found.validation, tokenizer, 128)
-    logits = predict(slicing.apply(load_pruned(place / "teacher"), plan), rows, Collator(tokenizer))
+    logits = predict(slicing.apply(load(place / "teacher"), plan), rows, Collator(tokenizer))
     return 100 * float(np.mean(logits.argmax(1) == [row.label for row in found.validation]))
 
 
@@ -77,7 +76,7 @@ def test_the_same_seed_draws_the_same_rows(place: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("--macs 1.5 --task rte", "invalid value for '--macs': '1.5' is no share such as 0.7"),
+        ("--macs 1.5 --task rte", "invalid value for '--macs': '1.5', wanted a number above 0 and up to 1"),
         ("--task rte", "missing option '--macs'"),
         ("--macs 0.7", "no task is named; name one, such as --task rte, or --task text for files of your own"),
         ("--macs 0.7 --task rte -o .", "the output '.' is a folder; name a file with -o"),

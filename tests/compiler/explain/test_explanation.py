@@ -15,8 +15,8 @@ from rich.console import Console
 import ffc
 from ffc import cli
 from ffc.compiler.explain.explanation import FORMAT, Explanation, explain, to_json
-from ffc.compiler.explain.survey import Finding
 from ffc.compiler.explain.table import explained
+from ffc.compiler.survey import Finding
 from ffc.graph.text import text
 from tests.graphs import LIBRARY, Draft, encoder
 
@@ -221,6 +221,18 @@ def test_of_other_passes_what_they_say_is_shown() -> None:
     assert explanation.notes == ["a remark"]
 
 
+class Mute(Picky):
+    """Cannot say what it did."""
+
+    def survey(self, tried: ffc.Tried) -> ffc.Survey:
+        raise KeyError(len(tried.log.taken))
+
+
+def test_the_accidents_of_a_survey_are_those_of_its_pass() -> None:
+    with pytest.raises(ffc.CannotApplyError, match=r"^pass 'picky' failed with KeyError: 1; the fault is in the pass$"):
+        explain(encoder(), [Mute()])
+
+
 @pytest.mark.parametrize(("fails", "told"), [("x", "KeyError: 'x'"), ("exit", "SystemExit: 3")])
 def test_the_accidents_of_a_pass_are_its_own(fails: str, told: str) -> None:
     reason = f"pass 'picky' failed with {told}; the fault is in the pass"
@@ -249,6 +261,7 @@ def test_json_has_every_finding(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     found = json.loads(captured.out)
     assert captured.out == to_json(explain(path, "int8{skip=head}"))
     assert (found["format"], found["text"], found["before"]) == (FORMAT, "int8{skip=head}", ["opset"])
+    assert [*found] == ["model", "text", "before", "changes", "findings", "notes", "refused", "format"]
     assert captured.err == "opset ...\nint8 ...\n"
     kept = [finding["kind"] for finding in found["findings"] if not finding["taken"]]
     assert kept == ["head"]

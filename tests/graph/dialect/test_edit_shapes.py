@@ -135,6 +135,18 @@ def test_another_type_is_passed_on_and_what_is_noted_follows() -> None:
     assert facts(editor) == known(model)
 
 
+def test_what_another_attribute_changes_is_passed_on_and_what_is_noted_follows() -> None:
+    draft = Draft()
+    turned = draft.op.Transpose(draft.input("x", "batch", "seq", 8), perm=[0, 1, 2])
+    turned.shape = ir.Shape(["batch", "seq", 8])
+    model = draft.model({"y": (draft.op.Relu(turned), ["batch", "seq", 8])})
+    editor = Editor(model)
+    editor.set_attribute(maker(turned), "perm", [0, 2, 1])
+    assert [str(dim) for dim in editor.shapes.of(turned) or ()] == ["batch", "8", "seq"]
+    assert value_shape(turned) == value_shape(model.graph.outputs[0]) == ["batch", 8, None]
+    assert facts(editor) == known(model)
+
+
 def test_what_a_narrower_program_replaces_does_not_leave_its_shape_behind() -> None:
     model, values = network()
     editor = Editor(model)

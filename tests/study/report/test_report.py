@@ -102,10 +102,10 @@ def test_tasks_without_measurements_are_refused() -> None:
 
 def test_the_command_puts_saved_runs_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert summary.load(summary.save(RUN, tmp_path).parent) == RUN
-    assert cli.main(["recipe", "table", str(tmp_path), str(tmp_path), "--markdown"]) == 0
+    assert cli.main(["study", "table", str(tmp_path), str(tmp_path), "--markdown"]) == 0
     assert capsys.readouterr().out == table.task_table([RUN, RUN]).to_markdown()
-    assert cli.main(["recipe", "table", str(tmp_path / "gone")]) == 3
-    assert "`ffc recipe run` makes one" in capsys.readouterr().err
+    assert cli.main(["study", "table", str(tmp_path / "gone")]) == 3
+    assert "`ffc study run` makes one" in capsys.readouterr().err
 
 
 def test_markdown_and_text_show_the_chosen_row_and_align_numbers() -> None:

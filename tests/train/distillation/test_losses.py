@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from ffc.errors import UsageError
+from ffc.settings.losses import Losses
 from ffc.train.distillation.layer_map import layer_map, spread
 from ffc.train.distillation.losses import (
     IGNORED,
-    Losses,
     divergence,
     hidden_loss,
     label_loss,
@@ -184,10 +184,10 @@ def test_a_student_with_more_layers_than_its_teacher_is_refused() -> None:
     ("given", "message"),
     [
         ({}, "all losses have the weight 0"),
-        ({"logits": -1.0}, "weight of the loss logits is -1.0"),
-        ({"hidden": math.nan}, "weight of the loss hidden is nan"),
-        ({"logits": 1.0, "temperature": 0.0}, "temperature is 0.0"),
-        ({"relations": 1.0, "relation_heads": 0}, "relation_heads is 0"),
+        ({"logits": -1.0}, "logits is -1.0, wanted a number from 0"),
+        ({"hidden": math.nan}, "hidden is nan, wanted a number from 0"),
+        ({"logits": 1.0, "temperature": 0.0}, "temperature is 0.0, wanted a number above 0"),
+        ({"relations": 1.0, "relation_heads": 0}, "relation_heads is 0, wanted a whole number from 1"),
     ],
 )
 def test_senseless_losses_are_refused(given: dict[str, Any], message: str) -> None:

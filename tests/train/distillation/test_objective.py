@@ -10,8 +10,9 @@ import transformers
 from torch import Tensor, nn
 
 from ffc.errors import CannotApplyError
+from ffc.settings.losses import Losses
 from ffc.train.distillation.capture import Capture
-from ffc.train.distillation.losses import Losses, relation_log_probabilities
+from ffc.train.distillation.losses import relation_log_probabilities
 from ffc.train.distillation.objective import LiveTeacher, Objective, Pairing
 from ffc.train.models.layers import find_layers
 from ffc.train.models.pretrained import takes

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from ffc.errors import UsageError
-from ffc.train.distillation.losses import Losses
+from ffc.settings.losses import Losses
+from ffc.settings.training import Training
 from ffc.train.distillation.objective import LiveTeacher
 from ffc.train.distillation.teacher import CachedTeacher, cached_logits
 from ffc.train.encoding import Rows
 from ffc.train.evaluate import predict
-from ffc.train.learning.trainer import Training, train
+from ffc.train.learning.trainer import train
 from ffc.train.tasks.base import Example
 from tests.train.lessons import (
     LENGTHS,

@@ -13,11 +13,12 @@ from torch import nn
 from transformers import BertConfig, BertModel
 
 from ffc.errors import InputError, UsageError
-from ffc.train.distillation.losses import IGNORED, Losses
+from ffc.settings.losses import Losses
+from ffc.settings.training import Training
+from ffc.train.distillation.losses import IGNORED
 from ffc.train.distillation.students import keep_layers
 from ffc.train.learning import mlm
 from ffc.train.learning.mlm import MaskingCollator, distill_general, read_texts, text_rows
-from ffc.train.learning.trainer import Training
 from ffc.train.models import pretrained
 from ffc.train.models.layers import find_layers
 from ffc.train.tasks.base import Task

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM
 
 from ffc.errors import CannotApplyError, FfcError, InputError, UsageError
-from ffc.train.distillation.losses import IGNORED, Losses
+from ffc.settings.losses import Losses
+from ffc.settings.training import Training
+from ffc.train.distillation.losses import IGNORED
 from ffc.train.distillation.students import keep_layers
 from ffc.train.evaluate import predict
 from ffc.train.learning.activation import Anneal
-from ffc.train.learning.trainer import History, Training, train
+from ffc.train.learning.trainer import History, train
 from ffc.train.models.pretrained import base
 from ffc.train.tasks.base import Scores
 from tests.encoders import LABELS, VOCABULARY
@@ -184,13 +186,20 @@ def test_annealing_ends_in_relu_and_keeps_no_epoch_before_it_has(tmp_path: Path)
 
 def test_progress_is_told_in_lines_and_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     lines: list[str] = []
+    counts: list[tuple[int, ...]] = []
+
+    def tell(line: str, *count: int) -> None:
+        lines.append(line)
+        counts.append(count)
+
     train(
         narrow(), encoded(), collator(), Training(epochs=2, batch_size=4),
-        validation=encoded(seed=2), score=Judge(50.0, 60.0), folder=tmp_path, progress=lines.append,
+        validation=encoded(seed=2), score=Judge(50.0, 60.0), folder=tmp_path, progress=tell,
     )  # fmt: skip
     assert [line.split(":")[0] for line in lines] == [
         "step 1 of 4", "step 2 of 4", "epoch 1", "step 3 of 4", "step 4 of 4", "epoch 2",
     ]  # fmt: skip
+    assert counts == [(1, 4), (2, 4), (), (3, 4), (4, 4), ()]
     assert lines[-2].endswith(", 0 s left") and lines[-1] == "epoch 2: 60.00 on 8 validation rows"
     assert capfd.readouterr() == ("", "")
     assert not list(tmp_path.iterdir()), "no checkpoints"
@@ -289,13 +298,13 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"epochs": 0}, "epochs is 0; give a number above 0"),
+        ({"epochs": 0}, "epochs is 0, wanted a number above 0"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"batch_size": 2.5}, "batch_size is 2.5; give a whole number"),
+        ({"batch_size": 2.5}, "batch_size is 2.5, wanted a whole number from 1"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
-        ({"warmup": -0.1}, "warmup is -0.1; give a number from 0 up"),
-        ({"max_steps": 0}, "max_steps is 0; give at least 1, or -1"),
-        ({"schedule": "cosin"}, "there is no schedule 'cosin'; did you mean 'cosine'"),
+        ({"warmup": -0.1}, "warmup is -0.1, wanted a share of all steps, from 0 and below 1"),
+        ({"max_steps": 0}, "max_steps is 0, wanted a whole number from 1, or -1"),
+        ({"schedule": "cosin"}, "schedule is 'cosin'; did you mean 'cosine'"),
     ],
 )
 def test_senseless_training_is_refused(given: dict[str, Any], message: str) -> None:

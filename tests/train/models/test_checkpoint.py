@@ -18,8 +18,9 @@ from torch import nn
 from ffc.errors import CannotApplyError, InputError, UsageError
 from ffc.pruning import LayerPlan, Plan
 from ffc.train.learning.activation import Anneal, relu_for_gelu
-from ffc.train.models.checkpoint import CONFIG, RECORD, WEIGHTS, load_pruned, save_pruned
+from ffc.train.models.checkpoint import CONFIG, RECORD, WEIGHTS, save_pruned
 from ffc.train.models.layers import find_layers
+from ffc.train.models.loading import load
 from ffc.train.models.slicing import apply
 from ffc.train.models.span_classifier import SpanClassifier
 from tests import encoders
@@ -73,20 +74,20 @@ def test_models_of_any_shape_come_back_bit_for_bit(kind: Kind, tmp_path: Path) -
     model = encoder(kind)
     for number, it in enumerate((model, apply(model, UNEVEN), apply(model, SCALED))):
         save_pruned(it, tmp_path / str(number))
-        assert same(it, load_pruned(tmp_path / str(number)))
+        assert same(it, load(tmp_path / str(number)))
 
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 def test_other_models_come_back_bit_for_bit(make: Callable[[], nn.Module], tmp_path: Path) -> None:
     model = apply(make(), UNEVEN)
     save_pruned(model, tmp_path)
-    assert same(model, load_pruned(tmp_path))
+    assert same(model, load(tmp_path))
 
 
 def test_an_encoder_that_surgery_does_not_understand_comes_back_whole(tmp_path: Path) -> None:
     model = of_class("Albert", "ForSequenceClassification", embedding_size=16)
     save_pruned(model, tmp_path)
-    assert same(model, load_pruned(tmp_path))
+    assert same(model, load(tmp_path))
 
 
 @pytest.mark.parametrize("make", [lambda: encoder("distilbert"), spans], ids=["its own head", "a span head"])
@@ -96,7 +97,7 @@ def test_relu_in_place_of_gelu_comes_back(make: Callable[[], nn.Module], tmp_pat
     assert relu_for_gelu(model) == 3
     model = apply(model, UNEVEN)
     save_pruned(model, tmp_path)
-    loaded = load_pruned(tmp_path)
+    loaded = load(tmp_path)
     assert [type(module) for module in loaded.modules()].count(nn.ReLU) == before + 3
     assert same(model, loaded)
 
@@ -106,13 +107,13 @@ def test_an_activation_that_the_config_does_not_state_comes_back(tmp_path: Path)
     model.set_submodule("bert.encoder.layer.1.intermediate.intermediate_act_fn", nn.ReLU())
     save_pruned(model, tmp_path)
     assert record(tmp_path)["activations"] == {"bert.encoder.layer.1.intermediate.intermediate_act_fn": "relu"}
-    assert same(model, load_pruned(tmp_path))
+    assert same(model, load(tmp_path))
 
 
 def test_training_goes_on_after_loading(tmp_path: Path) -> None:
     smaller = apply(encoder("bert"), UNEVEN)
     save_pruned(smaller, tmp_path)
-    ours, theirs = trained(smaller.eval()), trained(load_pruned(tmp_path))
+    ours, theirs = trained(smaller.eval()), trained(load(tmp_path))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
@@ -122,7 +123,7 @@ def test_loading_leaves_the_random_state_and_the_saved_model_alone(tmp_path: Pat
     save_pruned(model, tmp_path)
     assert model.config.to_dict() == config
     state = torch.get_rng_state()
-    load_pruned(tmp_path)
+    load(tmp_path)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -139,7 +140,7 @@ def test_the_record_states_the_shape_the_task_and_its_labels(tmp_path: Path) -> 
         "task": "cb",
         "labels": ["yes", "no", "perhaps"],
     }
-    loaded = load_pruned(tmp_path)
+    loaded = load(tmp_path)
     assert (loaded.config.ffc_task, loaded.config.id2label) == ("cb", {0: "yes", 1: "no", 2: "perhaps"})
 
 
@@ -153,7 +154,7 @@ def test_transformers_itself_loads_what_was_not_cut(tmp_path: Path) -> None:
 def test_a_folder_of_transformers_loads_as_its_own_architecture(head: bool, tmp_path: Path) -> None:
     model = encoder("bert", head=head)
     model.save_pretrained(tmp_path)
-    assert same(model, load_pruned(tmp_path))
+    assert same(model, load(tmp_path))
 
 
 def test_the_tokenizer_is_saved_beside_the_model(tmp_path: Path) -> None:
@@ -174,7 +175,7 @@ def test_the_tokenizer_is_saved_beside_the_model(tmp_path: Path) -> None:
 def test_saving_again_replaces_the_model(tmp_path: Path) -> None:
     save_pruned(apply(encoder("bert"), UNEVEN), tmp_path)
     save_pruned(apply(encoder("bert"), SCALED), tmp_path)
-    assert same(apply(encoder("bert"), SCALED), load_pruned(tmp_path))
+    assert same(apply(encoder("bert"), SCALED), load(tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == [CONFIG, RECORD, WEIGHTS]
 
 
@@ -274,10 +275,10 @@ def test_damaged_and_foreign_files_are_refused(
     damage: Callable[[Path], None], why: str, saved: Path, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(saved, tmp_path / "copy")
-    load_pruned(folder)
+    load(folder)
     damage(folder)
     with pytest.raises(InputError, match=why) as caught:
-        load_pruned(folder)
+        load(folder)
     assert "\n" not in str(caught.value)
 
 
@@ -295,7 +296,7 @@ def test_damaged_and_foreign_files_are_refused(
 def test_a_config_that_is_none_is_refused(config: str, tmp_path: Path) -> None:
     (tmp_path / CONFIG).write_text(config)
     with pytest.raises(InputError, match="cannot load"):
-        load_pruned(tmp_path)
+        load(tmp_path)
 
 
 def test_a_folder_of_transformers_without_all_weights_is_refused(tmp_path: Path) -> None:
@@ -304,7 +305,7 @@ def test_a_folder_of_transformers_without_all_weights_is_refused(tmp_path: Path)
     del state["classifier.weight"]
     safetensors.torch.save_file(state, tmp_path / WEIGHTS, {"format": "pt"})
     with pytest.raises(InputError, match=r"lack 'classifier\.weight'"):
-        load_pruned(tmp_path)
+        load(tmp_path)
 
 
 def test_code_that_a_folder_brings_along_is_not_run(tmp_path: Path) -> None:
@@ -312,7 +313,7 @@ def test_code_that_a_folder_brings_along_is_not_run(tmp_path: Path) -> None:
     config = {"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}, "architectures": ["Own"]}
     (tmp_path / CONFIG).write_text(json.dumps(config))
     with pytest.raises(InputError, match="cannot load"):
-        load_pruned(tmp_path)
+        load(tmp_path)
     assert not (tmp_path / "was-run").exists()
 
 
@@ -341,8 +342,8 @@ def test_a_cut_model_keeps_its_shape_when_cut_and_saved_again(tmp_path: Path) ->
     once = apply(encoder("mpnet"), UNEVEN)
     save_pruned(once, tmp_path)
     kept = Plan(layers=(LayerPlan(heads=(0, 2)), LayerPlan(units=(0, 7)), LayerPlan(units=(0, 2))))
-    twice = apply(load_pruned(tmp_path), kept)
+    twice = apply(load(tmp_path), kept)
     save_pruned(twice, tmp_path)
-    loaded = load_pruned(tmp_path)
+    loaded = load(tmp_path)
     assert same(twice, loaded)
     assert [(layer.heads, layer.units) for layer in find_layers(loaded)] == [(2, 67), (1, 2), (HEADS, 2)]

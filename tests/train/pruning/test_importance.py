@@ -249,7 +249,7 @@ def test_the_hash_tells_models_apart(bert: nn.Module) -> None:
 
 def test_progress_is_told(bert: nn.Module) -> None:
     told: list[tuple[int, int]] = []
-    importance.gradients(bert, encoded(), collator(), batch_size=2, progress=lambda done, of: told.append((done, of)))
+    importance.gradients(bert, encoded(), collator(), batch_size=2, progress=lambda line, *count: told.append(count))
     assert told == [(2, 5), (4, 5), (5, 5)]
 
 

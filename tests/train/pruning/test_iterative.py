@@ -17,7 +17,9 @@ from ffc import cli
 from ffc.errors import CannotApplyError, UsageError
 from ffc.graph.blocks.finder import find
 from ffc.graph.files import load
-from ffc.pruning import Amount, Importance, Plan, by_norm, globally, sizes, uniform
+from ffc.pruning import Importance, Plan, by_norm, globally, sizes, uniform
+from ffc.pruning import amount as amounts
+from ffc.settings.amount import Amount
 from ffc.train.encoding import Collator, Rows
 from ffc.train.models.checkpoint import save_pruned
 from ffc.train.models.layers import find_layers
@@ -104,7 +106,7 @@ def test_what_one_step_drops_no_later_one_keeps(bert: nn.Module, amount: Amount)
     made: list[Plan] = []
 
     def allocate(scores: Importance, way: float) -> Plan:
-        made.append(amount.after(way, layers).plan(scores, layers))
+        made.append(amounts.plan(amounts.after(amount, way, layers), scores, layers))
         return made[-1]
 
     plan = prune_in_steps(bert, encoded(), collator(), steps=4, allocate=allocate)
@@ -147,7 +149,7 @@ def test_no_steps_are_refused(bert: nn.Module) -> None:
 def test_progress_is_told(bert: nn.Module) -> None:
     told: list[tuple[int, int]] = []
     prune_in_steps(
-        bert, encoded(3), collator(), steps=2, allocate=halves, progress=lambda *step: told.append(step)
+        bert, encoded(3), collator(), steps=2, allocate=halves, progress=lambda line, *step: told.append(step)
     )  # fmt: skip
     assert told == [(1, 2), (2, 2)]
 
@@ -223,7 +225,7 @@ def test_importance_of_other_weights_of_the_same_shape_is_refused(bert: nn.Modul
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plan", str(tmp_path), "--by", "norm", "--heads", "2", "-o", str(tmp_path / "p.json")]) == 3
-    assert "there is no model in" in capsys.readouterr().err
+    assert "holds no model: it has no config.json" in capsys.readouterr().err
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "nonesuch"}))
     assert cli.main(["plan", str(tmp_path), "--by", "norm", "--heads", "2", "-o", str(tmp_path / "p.json")]) == 3
     assert len(capsys.readouterr().err.splitlines()) == 1

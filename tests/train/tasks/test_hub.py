@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from ffc.errors import InputError, MissingError, UsageError
-from ffc.train.tasks import Example, load
+from ffc.train.tasks import Example
+from tests.train.tiny import load
 
 datasets = pytest.importorskip("datasets")
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from ffc.errors import InputError, UsageError
-from ffc.train.tasks import Example, load
+from ffc.train.tasks import Example
+from tests.train.tiny import load
 
 BOOLQ = {"passage": "Moss grows on stones.", "question": "does moss grow", "label": True, "idx": 0}
 RTE = {"premise": "It rained all day.", "hypothesis": "The day was dry.", "label": "not_entailment"}
@@ -261,7 +262,7 @@ def test_the_smallest_text_is_set_apart_where_none_is_within_the_share(tmp_path:
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.5, float("nan")])
 def test_a_share_that_leaves_a_side_empty_is_refused(tmp_path: Path, share: float) -> None:
-    with pytest.raises(UsageError, match=r"validation_share=.* is not in \(0, 1\)"):
+    with pytest.raises(UsageError, match=r"validation_share is .*, wanted a number between 0 and 1"):
         load("boolq", train=lines(tmp_path / "train.jsonl", *many(9)), validation_share=share)
 
 
@@ -308,7 +309,7 @@ def test_a_sample_does_not_depend_on_where_the_files_are(
 
 
 def test_a_sample_of_no_rows_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="a sample of 0 rows was asked for"):
+    with pytest.raises(UsageError, match="train_rows is 0, wanted a whole number from 1"):
         load("boolq", folder(tmp_path, BOOLQ), train_rows=0)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from ffc.errors import InputError, UsageError
-from ffc.train.tasks import Example, Task, load
+from ffc.train.tasks import Example, Task
+from tests.train.tiny import load
 
 
 def write(path: Path, text: str | bytes) -> Path:

@@ -152,11 +152,11 @@ class Anatomy:
         """Give outputs the type and shape that are known of them."""
         for output, (i, k) in zip(outputs, dict.fromkeys(places), strict=True):
             value = self.nodes[i].outputs[k]
-            shape, dtype = self._shapes.of(value), self._shapes.dtype(value)
+            dtype = self._shapes.dtype(value)
             if output.type is None and dtype is not None:
                 output.type = ir.TensorType(dtype)
-            if output.shape is None and shape is not None:
-                output.shape = ir.Shape([dim if isinstance(dim, int) else str(dim) for dim in shape])
+            if output.shape is None:
+                output.shape = self._shapes.noted(value)
 
     def _bypassed(self, index: int, place: int) -> ir.Model:
         copy = self.model.clone()

@@ -1,4 +1,4 @@
-"""Teach a sentence encoder to compare two texts that it reads together, which is where the recipe rte.toml starts.
+"""Teach a sentence encoder to compare two texts that it reads together, which is where the study rte.toml starts.
 
 MiniLM's weights were trained on one sentence at a time. Fine-tuned on the 2,490 pairs of RTE they learn next to nothing
 of how two texts relate, though the cosine of their embeddings tells a part of it. So the encoder first learns to say of
@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from ffc.settings.data import Data
+from ffc.settings.training import Training
 from ffc.train import tasks
 from ffc.train.encoding import Collator, encode
 from ffc.train.learning import trainer
@@ -33,7 +35,12 @@ MAX_LENGTH = 128
 SEED = 0
 CLOSEST = 30
 """From how many of the premises that are most like a hypothesis its second partner is drawn."""
-TRAINING = trainer.Training(seed=SEED, learning_rate=1e-4, batch_size=16, epochs=2)
+TRAINING = Training(seed=SEED, learning_rate=1e-4, batch_size=16, epochs=2)
+
+
+def tell(line: str, *_: int) -> None:
+    """Print how training goes."""
+    print(line)
 
 
 def main() -> None:
@@ -42,7 +49,7 @@ def main() -> None:
     parser.add_argument("--data-folder", type=Path, required=True, help="superglue/RTE lies in it")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the folder of the encoder")
     given = parser.parse_args()
-    rows = tasks.load("rte", given.data_folder / "superglue" / "RTE").train
+    rows = tasks.load(Data("rte", given.data_folder / "superglue" / "RTE")).train
     tokenizer = pretrained.tokenizer(SOURCE)
     examples = comparisons(rows, tokenizer)
     task = Task("nearness", ("far", "near"), "accuracy", examples, ())
@@ -50,7 +57,7 @@ def main() -> None:
     refresh_pooler(model)
     encoded = encode(examples, tokenizer, MAX_LENGTH)
     with tempfile.TemporaryDirectory() as work:
-        trainer.train(model, encoded, Collator(tokenizer), TRAINING, folder=Path(work), progress=print)
+        trainer.train(model, encoded, Collator(tokenizer), TRAINING, folder=Path(work), progress=tell)
     save_pruned(model, given.output, tokenizer)
 
 

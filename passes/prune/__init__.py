@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,8 @@ from ffc.graph.dialect.edit import Editor, constant, only_consumer
 from ffc.graph.dialect.function import called
 from ffc.pruning import Importance, LayerPlan, Plan, by_norm, check, uniform
 
+from . import survey
+
 _HOW = "make one with `ffc plan MODEL --by norm --heads 0.5 --ffn 0.5 -o plan.json` and give prune{plan=plan.json}"
 
 
@@ -31,9 +34,8 @@ class Prune(ffc.Pass):
     """
 
     name = "prune"
-    contract = ffc.EqualToMasked()
     needs = ("fuse",)
-    before_int8 = True
+    before_rounding = True
 
     plan: Path | None = ffc.option("plan.json as `ffc plan` writes it", default=None)
     importance: Path | None = ffc.option("importance.safetensors; heads or ffn say how much to keep", default=None)
@@ -55,26 +57,31 @@ class Prune(ffc.Pass):
     def _asked(self) -> bool:
         return self.heads is not None or self.ffn is not None
 
+    @property
+    def contract(self) -> ffc.EqualToMasked:
+        """Outputs equal those of the model with what the plan drops set to zero, and what it scales scaled."""
+        return ffc.EqualToMasked(masked=self._masked)
+
     def run(self, model: ir.Model, log: ffc.Log) -> None:
-        """Slice every layer as the plan says."""
-        if reason := reason_to_leave(model):
-            raise CannotApplyError(reason)
-        blocks = ffc.find_blocks(model)
-        plan = self._plan(model, blocks)
-        editor = Editor(model)
-        for layer, kept in zip(blocks.layers, plan.layers, strict=True):
-            knife = _Knife(editor, layer.index)
-            if layer.cuttable is not None and kept.heads is not None:
-                _cut_heads(knife, layer.cuttable, kept, log)
-            if layer.ffn is not None and kept.units is not None:
-                _cut_units(knife, layer.ffn, kept, log)
+        """See `ffc.Pass.run`."""
+        _slice(model, self._plan, log)
         if not log.count:
             log.missed("plan", "it keeps every head and every unit")
         # They name files made for the model before, which do not fit the result.
         model.metadata_props.pop("ffc.plan", None)
         model.metadata_props.pop("ffc.importance", None)
 
-    def reference(self, model: ir.Model) -> ir.Model:
+    def survey(self, tried: ffc.Tried) -> ffc.Survey:
+        """See `ffc.Pass.survey`: heads and units of every layer, and whether a plan could take one of them away."""
+        found = survey.findings(ffc.find_blocks(tried.before), partial(_refusal, tried.before))
+        refused = tried.refused
+        if refused and self == Prune() and found:  # that no plan was given does not matter here
+            could = any(finding.taken for finding in found)
+            tried.log.notes += [refused] if could else []
+            refused = None if could else f"pass 'prune' can cut nothing; first: {found[0].why}"
+        return ffc.Survey(found, refused, listed=True)
+
+    def _masked(self, model: ir.Model) -> ir.Model:
         """Return the model with the outgoing rows of what the plan drops set to zero, and those it scales scaled."""
         masked = model.clone()
         blocks = ffc.find_blocks(masked)
@@ -109,6 +116,30 @@ class Prune(ffc.Pass):
         except CannotApplyError as error:
             raise CannotApplyError(f"{path}: {error}") from error
         return plan
+
+
+def _slice(model: ir.Model, choose: Callable[[ir.Model, Blocks], Plan], log: ffc.Log) -> None:
+    """Slice every layer as the plan says that `choose` returns for the model and its blocks."""
+    if reason := reason_to_leave(model):
+        raise CannotApplyError(reason)
+    blocks = ffc.find_blocks(model)
+    plan = choose(model, blocks)
+    editor = Editor(model)
+    for layer, kept in zip(blocks.layers, plan.layers, strict=True):
+        knife = _Knife(editor, layer.index)
+        if layer.cuttable is not None and kept.heads is not None:
+            _cut_heads(knife, layer.cuttable, kept, log)
+        if layer.ffn is not None and kept.units is not None:
+            _cut_units(knife, layer.ffn, kept, log)
+
+
+def _refusal(model: ir.Model, plan: Plan) -> str | None:
+    """Say why a model cannot be sliced by a plan, None if it can."""
+    try:
+        _slice(model.clone(), lambda model, blocks: plan, ffc.Log())
+    except CannotApplyError as error:
+        return str(error)
+    return None
 
 
 def _beside(model: ir.Model, kind: Literal["plan", "importance"]) -> Path:
@@ -221,7 +252,7 @@ class _Knife:
         if product.columns is not None:
             bias = product.vector()
             bias = np.zeros(len(kept), weight.dtype) if bias is None else np.take(bias, kept)
-            self.editor.call("Linear", [product.x, weight, bias], replaces=product.out, rule="prune")
+            self.editor.call("Linear", [product.x, weight, bias], replaces=product.out)
             return
         self._replace(product, product.weight, weight.T if product.transposed else weight)
         bias = constant(product.bias)

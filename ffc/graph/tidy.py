@@ -34,9 +34,7 @@ def _give_outputs_shapes(model: ir.Model) -> None:
     bare = [value for value in model.graph.outputs if value.shape is None]
     shapes = infer(model) if bare else None
     for value in bare:
-        known = None if shapes is None else shapes.of(value)
-        if known is not None:
-            value.shape = ir.Shape([dim if isinstance(dim, int) else str(dim) for dim in known])
+        value.shape = None if shapes is None else shapes.noted(value)
 
 
 def _check(model: ir.Model) -> None:

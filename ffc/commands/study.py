@@ -1,4 +1,4 @@
-"""``ffc recipe``: a study from data to a compiled model, as one TOML file states it."""
+"""``ffc study``: a study from data to a compiled model, as one TOML file states it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ffc.study.steps import State, Step
     from ffc.study.study import Study
 
-__all__ = ["recipe"]
+__all__ = ["study"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -43,11 +43,11 @@ def _options(command: _Command) -> _Command:
 
 
 @click.group()
-def recipe() -> None:
+def study() -> None:
     """Make a compiled model from data, as one TOML file states it."""
 
 
-@recipe.command()
+@study.command()
 @_options
 def run(file: Path, out: Path | None, data_folder: Path | None, as_json: bool) -> None:
     """Do all that FILE states: teacher, students, pruning, compile, choice and report.
@@ -60,17 +60,17 @@ def run(file: Path, out: Path | None, data_folder: Path | None, as_json: bool) -
     need_libraries()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError(
-            "ffc recipe runs in one process, which uses one GPU; on several train with `torchrun -m ffc train` and "
+            "ffc study runs in one process, which uses one GPU; on several train with `torchrun -m ffc train` and "
             "`torchrun -m ffc distill`, and name the result as the teacher's model"
         )
-    study = _load(file, data_folder)
+    wanted = _load(file, data_folder)
     from ffc.study import running
     from ffc.study.report import page, summary, table
 
     shared.hush()
-    place = out or study.out
+    place = out or wanted.out
     with progress() as told:
-        found = running.run(study, place, told)
+        found = running.run(wanted, place, told)
     if as_json:
         click.echo(summary.to_json(found), nl=False)
     else:
@@ -82,17 +82,17 @@ def run(file: Path, out: Path | None, data_folder: Path | None, as_json: bool) -
         raise GateError(f"{chosen.name}, which was chosen, could not be compiled: {chosen.refused}")
 
 
-@recipe.command()
+@study.command()
 @_options
 def show(file: Path, out: Path | None, data_folder: Path | None, as_json: bool) -> None:
     """List the steps of FILE: those that are done, those to do again since something changed, and those to do."""
     need_libraries()
-    study = _load(file, data_folder)
+    wanted = _load(file, data_folder)
     from ffc.study import running
 
     shared.hush()
-    place = out or study.out
-    found = running.states(study, place)
+    place = out or wanted.out
+    found = running.states(wanted, place)
     if as_json:
         steps = [{"step": step.name, "title": step.title, "state": state, "seconds": s} for step, state, s in found]
         click.echo(json.dumps({"folder": str(place), "steps": steps}, indent=1))
@@ -100,7 +100,7 @@ def show(file: Path, out: Path | None, data_folder: Path | None, as_json: bool) 
     _print(found)
 
 
-@recipe.command()
+@study.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
 @click.option("--markdown", is_flag=True, help="Print Markdown.")
 def table(runs: tuple[Path, ...], markdown: bool) -> None:
@@ -116,9 +116,9 @@ def table(runs: tuple[Path, ...], markdown: bool) -> None:
 
 
 def _load(file: Path, data_folder: Path | None) -> Study:
-    from ffc.study import study
+    from ffc.study import study as studies
 
-    return study.load(file, data_folder=data_folder)
+    return studies.load(file, data_folder=data_folder)
 
 
 def _print(found: list[tuple[Step, State, float]]) -> None:

@@ -1,0 +1,87 @@
+"""Which rows to learn from and to judge by, and where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ffc.settings.setting import Wanted, check, setting
+from ffc.settings.wanted import COLUMN, COLUMNS, COUNT, FILE, FOLDER, LABELS
+
+__all__ = ["Data", "Encoding"]
+
+
+@dataclass(frozen=True)
+class Data:
+    """The rows of a task.
+
+    Attributes:
+        name: ``boolq``, ``cb``, ``copa``, ``multirc``, ``record``, ``rte`` or ``wic``; ``text``, any classification of
+            texts; or ``hub:NAME[/CONFIG]``.
+        folder: For a SuperGLUE task, where its ``train.jsonl`` and ``val.jsonl`` lie.
+        train: The training file; for ``text`` by suffix a .tsv, .csv or .jsonl file. For a SuperGLUE task in place of
+            the folder.
+        validation: The validation file, likewise. Given alone, there is nothing to train on.
+        text: The one or two columns of text; where none is named the only one beside the label.
+        label: The column of the label.
+        labels: Names of the labels, in the order of the logits; none for those of the training file, sorted.
+        train_rows: Train on a sample of this many rows, or a few more: the rows of one question stay together.
+        validation_rows: Judge by a sample of this many rows, likewise.
+        validation_share: Without validation rows, the share of the training rows that is set apart for it.
+    """
+
+    name: str = setting(
+        Wanted("the name of a task, such as rte or text", bool),
+        "boolq, cb, copa, multirc, record, rte or wic from --data; text for files of your own (--train, --validation); "
+        "hub:NAME[/CONFIG] for a data set of the datasets hub.",
+        option="task",
+        metavar="NAME",
+    )
+    folder: str | Path | None = setting(
+        FOLDER,
+        "The folder of a SuperGLUE task: train.jsonl and val.jsonl.",
+        option="data",
+        metavar="FOLDER",
+        default=None,
+    )
+    train: str | Path | None = setting(FILE, "Training rows: .tsv, .csv or .jsonl.", metavar="FILE", default=None)
+    validation: str | Path | None = setting(
+        FILE,
+        "Validation rows.  [default: a part of the training rows, the same every time]",
+        metavar="FILE",
+        default=None,
+    )
+    text: str | Sequence[str] = setting(
+        COLUMNS, "A text column; at most two.  [repeatable]", metavar="COLUMN", repeated=True, default=()
+    )
+    label: str = setting(COLUMN, "The column of labels.", metavar="COLUMN", default="label")
+    labels: Sequence[str] = setting(
+        LABELS,
+        "The labels, in the order of the logits.  [default: those of the training rows, sorted]",
+        metavar="A,B,...",
+        default=(),
+    )
+    train_rows: int | None = setting(
+        COUNT, "Use N of the training rows.  [default: all]", option="rows", metavar="N", default=None
+    )
+    validation_rows: int | None = setting(
+        COUNT, "Use N of the validation rows.  [default: all]", metavar="N", default=None
+    )
+    validation_share: float = setting(Wanted("a number between 0 and 1", lambda value: 0 < value < 1), default=0.1)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """How rows become tokens.
+
+    Attributes:
+        max_length: Tokens a row at most.
+    """
+
+    max_length: int = setting(
+        Wanted("a number of tokens, from 4", lambda value: value >= 4), "Tokens a row at most.", default=128
+    )
