@@ -64,19 +64,21 @@ def run(row: Row, folder: Path) -> Ending:
     process = CONTEXT.Process(target=command, args=(arguments, folder, row.file_size, writing))
     process.start()
     writing.close()
-    said, seconds = "", float(SECONDS)
+    told: tuple[int, str, float] | None = None
     with contextlib.suppress(EOFError):  # it died without a word, as its exit code will say
         if reading.poll(SECONDS):
-            said, seconds = reading.recv()
+            told = reading.recv()
         elif process.pid is not None:
             os.killpg(process.pid, signal.SIGKILL)
     process.join()
     assert process.exitcode is not None
-    return Ending(process.exitcode, said, seconds, before, snapshot(folder))
+    # The other thread looks after this process too when it starts one, and who comes second reads 255.
+    code, said, seconds = told or (process.exitcode, "", float(SECONDS))
+    return Ending(code, said, seconds, before, snapshot(folder))
 
 
 def command(arguments: Sequence[str], folder: Path, file_size: int | None, report: Connection) -> NoReturn:
-    """Run the command as a shell would, in a process that was forked for it, within limits; send what it said."""
+    """Run the command as a shell would, in a process that was forked for it, within limits; send how it ended."""
     os.setsid()
     os.chdir(folder)
     with tempfile.TemporaryFile() as stderr, Path(os.devnull).open("r+b") as nothing:
@@ -88,7 +90,7 @@ def command(arguments: Sequence[str], folder: Path, file_size: int | None, repor
         code = cli.main()
         stderr.seek(0)
         used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-        report.send((stderr.read().decode(), sum(each.ru_utime + each.ru_stime for each in used)))
+        report.send((code, stderr.read().decode(), sum(each.ru_utime + each.ru_stime for each in used)))
     os._exit(code)
 
 
