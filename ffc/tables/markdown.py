@@ -16,7 +16,7 @@ def lines(table: Table) -> list[str]:
     rules = " | ".join("--:" if column.number else ":--" for column in table.columns)
     found = [f"|{head}", f"| {rules} |"]
     for index, row in enumerate(table.rows):
-        cells = [f"**{_cell(cell)}**" if cell and index in table.bold else _cell(cell) for cell in row]
+        cells = [f"**{cell}**" if cell and index in table.bold else cell for cell in map(_cell, row)]
         found.append(f"| {' | '.join(cells)} |")
     return found + [line for note in table.notes for line in ("", escaped(note))]
 

@@ -46,6 +46,11 @@ def test_markdown_has_all_cells_and_says_which_columns_hold_numbers() -> None:
     assert lines[2].startswith("| **plain** | **×2** | **") and lines[2].endswith("** |")
 
 
+def test_what_shows_nothing_has_no_marks_in_markdown() -> None:
+    table = Table(columns("what", "by"), (("", Code(" ")),), bold=frozenset([0]))
+    assert markdown.lines(table)[2] == "|  |  |"
+
+
 def test_what_a_cell_says_reaches_a_reader_of_markdown_as_it_is() -> None:
     table = Table(columns("what", "by"), ((HOSTILE.replace("`", ""), Code(HOSTILE)),))
     tokens = MarkdownIt("commonmark").enable("table").parse("\n".join(markdown.lines(table)))

@@ -9,6 +9,8 @@ from ffc.ci.reduce.cases.case import Reduction
 from ffc.ci.reduce.cases.failure import Failure
 from ffc.compiler.pipeline import versions
 from ffc.graph.text import text
+from ffc.tables import markdown
+from ffc.tables.table import Table, columns
 
 __all__ = ["command_script", "compile_script", "function_script", "readme"]
 
@@ -157,10 +159,12 @@ def readme(found: Reduction, message: str, command: str, *, absent: Sequence[str
         ]
     if absent:
         lines += ["", "These files are not in this folder:", "", _block("\n".join(absent))]
+    sizes = (
+        ("nodes", str(found.nodes_before), str(found.nodes)),
+        ("bytes of weights", str(found.weights_before), str(found.weights)),
+    )
     lines += [
-        "", "## The model", "", "| | before | after |", "| :-- | --: | --: |",
-        f"| nodes | {found.nodes_before} | {found.nodes} |",
-        f"| bytes of weights | {found.weights_before} | {found.weights} |", "",
+        "", "## The model", "", *markdown.lines(Table(columns("", numbers=("before", "after")), sizes)), "",
         f"{found.tried} models and pipelines were tried in {found.seconds:.0f} s.{unfinished}",
     ]  # fmt: skip
     printed = text(found.model)
