@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
 from ffc.errors import UsageError
+from ffc.settings.setting import members
 
 if TYPE_CHECKING:
     from ffc.compiler.passes import Pass
@@ -82,17 +83,12 @@ class Kind:
     @property
     def is_tuple(self) -> bool:
         """Whether it takes a comma-separated value."""
-        return any(typing.get_origin(member) is tuple or member is tuple for member in _members(self.type))
+        return any(typing.get_origin(member) is tuple or member is tuple for member in members(self.type))
 
     @property
     def optional(self) -> bool:
         """Whether it takes a bare ``none``."""
-        return type(None) in _members(self.type)
-
-
-def _members(kind: Any) -> tuple[Any, ...]:
-    """Return the alternatives of a union, or the type alone."""
-    return typing.get_args(kind) if typing.get_origin(kind) in {typing.Union, types.UnionType} else (kind,)
+        return type(None) in members(self.type)
 
 
 def choices(kind: Any) -> tuple[str, ...]:
@@ -106,9 +102,9 @@ def describe(kind: Any) -> str:
         return "one of " + ", ".join(choices(kind))
     if typing.get_origin(kind) is tuple:
         return f"a comma-separated list, each {describe(typing.get_args(kind)[0])}"
-    members = _members(kind)
-    if len(members) > 1:
-        return " or ".join(describe(member) for member in members)
+    kinds = members(kind)
+    if len(kinds) > 1:
+        return " or ".join(describe(member) for member in kinds)
     return _WORDS.get(kind, str(getattr(kind, "__name__", kind)))
 
 
@@ -120,17 +116,17 @@ def read(parts: Sequence[Part], kind: Kind) -> Any:
     """
     if kind.optional and list(parts) == [Part("none")]:
         return None
-    members = [member for member in _members(kind.type) if member is not type(None)]
+    kinds = [member for member in members(kind.type) if member is not type(None)]
     if not kind.is_tuple:
-        return _read_one(",".join(part.text for part in parts), members)
-    wanted = next(member for member in members if typing.get_origin(member) is tuple or member is tuple)
+        return _read_one(",".join(part.text for part in parts), kinds)
+    wanted = next(member for member in kinds if typing.get_origin(member) is tuple or member is tuple)
     items = [] if list(parts) == [Part("")] else [part.text for part in parts]
     elements = typing.get_args(wanted) or (str, ...)
     if elements[-1] is Ellipsis:
-        return tuple(_read_one(item, _members(elements[0])) for item in items)
+        return tuple(_read_one(item, members(elements[0])) for item in items)
     if len(items) != len(elements):
         raise ValueError(f"{len(elements)} values wanted")
-    return tuple(_read_one(item, _members(element)) for item, element in zip(items, elements, strict=True))
+    return tuple(_read_one(item, members(element)) for item, element in zip(items, elements, strict=True))
 
 
 def _read_one(text: str, members: Sequence[Any]) -> Any:

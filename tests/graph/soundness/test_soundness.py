@@ -11,8 +11,8 @@ import onnx.parser
 import pytest
 from onnx import numpy_helper
 
-from ffc.errors import InputError
 from ffc.graph import files
+from tests.graph.files.model_files import refused
 
 SOURCE = """
 <ir_version: 10, opset_import: ["" : 20]>
@@ -33,14 +33,6 @@ def proto_of() -> onnx.ModelProto:
 def written(path: Path, proto: onnx.ModelProto) -> Path:
     path.write_bytes(proto.SerializeToString())
     return path
-
-
-def refused(path: Path) -> str:
-    with pytest.raises(InputError) as caught:
-        files.load(path)
-    message = str(caught.value)
-    assert "\n" not in message and str(path) in message
-    return message
 
 
 def no_outputs(proto: onnx.ModelProto) -> None:
