@@ -82,8 +82,11 @@ class Fp16(ffc.Pass):
         editor, left = Editor(model), _Left(self.skip, log)
         for product in products:
             name = product.name
-            if left.takes(product.role, name, product.weight, product.bias):
-                _convert_product(product, editor)
+            half = (called(product.node) or ops.Linear).rounded("half")
+            if half is None:
+                log.missed(f"{product.role} {name}", f"{product.node.op_type} has no form in half")
+            elif left.takes(product.role, name, product.weight, product.bias):
+                _convert_product(product, half, editor)
                 log.did(product.role, where=name)
         for node, half in attentions:
             if left.takes("attention", _name(node)):
@@ -145,16 +148,15 @@ def _half(array: np.ndarray | None) -> np.ndarray:
     return np.ascontiguousarray(array, dtype=np.float16)
 
 
-def _convert_product(product: Product, editor: Editor) -> None:
-    weight, bias, function = _half(product.matrix()), product.vector(), called(product.node)
+def _convert_product(product: Product, half: Function, editor: Editor) -> None:
+    weight, bias = _half(product.matrix()), product.vector()
     if bias is None:
         editor.splice(_product, {"x": product.x, "w": weight}, replaces=product.out)
         return
-    half = function or ops.Linear
     given = {half.weight: weight, half.bias: _half(bias)}
     inputs = {name: given.get(name, product.x) for name in half.tensors}
     program = _in_half(half, tuple(name for name in half.tensors if name not in given))
-    attributes = {} if function is None else product.node.attributes
+    attributes = product.node.attributes if called(product.node) else {}
     editor.splice(program, inputs, attributes, replaces=product.out)
 
 

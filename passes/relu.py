@@ -13,7 +13,7 @@ import onnx_ir as ir
 import ffc
 from ffc import Editor
 from ffc.compiler.proof.rows import read
-from ffc.graph.dialect.function import Function, called
+from ffc.graph.dialect.function import called
 
 KERNELS = ("BiasGelu", "FastGelu", "Gelu", "QuickGelu")
 """GELU among the operators of onnxruntime; some take a bias."""
@@ -60,8 +60,9 @@ class Relu(ffc.Pass):
         for node in list(model.graph):
             out = node.outputs[0]
             function = called(node)
-            if function is not None and function.activation == "Gelu":
-                editor.call(_with_relu(function), node.inputs, replaces=out)
+            with_relu = None if function is None or function.activation != "Gelu" else function.activated("Relu")
+            if with_relu is not None:
+                editor.call(with_relu.name, node.inputs, replaces=out)
             elif node.op_type == "Gelu" and not node.domain:
                 editor.splice(lambda op, x: op.Relu(x), {"x": node.inputs[0]}, replaces=out)
             elif node.op_type in KERNELS and node.domain == "com.microsoft":
@@ -107,12 +108,6 @@ def _rows(trained: Path, model: ir.Model) -> Mapping[str, np.ndarray]:
             "name the array like the output that it is"
         )
     return {**arrays, outputs[0]: arrays["logits"]}
-
-
-def _with_relu(function: Function) -> str:
-    other = function.activated("Relu")
-    assert other is not None
-    return other.name
 
 
 def _replace_kernel(node: ir.Node, editor: Editor) -> None:

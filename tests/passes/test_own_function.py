@@ -12,6 +12,7 @@ import ffc
 from ffc.compiler.chain import run
 from ffc.compiler.library import Library
 from ffc.compiler.syntax import parse
+from ffc.graph.dialect.function import FUNCTIONS
 from ffc.graph.text import text
 from tests.checkout import ROOT
 from tests.graphs import WIDTH, Draft, count, difference, run_stock
@@ -103,6 +104,24 @@ def test_what_it_computes_is_what_the_model_did() -> None:
     ids = {"input_ids": np.random.default_rng(0).integers(0, 30, (3, 9))}
     before, after = run_stock(classifier(), ids), run_stock(compiled("rms-norm,fuse,deadtokens").model, ids)
     assert difference(before, after) < 1e-4
+
+
+def test_a_product_without_other_forms_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def body(op: ffc.Op, x: ffc.Tensor, w: ffc.Tensor, b: ffc.Tensor) -> ffc.Tensor:
+        return op.Gelu(op.Add(op.MatMul(x, w), b))
+
+    dense = ffc.Function(name="Dense", body=body, family="product", by_token=("x",), weight="w", bias="b", activation="Gelu")
+    monkeypatch.setitem(FUNCTIONS, "Dense", dense)
+    draft = Draft(0)
+    x = draft.input("x", "batch", 4)
+    wide = draft.op.ffc.Dense(x, draft.normal("w", 4, 5), draft.normal("b", 5))
+    model = draft.model({"y": (wide, ["batch", 5])})
+    for item in ("relu", "fp16", "int8"):
+        (step,) = parse(item, Library.default())
+        log = ffc.Log()
+        assert count(run(step, model, log), "Dense") == 1
+        assert not log.count
+        assert item == "relu" or [miss.why for miss in log.misses] == [f"Dense has no form in {'half' if item == 'fp16' else item}"]
 
 
 def test_a_body_that_nobody_declared_is_written_out() -> None:
