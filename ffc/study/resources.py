@@ -86,7 +86,7 @@ class Resources:
     def arrays(self, rows: int) -> dict[str, np.ndarray]:
         """Return some of the rows to train on as one batch: an array for each input that a model may have."""
         found = self.sample(rows, self.study.keys.seed)
-        batch = self.collator([found[index] for index in range(len(found))])
+        batch = self.collator(list(found))
         return {name: value.numpy() for name, value in batch.items() if name not in ("labels", "index")}
 
     def score(self, logits: np.ndarray) -> Scores:
@@ -125,7 +125,6 @@ class Resources:
 
 def load_weights(folder: Path) -> nn.Module:
     """Return a model that a step has saved, on the GPU if there is one."""
-    from ffc.train.models.device import on_gpu
-    from ffc.train.models.loading import load
+    from ffc.train.models.loading import load, on_gpu
 
     return on_gpu(load(folder))

@@ -96,10 +96,9 @@ def student(resources: Resources, name: str, training: Mapping[str, Any], taught
         master = load_weights(job.done[taught_by].folder / MODEL)
         model = _fresh(resources, name, master, training["seed"])
         _rehearse(resources, name, model)
-        anneal = activation.Anneal(keys.anneal) if keys.anneal is not None else None
-        if keys.activation and anneal is None:
+        if keys.activation and keys.anneal is None:
             activation.relu_for_gelu(model)
-        return _trained(resources, job, model, training, keys.losses, teacher=master, activation=anneal)
+        return _trained(resources, job, model, training, keys.losses, teacher=master, anneal=keys.anneal)
 
     return work
 

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 __all__ = [
-    "as_json", "but_plans", "check_file", "check_folder", "find_model", "given_option", "hush", "model",
+    "Command", "as_json", "but_plans", "check_file", "check_folder", "find_model", "given_option", "hush", "model",
     "model_or_folder", "output", "parts", "plugins", "print_rich", "write_text",
 ]  # fmt: skip
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 _PARTS = ("model*.safetensors", "*.bin", "*.json", "*.jsonl", "*.txt")
 """Files of a checkpoint or of a task, which no output must go over."""
@@ -55,12 +55,10 @@ plugins = click.option(
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def output(default: str) -> Callable[[_Command], _Command]:
+def output(default: str) -> Callable[[Command], Command]:
     """Add the option that says where the file goes that a command writes."""
     path = click.Path(path_type=Path)
-    return click.option(
-        "-o", "--output", "out", type=path, default=Path(default), show_default=True, metavar="OUT"
-    )  # fmt: skip
+    return click.option("-o", "--output", "out", type=path, default=Path(default), show_default=True, metavar="OUT")
 
 
 def check_file(out: Path, inputs: Iterable[Path | None], *, option: str = "-o") -> None:
