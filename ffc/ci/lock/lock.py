@@ -217,7 +217,4 @@ def save(lock: Lock, path: str | os.PathLike[str]) -> None:
     Raises:
         InputError: If it cannot be written.
     """
-    try:
-        publish.write(Path(path), unparse(lock).encode())
-    except OSError as error:
-        raise InputError(f"lock {path} cannot be written: {error.strerror}") from error
+    publish.write_text(Path(path), unparse(lock), f"lock {path}")

@@ -7,8 +7,8 @@ from pathlib import Path
 from ffc.compiler.reports.html import to_html
 from ffc.compiler.reports.markdown import to_markdown
 from ffc.compiler.reports.report import Report, to_json
-from ffc.errors import InputError, UsageError
-from ffc.graph.files import publish
+from ffc.errors import UsageError
+from ffc.graph.files import publish, targets
 
 __all__ = ["SUFFIXES", "check_path", "write"]
 
@@ -24,10 +24,7 @@ def check_path(path: Path) -> None:
     """
     if path.suffix not in SUFFIXES:
         raise UsageError(f"report '{path}' has the suffix {path.suffix!r}; known: {', '.join(SUFFIXES)}")
-    if not path.parent.is_dir():
-        raise UsageError(f"the folder '{path.parent}' of report '{path}' does not exist; create it first")
-    if path.is_dir():
-        raise UsageError(f"report '{path}' is a folder; name a file")
+    targets.check_file(path, named=f"report '{path}'", advice="")
 
 
 def write(report: Report, path: str | Path) -> None:
@@ -40,7 +37,4 @@ def write(report: Report, path: str | Path) -> None:
     path = Path(path)
     check_path(path)
     forms = dict(zip(SUFFIXES, (to_json, to_markdown, to_html), strict=True))
-    try:
-        publish.write(path, forms[path.suffix](report).encode())
-    except OSError as error:
-        raise InputError(f"report '{path}' cannot be written: {error.strerror}") from error
+    publish.write_text(path, forms[path.suffix](report), f"report '{path}'")
