@@ -138,7 +138,6 @@ class Library(Mapping[str, type[Pass]]):
         self._passes[kind.name] = kind
         self._origins[kind.name] = origin
 
-
     def _bring_functions(self, kind: type[Pass], origin: str) -> None:
         """Make the functions known that the file of a pass declares; another file may have declared others since."""
         for function in _functions(kind.__module__):

@@ -15,9 +15,7 @@ from ffc.settings.amount import Amount
 __all__ = ["after", "plan"]
 
 
-def plan(
-    amount: Amount, importance: Importance, layers: Sequence[LayerSizes], blocks: Blocks | None = None
-) -> Plan:
+def plan(amount: Amount, importance: Importance, layers: Sequence[LayerSizes], blocks: Blocks | None = None) -> Plan:
     """Choose what to keep.
 
     Args:

@@ -7,7 +7,6 @@ import functools
 import hashlib
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,13 +15,12 @@ from ffc.errors import InputError
 from ffc.study.study import Study
 
 if TYPE_CHECKING:
-    from torch import nn
     from transformers import PreTrainedTokenizerFast
 
     from ffc.train.encoding import Collator, Rows
     from ffc.train.tasks import Example, Scores, Task
 
-__all__ = ["Resources", "load_weights"]
+__all__ = ["Resources"]
 
 
 class Resources:
@@ -121,11 +119,3 @@ class Resources:
             for row in part:
                 state.update(json.dumps(dataclasses.astuple(row)).encode())
         return state.hexdigest()
-
-
-def load_weights(folder: Path) -> nn.Module:
-    """Return a model that a step has saved, on the GPU if there is one."""
-    from ffc.train.models.device import on_gpu
-    from ffc.train.models.loading import load
-
-    return on_gpu(load(folder))

@@ -21,7 +21,7 @@ from ffc.progress import Tell
 if os.name == "posix":
     import fcntl
 
-__all__ = ["Done", "Job", "Progress", "State", "Step", "digest_of", "run", "states"]
+__all__ = ["Done", "Job", "Progress", "State", "Step", "Work", "digest_of", "run", "states"]
 
 _FORMAT = "ffc.step/1"
 _RECORD = "step.json"
@@ -79,6 +79,10 @@ class Job:
     tell: Tell
 
 
+Work = Callable[[Job], Mapping[str, Any]]
+"""Does a step, and returns what it found, as JSON: the same from the same inputs, so no times."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One step.
@@ -87,7 +91,7 @@ class Step:
         name: Its folder, relative to that of the run.
         title: What people call it.
         version: Raised whenever its work changes, so that what older versions made is done again.
-        work: Does it, and returns what it found, as JSON: the same from the same inputs, so no times.
+        work: Does it.
         settings: All that it depends on but files and steps, as JSON.
         inputs: Files and folders that it reads, by a word.
         needs: Names of the steps whose files or results it reads.
@@ -96,7 +100,7 @@ class Step:
     name: str
     title: str
     version: int
-    work: Callable[[Job], Mapping[str, Any]]
+    work: Work
     settings: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, Path] = field(default_factory=dict)
     needs: tuple[str, ...] = ()

@@ -120,8 +120,7 @@ def load(path: str | os.PathLike[str], *, data_folder: str | os.PathLike[str] | 
     data = parse(path, text)
     if not data.keys() & {"task", "teacher"}:
         raise UsageError(
-            f"{path} has neither [task] nor [teacher], so it is no study; a recipe is for "
-            f"`ffc compile --recipe {path}`"
+            f"{path} has neither [task] nor [teacher], so it is no study; a recipe is for `ffc compile --recipe {path}`"
         )
     file = File(path, text)
     keys = file.read(StudyKeys, data)

@@ -112,9 +112,8 @@ def throughput(run: Run) -> bytes:
         for system in run.systems:
             seconds = _seconds(run, system, way)
             if seconds and (way == COMPILED or system.kind != "pruned"):
-                form = system.compiled if way == COMPILED else system.fp32
                 chosen = way == COMPILED and system.name == run.chosen
-                points.append(_Point(1 / seconds, form.accuracy, system.name, chosen))
+                points.append(_Point(1 / seconds, system.form(way).accuracy, system.name, chosen))
         _draw(axes, points, index, title, line="")
         shown += points
     _reference(axes, run)
@@ -123,7 +122,7 @@ def throughput(run: Run) -> bytes:
 
 def _seconds(run: Run, system: System, way: str) -> float | None:
     """Return the seconds a query, or None if that was not measured."""
-    taken = run.measurements.systems.get(system.name, {}).get(way) if run.measurements else None
+    taken = run.measured(system, way)
     return taken.seconds / run.measurements.queries if taken and run.measurements else None
 
 
