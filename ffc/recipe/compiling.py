@@ -22,7 +22,7 @@ from ffc.settings.setting import Wanted, check, setting
 from ffc.settings.wanted import PATH, PATHS
 
 __all__ = [
-    "CompileKeys", "Finding", "Recipe", "changed", "compile", "find", "inputs", "load", "moved", "of_keys", "paths_of",
+    "CompileKeys", "Recipe", "changed", "compile", "find", "inputs", "load", "moved", "of_keys", "paths_of",
 ]  # fmt: skip
 
 _TABLE = ("tool", "ffc")
@@ -267,10 +267,7 @@ def of_keys(file: File, keys: CompileKeys) -> Recipe:
         f"{name}.{option}": _spelled(value) for name, table in keys.options.items() for option, value in table.items()
     }
     try:
-        library = Finding.default()
-        library.folder = folder
-        for plugin in _listed(keys.plugins):
-            library.add_file(plugin)
+        library = Library.default(_listed(keys.plugins), folder)
         asked = tuple(moved(item, folder.joinpath) for item in syntax.parse(passes, library, options))
         chain.with_lower((), Library.default(), keys.target)  # which refuses an unknown target
     except UsageError as error:
@@ -291,24 +288,3 @@ def _listed(value: str | Sequence[str]) -> list[str]:
 def _spelled(value: _Scalar | Sequence[_Scalar]) -> str:
     """Write an option as ``--set`` takes it; a text stands there as it is."""
     return value if isinstance(value, str) else spell(value)
-
-
-class Finding(Library):
-    """A library that remembers which files were added to it.
-
-    Attributes:
-        folder: The folder that files are added from, where it is not the current one.
-        files: The files, as seen from the current folder.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.folder: Path | None = None
-        self.files: list[str] = []
-
-    def add_file(self, text: str) -> list[type[Pass]]:
-        """Add a file as any library does, and remember it."""
-        text = text if self.folder is None else str(self.folder / text)
-        if text not in self.files:
-            self.files.append(text)
-        return super().add_file(text)

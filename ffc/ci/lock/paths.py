@@ -10,7 +10,7 @@ from ffc.compiler import syntax
 from ffc.compiler.library import Library
 from ffc.compiler.passes import Pass
 from ffc.errors import InputError
-from ffc.recipe.compiling import Finding, moved
+from ffc.recipe.compiling import moved
 
 __all__ = ["plugins_of", "read_pipeline", "seen", "write_pipeline"]
 
@@ -22,9 +22,9 @@ def plugins_of(pipeline: str, sets: Mapping[str, str] | Sequence[str], plugins: 
         UsageError: If the pipeline is malformed.
         InputError: If such a file is missing or broken.
     """
-    library = Finding.default(plugins)
+    library = Library.default(plugins)
     syntax.parse(pipeline, library, sets)
-    return library.files
+    return list(dict.fromkeys(library.files))
 
 
 def seen(path: str | Path, folder: Path) -> str:
