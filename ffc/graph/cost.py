@@ -20,7 +20,7 @@ _UNCOUNTED = frozenset(
     LongformerAttention MoE PackedAttention PackedMultiHeadAttention QAttention QLinearConv QMoE RNN""".split()
 )
 
-_DOMAINS = frozenset(("", "ai.onnx", "com.microsoft"))
+_DOMAINS = frozenset(("", "com.microsoft"))
 
 
 @dataclass(frozen=True)

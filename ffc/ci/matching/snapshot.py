@@ -20,8 +20,6 @@ from ffc.graph.order import operands_of, ordered, trimmed
 
 __all__ = ["Function", "Graph", "Node", "Operand", "Port", "Snapshot", "Source", "Weight", "defaults", "of_model"]
 
-_STANDARD = ("", "ai.onnx")
-
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Weight:
@@ -178,7 +176,7 @@ def of_model(model: ir.Model, name: str = "", *, weights: bool = True) -> Snapsh
     reader = functools.partial(_Reader, notation=notation, weights=weights, known=known)
     functions = {}
     for identifier, function in model.functions.items():
-        opsets = dict(function.opset_imports)
+        opsets = _opsets(function)
         attributes = {
             key: "" if each.type == ir.AttributeType.UNDEFINED or each.value is None else notation.attribute(each)
             for key, each in sorted(function.attributes.items())
@@ -186,8 +184,13 @@ def of_model(model: ir.Model, name: str = "", *, weights: bool = True) -> Snapsh
         functions[":".join(identifier).rstrip(":")] = Function(
             reader(opsets=opsets).graph(function.graph)[0], attributes, opsets
         )
-    opsets = dict(model.opset_imports)
+    opsets = _opsets(model)
     return Snapshot(reader(opsets=opsets).graph(model.graph)[0], functions, opsets, name, weights)
+
+
+def _opsets(of: ir.Model | ir.Function) -> dict[str, int]:
+    """Return the version of each domain; that of standard operators is "", as nodes say it, whatever an import says."""
+    return {"" if domain == "ai.onnx" else domain: version for domain, version in of.opset_imports.items()}
 
 
 @dataclass
@@ -263,10 +266,10 @@ class _Reader:
 
     def lifted(self, node: ir.Node, where: Mapping[ir.Value, Operand]) -> Weight | None:
         """Return the weight that a Constant node holds or an Identity repeats, or None for any other node."""
-        if node.op_type == "Identity" and node.domain in _STANDARD and node.inputs[0] is not None:
+        if node.op_type == "Identity" and not node.domain and node.inputs[0] is not None:
             copied = where.get(node.inputs[0], self.weight(node.inputs[0]))
             return copied if isinstance(copied, Weight) else None
-        if node.op_type != "Constant" or node.domain not in _STANDARD or len(node.attributes) != 1:
+        if node.op_type != "Constant" or node.domain or len(node.attributes) != 1:
             return None
         (attribute,) = node.attributes.values()
         if attribute.is_ref() or attribute.type not in _HELD:
@@ -323,7 +326,7 @@ def _all_nodes(graph: ir.Graph) -> Iterator[ir.Node]:
 def defaults(op_type: str, domain: str, version: int) -> Mapping[str, str]:
     """Return the text of each attribute that an operator has by default, as far as onnx knows it."""
     try:
-        schema = onnx.defs.get_schema(op_type, version or 1, "" if domain in _STANDARD else domain)
+        schema = onnx.defs.get_schema(op_type, version or 1, domain)
     except onnx.defs.SchemaError:
         return {}
     found = {}

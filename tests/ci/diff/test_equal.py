@@ -75,6 +75,20 @@ def test_attributes_that_are_at_their_default() -> None:
     assert said(original, other) == []
 
 
+def test_the_long_name_of_the_domain_of_standard_operators() -> None:
+    def softmax(domain: str, attributes: str = "") -> ir.Model:
+        model = ir.from_onnx_text(
+            f'<ir_version: 10, opset_import: ["" : 20]> g (float[n,4,5] x) => (float[n,4,5] y) {{ '
+            f"y = Softmax {attributes} (x) }}"
+        )
+        model.opset_imports[domain] = model.opset_imports.pop("")
+        return model
+
+    assert said(softmax(""), softmax("ai.onnx")) == []
+    assert said(softmax(""), softmax("ai.onnx", "<axis: int = -1>")) == []
+    assert said(softmax("ai.onnx"), softmax("ai.onnx", "<axis: int = 1>")) == ["Softmax axis: -1 → 1"]
+
+
 def test_operands_that_commute() -> None:
     original = encoder()
     other = original.clone()
@@ -114,7 +128,10 @@ def test_symbols_of_dimensions_are_names() -> None:
     for value in [*other.graph.inputs, *other.graph.outputs]:
         value.shape = ir.Shape([{"batch": "rows", "seq": "tokens"}.get(str(dim), dim) for dim in value.shape])
     assert said(original, other) == []
-    assert {change.what for change in diff(original, other, names=True).changes} == {"dimension batch → rows", "dimension seq → tokens"}
+    assert {change.what for change in diff(original, other, names=True).changes} == {
+        "dimension batch → rows",
+        "dimension seq → tokens",
+    }
     other.graph.inputs[0].shape = ir.Shape(["rows", "rows"])
     assert said(original, other) == ["input type: i64[batch,seq] → i64[rows,rows]"]
 

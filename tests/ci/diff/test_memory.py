@@ -31,7 +31,10 @@ def save(path: Path, weights: int, external: bool) -> None:
 
 def megabytes(path: Path) -> int:
     done = subprocess.run(
-        [sys.executable, "-c", CODE, str(path), str(path)], env={"PYTHONPATH": str(ROOT)}, capture_output=True, check=True
+        [sys.executable, "-c", CODE, str(path), str(path)],
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=True,
     )
     return int(done.stderr)
 
