@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from ffc.graph.order import subgraphs
 from ffc.graph.shapes.dim import Dim, Expr, evaluate, product
 from ffc.graph.shapes.inference import Shapes, infer
 from ffc.graph.shapes.kernels import einsum_sizes
@@ -127,14 +128,8 @@ def _evaluated(macs: Dim, sizes: Mapping[str, int]) -> int | None:
 
 def _nested(node: ir.Node) -> Iterator[ir.Node]:
     """Yield the nodes of the subgraphs of `node`."""
-    for attribute in node.attributes.values():
-        if attribute.is_ref():
-            continue
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield from attribute.as_graph().all_nodes()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            for graph in attribute.as_graphs():
-                yield from graph.all_nodes()
+    for _, graph in subgraphs(node):
+        yield from graph.all_nodes()
 
 
 def _macs(site: Site, outputs: Sequence[Fact]) -> Dim | None:

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 
 from ffc.ci.matching.snapshot import Graph, Node, Operand, Source, Weight
 
-__all__ = ["Matcher", "Matching", "paired_inputs", "slots"]
+__all__ = ["LARGE", "Matcher", "Matching", "paired_inputs", "slots"]
 
 COMMUTATIVE = frozenset(("Add", "And", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Equal", "Mul", "Or", "Xor"))
-_LARGE = 9
+LARGE = 9
 """Elements from which a weight tells nodes apart."""
 _MOST_CONSUMERS = 32
 """Readers of one value that are looked at; a mask may have thousands."""
@@ -40,6 +40,16 @@ class Matching:
     inputs: Sequence[int]
     forward: list[int]
     backward: list[int]
+
+    @property
+    def graphs(self) -> tuple[Graph, Graph]:
+        """The graphs by side: 0 is before, 1 after."""
+        return self.before, self.after
+
+    @property
+    def partners(self) -> tuple[list[int], list[int]]:
+        """For each node of a side its partner on the other one, or -1."""
+        return self.forward, self.backward
 
     def same(self, was: Operand, now: Operand) -> bool:
         """Whether two operands are the same value, weights by content where both are known."""
@@ -106,7 +116,7 @@ class Matcher:
         self.matching = matching
         self.near = False
         self.joined: list[tuple[int, int]] = []
-        self.graphs = (matching.before, matching.after)
+        self.graphs = matching.graphs
         numbers = _Numbers()
         inputs = [{}, {now: was for was, now in enumerate(matching.inputs) if now >= 0}]
         self.content = [[_content(node, numbers) for node in graph.nodes] for graph in self.graphs]
@@ -120,38 +130,32 @@ class Matcher:
 
     def run(self) -> None:
         """Match all that evidence speaks for."""
-        self.match_unique(self.upstream)
-        self.match_unique([list(_by_weight(graph)) for graph in self.graphs])
+        self.match(self.upstream)
+        self.match([list(_by_weight(graph)) for graph in self.graphs])
         self.grow()
-        self.match_unique(self.downstream)
+        self.match(self.downstream)
         self.grow()
-        self.match_in_order(self.upstream)
-        self.match_in_order(self.downstream)
+        self.match(self.upstream, in_order=True)
+        self.match(self.downstream, in_order=True)
         self.grow()
-        self.match_unique([[(node.op, node.name) if node.name else None for node in g.nodes] for g in self.graphs])
+        self.match([[(node.op, node.name) if node.name else None for node in g.nodes] for g in self.graphs])
         self.grow()
 
-    def match_unique(self, keys: Sequence[Sequence[Hashable]]) -> None:
-        """Match the unmatched nodes whose key occurs once on each side; None is no key."""
+    def match(self, keys: Sequence[Sequence[Hashable]], *, in_order: bool = False) -> None:
+        """Match the unmatched nodes of equal keys that occur once on each side, or all in canonical order."""
         places = [self._free(side, keys[side]) for side in (0, 1)]
         for key, was in places[0].items():
             now = places[1].get(key, [])
-            if len(was) == len(now) == 1 and not self._contradicted(was[0], now[0]):
-                self._join(was[0], now[0])
-
-    def match_in_order(self, keys: Sequence[Sequence[Hashable]]) -> None:
-        """Match nodes that are alike in all that is upstream, or downstream, in canonical order."""
-        places = [self._free(side, keys[side]) for side in (0, 1)]
-        for key, was in places[0].items():
-            for first, second in zip(was, places[1].get(key, []), strict=False):
-                if not self._contradicted(first, second):
-                    self._join(first, second)
+            if in_order or len(was) == len(now) == 1:
+                for first, second in zip(was, now, strict=False):
+                    if not self._contradicted(first, second):
+                        self._join(first, second)
 
     def _free(self, side: int, keys: Sequence[Hashable]) -> dict[Hashable, list[int]]:
+        """Return the unmatched nodes of a side by key; None is no key."""
         found = defaultdict(list)
-        partners = (self.matching.forward, self.matching.backward)[side]
         for index, key in enumerate(keys):
-            if partners[index] < 0 and key is not None:
+            if self.matching.partners[side][index] < 0 and key is not None:
                 found[key].append(index)
         return found
 
@@ -170,9 +174,8 @@ class Matcher:
         groups: list[dict[tuple[int, int, str], list[int]]] = []
         for side, index in enumerate((was, now)):
             found = defaultdict(list)
-            partners = (self.matching.forward, self.matching.backward)[side]
             for reader, slot, output in self.graphs[side].consumers[index]:
-                if partners[reader] < 0:
+                if self.matching.partners[side][reader] < 0:
                     op = self.graphs[side].nodes[reader].op
                     found[(-1 if op in COMMUTATIVE else slot, output, op)].append(reader)
             groups.append(found)
@@ -257,7 +260,7 @@ class Matcher:
             return -1.0 if known else 0.0
         if isinstance(was, Weight) and isinstance(now, Weight):
             if self.matching.same(was, now):
-                return 4.0 if was.size >= _LARGE else 1.0
+                return 4.0 if was.size >= LARGE else 1.0
             return 1.0 if was.type == now.type else -1.0
         return 0.0 if was is now else -2.0
 
@@ -338,7 +341,7 @@ def _by_weight(graph: Graph) -> Iterable[Hashable]:
             (
                 (node.op, slot, operand.key)
                 for slot, operand in enumerate(node.operands)
-                if isinstance(operand, Weight) and operand.size >= _LARGE and operand.content
+                if isinstance(operand, Weight) and operand.size >= LARGE and operand.content
                 and readers[operand.key] == 1
             ),
             None,

@@ -16,7 +16,7 @@ import onnx
 import onnx_ir as ir
 
 from ffc.graph.notation import Notation, digest, is_learned, is_small, operator, tensor_type, typed
-from ffc.graph.order import operands_of, ordered, trimmed
+from ffc.graph.order import operands_of, ordered, subgraphs, trimmed
 
 __all__ = ["Function", "Graph", "Node", "Operand", "Port", "Snapshot", "Source", "Weight", "defaults", "of_model"]
 
@@ -77,6 +77,11 @@ class Node:
     name: str = ""
     by: str = ""
     graphs: Mapping[str, Graph] = field(default_factory=dict)
+
+    @property
+    def sources(self) -> list[int]:
+        """The nodes that it reads, as often as it reads them."""
+        return [operand.node for operand in self.operands if isinstance(operand, Source) and operand.node >= 0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,15 +244,14 @@ class _Reader:
             if attribute.is_ref():
                 attributes[name] = f"@{attribute.ref_attr_name}"
             elif attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
-                single = attribute.type == ir.AttributeType.GRAPH
-                for index, body in enumerate([attribute.as_graph()] if single else attribute.as_graphs()):
-                    key = name if single else f"{name}[{index}]"
-                    graphs[key], around = self.graph(body)
-                    operands += [operand(value) for value in around]
+                continue
             elif attribute.type in (ir.AttributeType.TENSOR, ir.AttributeType.TENSORS):
                 attributes[name] = self.tensors(attribute)
             elif (text := self.notation.attribute(attribute)) != usual.get(name):
                 attributes[name] = text
+        for name, body in subgraphs(node):
+            graphs[name], around = self.graph(body)
+            operands += [operand(value) for value in around]
         outputs = tuple(value.name or "" for value in node.outputs)
         by = node.metadata_props.get("ffc.by", "")
         return Node(operator(node), attributes, tuple(operands), outputs, node.name or "", by, graphs)
