@@ -13,7 +13,7 @@ from ffc.graph.shapes.inference import Shapes, infer
 from ffc.graph.shapes.kernels import einsum_sizes
 from ffc.graph.shapes.rule import ODDITIES, Fact, Shape, Site, UnknownError
 
-__all__ = ["Cost", "ProductCounter", "cost", "is_parameter", "products"]
+__all__ = ["BATCH", "LENGTH", "Cost", "ProductCounter", "cost", "is_parameter", "products"]
 
 # Operators that multiply and accumulate but have no formula here.
 _UNCOUNTED = frozenset(
@@ -22,6 +22,10 @@ _UNCOUNTED = frozenset(
 )
 
 _DOMAINS = frozenset(("", "com.microsoft"))
+
+
+BATCH, LENGTH = 1, 128
+"""Where multiply-accumulates are counted, where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Cost:
     macs_unknown: int
 
 
-def cost(model: ir.Model, batch: int = 1, length: int = 128) -> Cost:
+def cost(model: ir.Model, batch: int = BATCH, length: int = LENGTH) -> Cost:
     """Return what `model` costs at `batch` rows of `length` tokens.
 
     Args:

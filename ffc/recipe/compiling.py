@@ -22,7 +22,7 @@ from ffc.settings.setting import Wanted, check, setting
 from ffc.settings.wanted import PATH, PATHS
 
 __all__ = [
-    "CompileKeys", "Recipe", "changed", "compile", "find", "inputs", "load", "moved", "of_keys", "paths_of",
+    "CompileKeys", "Recipe", "changed", "compile", "find", "inputs", "listed", "load", "moved", "of_keys", "paths_of",
 ]  # fmt: skip
 
 _TABLE = ("tool", "ffc")
@@ -250,7 +250,7 @@ def _read(file: File, data: Mapping[str, Any]) -> Recipe:
         of_keys(file, keys),
         model=folder / keys.model if keys.model else None,
         out=folder / keys.out if keys.out else None,
-        reports=tuple(folder / path for path in _listed(keys.report)),
+        reports=tuple(folder / path for path in listed(keys.report)),
     )
 
 
@@ -267,7 +267,7 @@ def of_keys(file: File, keys: CompileKeys) -> Recipe:
         f"{name}.{option}": _spelled(value) for name, table in keys.options.items() for option, value in table.items()
     }
     try:
-        library = Library.default(_listed(keys.plugins), folder)
+        library = Library.default(listed(keys.plugins), folder)
         asked = tuple(moved(item, folder.joinpath) for item in syntax.parse(passes, library, options))
         chain.with_lower((), Library.default(), keys.target)  # which refuses an unknown target
     except UsageError as error:
@@ -281,7 +281,8 @@ def of_keys(file: File, keys: CompileKeys) -> Recipe:
     )
 
 
-def _listed(value: str | Sequence[str]) -> list[str]:
+def listed(value: str | Sequence[str]) -> list[str]:
+    """Return what is written as one text or as a list of them as a list."""
     return [value] if isinstance(value, str) else list(value)
 
 

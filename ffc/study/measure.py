@@ -27,18 +27,9 @@ def measure(
     rounds: int,
     progress: Tell,
 ) -> Measurements:
-    """Time all systems of a run on a sample of its validation rows, making tokens left out; prices are left at 0.
+    """Time all systems of a run, its files in `folder`, on a sample of its validation rows, making tokens left out.
 
-    The teacher is served in all four ways, students without padding, what is pruned in the two of ONNX.
-
-    Args:
-        run: What was made.
-        folder: The folder that its paths are relative to.
-        rows: The encoded validation rows.
-        tokenizer: The tokenizer of all systems.
-        queries: Size of the sample.
-        rounds: How many rounds count.
-        progress: Told before each round.
+    The teacher is served in all four ways, students without padding, what is pruned in the two of ONNX. Prices are 0.
 
     Raises:
         UsageError: If there is no row or no round.

@@ -24,11 +24,7 @@ __all__ = ["Resources"]
 
 
 class Resources:
-    """Loads what a study is made from, once.
-
-    Attributes:
-        study: The study.
-    """
+    """Loads what a study is made from, once."""
 
     def __init__(self, study: Study) -> None:
         self.study = study
@@ -94,14 +90,7 @@ class Resources:
         return metrics.score(self.task, logits, self.task.validation)
 
     def same_tokenizer(self, source: str) -> None:
-        """Check that a checkpoint was trained with the tokenizer of the teacher.
-
-        Args:
-            source: The checkpoint, as `ffc.train.models.loading.locate` takes it.
-
-        Raises:
-            InputError: If it has another.
-        """
+        """Refuse a checkpoint that was trained with another tokenizer than the teacher's."""
         from ffc.train.models import pretrained
 
         other = pretrained.tokenizer(source)

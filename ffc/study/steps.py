@@ -27,7 +27,6 @@ _FORMAT = "ffc.step/1"
 _RECORD = "step.json"
 _SCRATCH = "scratch"
 _LOCK = ".lock"
-_BLOCK = 1 << 20
 
 State = Literal["done", "stale", "to do"]
 
@@ -166,11 +165,8 @@ def digest_of(path: Path) -> str:
 @functools.lru_cache(maxsize=1024)
 def _digest_of_file(path: Path, size: int, changed: int) -> str:
     """Return the sha256 of a file that is as it was when it had this size and time."""
-    state = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            state.update(block)
-    return state.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _files(folder: Path) -> list[Path]:

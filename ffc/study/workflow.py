@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ffc.compiler import syntax
-from ffc.recipe.compiling import inputs
+from ffc.recipe.compiling import inputs, listed
 from ffc.settings.losses import ON_A_TASK, Losses
 from ffc.study import outputs, weights
 from ffc.study.keys import PlanKeys, StudentKeys
@@ -88,7 +88,8 @@ class _Maker:
         self.steps: dict[str, Step] = {}
 
     def whole(self) -> None:
-        task = {name: _listed(name, value) for name, value in asdict(self.study.task()).items()}
+        task = asdict(self.study.task())
+        task |= {name: listed(task[name]) for name in ("text", "labels")}  # as JSON has them, however they are written
         files = {name: path for name in FILES if (path := task.pop(name))}
         settings = {**task, "seed": self.study.keys.seed, **self.encoding}
         self._add(DATA, "data", partial(outputs.data, self.resources), settings, (), files)
@@ -212,13 +213,6 @@ class _Maker:
         place = Path(loading.locate(self.study.source(model)))
         files = sorted(place.iterdir()) if place.is_dir() else []
         return {f"model {file.name}": file for file in files if file.suffix in _OF_MODELS and file.is_file()}
-
-
-def _listed(name: str, value: Any) -> Any:
-    """Return the value of a key of the task as JSON has it: columns and labels are lists, however they are written."""
-    if name not in ("text", "labels"):
-        return value
-    return [value] if isinstance(value, str) else list(value)
 
 
 def _step(system: str, what: str) -> str:

@@ -18,13 +18,7 @@ __all__ = ["compare", "counted"]
 
 
 def compare(before: Snapshot, after: Snapshot, *, names: bool = False) -> tuple[Matching, list[Change]]:
-    """Match two models and return what changed, the matching of their main graphs first.
-
-    Args:
-        before: One model.
-        after: The other.
-        names: Whether names of nodes and values count.
-    """
+    """Match two models and return the matching of their main graphs, and what changed; of names only if asked."""
     matching = pair(before.graph, after.graph)
     changes = [*opset_changes(before.opsets, after.opsets), *interface_changes(matching)]
     changes = [change for change in changes if names or change.kind != "name"]

@@ -13,7 +13,6 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from ffc.ci.diff.diff import BATCH, LENGTH
 from ffc.ci.lock.reading import MalformedError, read_text
 from ffc.ci.lock.sketch import Sketch, of_snapshot
 from ffc.ci.matching.snapshot import Snapshot, of_model
@@ -103,15 +102,9 @@ def settled(model: ir.Model) -> ir.Model:
 
 
 def lock_of(model: ir.Model, making: Making, versions: Mapping[str, str]) -> Lock:
-    """Return the lock of a compiled model.
-
-    Args:
-        model: The model; it is not changed.
-        making: How it was made.
-        versions: Versions to record.
-    """
+    """Return the lock of a compiled model, which is not changed."""
     form = settled(model)
-    return Lock(making, versions, of_snapshot(of_model(form)), cost(form, BATCH, LENGTH), text(form, weights=False))
+    return Lock(making, versions, of_snapshot(of_model(form)), cost(form), text(form, weights=False))
 
 
 def unparse(lock: Lock) -> str:
@@ -135,11 +128,7 @@ def _histogram(graph: str) -> list[str]:
 
 
 def parse(content: str, name: str) -> Lock:
-    """Read the text of a lock.
-
-    Args:
-        content: The text.
-        name: What messages call it.
+    """Read the text of a lock that messages call `name`.
 
     Raises:
         InputError: If it is of another format, truncated, edited by hand, or broken otherwise.

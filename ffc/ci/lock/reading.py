@@ -24,11 +24,7 @@ class MalformedError(Exception):
 
 
 def read_text(lines: Sequence[str], name: str = "") -> Snapshot:
-    """Read the canonical text of a model, as `ffc.graph.text.text` writes it without weights.
-
-    Args:
-        lines: Its lines, without ends.
-        name: What messages call the model.
+    """Read the lines of the canonical text of a model, as `ffc.graph.text.text` writes it without weights.
 
     Raises:
         MalformedError: If it is not such a text.

@@ -17,9 +17,9 @@ from ffc.graph.cost import Cost
 from ffc.tables.table import Table, columns, number
 
 if TYPE_CHECKING:  # what compiles takes a while to import
-    from ffc.ci.lock.check import Check, Unfinished
+    from ffc.ci.lock.check import Check, Failure, Unfinished
 
-__all__ = ["costs", "makers", "place", "said", "summary", "times", "unfinished", "verdict"]
+__all__ = ["costs", "makers", "of_failure", "place", "said", "summary", "times", "unfinished", "verdict"]
 
 _COSTS = (
     ("nodes", "nodes", 1.0),
@@ -57,6 +57,13 @@ def said(group: Group) -> str:
         return text
     low, high = min(moved), max(moved)
     return f"{text}, moved by {low:.1e}{'' if low == high else f' to {high:.1e}'} of its norm"
+
+
+def of_failure(failure: Failure) -> str:
+    """Return what a failure is, in one line with its number."""
+    if failure.group is None:
+        return one_line(failure.message)
+    return f"{said(failure.group)}{f' (×{failure.group.count})' if failure.group.count > 1 else ''}"
 
 
 def times(group: Group) -> str:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from ffc.ci.reduce.cases.failure import Failure
 from ffc.compiler import syntax
 from ffc.compiler.passes import Pass
-from ffc.graph.files.wire import content
+from ffc.graph.notation import digest
 from ffc.graph.text import text
 
 __all__ = ["Case", "Digests", "Reduction"]
@@ -87,19 +87,15 @@ class Digests:
 
     def of(self, case: Case) -> str:
         """Return a digest of the graph as its canonical text tells it, of the weights, and of the pipeline."""
-        digest = hashlib.sha256(f"{case.pipeline}\n{text(case.model, weights=False)}".encode())
+        found = hashlib.sha256(f"{case.pipeline}\n{text(case.model, weights=False)}".encode())
         for name, tensor in sorted(_tensors(case.model), key=lambda pair: pair[0]):
-            digest.update(f"{name} {self._tensor(tensor)}\n".encode())
-        return digest.hexdigest()
+            found.update(f"{name} {self._tensor(tensor)}\n".encode())
+        return found.hexdigest()
 
     def _tensor(self, tensor: ir.TensorProtocol) -> str:
-        known = self._known.get(id(tensor))
-        if known is None:
-            plain = tensor.dtype != ir.DataType.STRING and tensor.dtype.bitwidth >= 8
-            data = content(tensor) if plain else repr(tensor.numpy().tolist()).encode()
-            known = (tensor, hashlib.sha256(data).hexdigest())
-            self._known[id(tensor)] = known  # with the tensor itself, so that its number stays its own
-        return known[1]
+        if id(tensor) not in self._known:
+            self._known[id(tensor)] = tensor, digest(tensor)  # as long as it is held, no other has its id
+        return self._known[id(tensor)][1]
 
 
 def _tensors(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
