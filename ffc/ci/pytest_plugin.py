@@ -58,12 +58,13 @@ class FfcLock:
         Returns:
             The lock of the model as it is now, with what it costs.
         """
+        from ffc.ci.lock.lock import beside
         from ffc.errors import FfcError
 
         config = self._request.config
         root, accept = config.rootpath, bool(config.getoption("--ffc-accept"))
         source = root / model
-        path = source.with_name(f"{source.stem}.ffc.lock") if lock is None else root / lock
+        path = beside(source) if lock is None else root / lock
         if lock is None and not source.resolve().is_relative_to(root.resolve()):
             pytest.fail(f"{source} lies outside of the project in {root}; say where its lock is: lock=", pytrace=False)
         held = _Held(root, source, path, passes, target, [str(root / plugin) for plugin in plugins])

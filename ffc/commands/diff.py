@@ -48,11 +48,12 @@ def diff(
         shared.check_file(out, [before, after])
     from ffc.ci.diff import diff as diffs
     from ffc.ci.reports.terminal import terminal
+    from ffc.graph.files import publish
 
     shared.hush()
     found = diffs.diff(before, after, names=names, numerics=numerics)
     for out in outs:
-        shared.write_text(out, _text(found, out.suffix))
+        publish.write_text(out, _text(found, out.suffix), f"'{out}'")
     if as_json:
         click.echo(_text(found, ".json"), nl=False)
     else:

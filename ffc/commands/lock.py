@@ -28,10 +28,10 @@ def lock(model: Path, passes: str, as_it_is: bool, out: Path | None, data: Path 
     one line.
     """
     from ffc.ci.lock import check as checks
-    from ffc.ci.lock.lock import SUFFIX
+    from ffc.ci.lock.lock import beside
     from ffc.ci.reports.content import place
 
-    path = out or model.with_name(model.stem + SUFFIX)
+    path = out or beside(model)
     shared.check_file(path, [model, data])
     shared.hush()
     made = checks.lock(model, None if as_it_is else passes, out=path, data=data, progress=shared.say, **given)

@@ -21,9 +21,10 @@ def view(model: Path, out: Path | None) -> None:
     from ffc.ci.matching.snapshot import of_model
     from ffc.ci.page.page import model_page
     from ffc.graph.cost import cost
-    from ffc.graph.files import load
+    from ffc.graph.files import load, publish
 
     shared.hush()
     loaded = load(model, lazily=True)
-    shared.write_text(out, model_page(of_model(loaded, str(model), weights=False), cost(loaded)))
+    page = model_page(of_model(loaded, str(model), weights=False), cost(loaded))
+    publish.write_text(out, page, f"'{out}'")
     click.echo(f"wrote {out}", err=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from ffc.errors import FfcError, InputError, UsageError
+from ffc.errors import InputError, UsageError, located
 from ffc.graph.files import publish
 from ffc.progress import Tell
 
@@ -221,10 +221,8 @@ def _do(step: Step, folder: Path, done: Mapping[str, Done], tell: Tell) -> Done:
     started = time.perf_counter()
     _remove(draft)
     scratch.mkdir(parents=True)
-    try:
+    with located(step.title):
         result = dict(step.work(Job(draft, scratch, {name: done[name] for name in step.needs}, tell)))
-    except FfcError as error:
-        raise type(error)(f"{step.title}: {error}") from error
     shutil.rmtree(scratch)
     seconds = time.perf_counter() - started
     output = _digest({"files": digest_of(draft), "result": result})

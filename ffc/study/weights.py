@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ffc.errors import FfcError, InputError
+from ffc.errors import InputError, located
 from ffc.settings.losses import ON_LABELS, Losses
 from ffc.settings.training import Training
 from ffc.study.keys import PlanKeys, TeacherKeys
@@ -75,17 +74,8 @@ def _rehearse(resources: Resources, name: str, model: nn.Module) -> None:
     study = resources.study
     for plan, keys in study.plans_of(name):
         scores = replace(plans.by_norm(model), method="rehearsal")  # any will do
-        with _located(study.file.place(("plans", plan))):
+        with located(study.file.place(("plans", plan))):
             amount.plan(keys.amount, scores, plans.layer_sizes(model))
-
-
-@contextlib.contextmanager
-def _located(place: str) -> Iterator[None]:
-    """Put a place in the study's file before the message of an error."""
-    try:
-        yield
-    except FfcError as error:
-        raise type(error)(f"{place}: {error}") from error
 
 
 def student(
@@ -112,11 +102,11 @@ def _fresh(resources: Resources, name: str, master: nn.Module, seed: int) -> nn.
     study = resources.study
     keys = study.keys.students[name]
     if keys.layers is not None:
-        with _located(study.file.place(("students", name, "layers"))):
+        with located(study.file.place(("students", name, "layers"))):
             return students.keep_layers(master, keys.layers)
     assert keys.model is not None  # StudentKeys wants one of the two
     source = study.source(keys.model)
-    with _located(study.file.place(("students", name, "model"))):
+    with located(study.file.place(("students", name, "model"))):
         resources.same_tokenizer(source)
         return pretrained.classifier(source, resources.task, seed=seed)
 

@@ -50,7 +50,7 @@ def _outputs(before: Sequence[Port], after: Sequence[Port], symbols: _Symbols) -
     for was, now in zip(gone, new, strict=False):
         yield from _port("output", was, now, symbols)
     for port in gone[len(new) :]:
-        yield Change("interface", f"output gone: {port.type}", port.name)
+        yield from _port("output", port, None, symbols)
     for port in new[len(gone) :]:
         yield Change("interface", f"output new: {port.type}", port.name)
 

@@ -126,7 +126,7 @@ def lock(
         UsageError, InputError, CannotApplyError, GateError: As `ffc.compile` does.
         InputError: If the lock cannot be written, or a file has a name that no line can hold.
     """
-    path = Path(model).with_name(Path(model).stem + locks.SUFFIX) if out is None else Path(out)
+    path = locks.beside(Path(model)) if out is None else Path(out)
     name = paths.seen(model, path.parent) if source is None else source
     if passes is None:
         made = lock_of(files.load(model, lazily=True), Making(name, None, "", target), pipeline.versions())

@@ -21,10 +21,9 @@ from ffc.graph.cost import Cost, cost
 from ffc.graph.files import publish
 from ffc.graph.text import text
 
-__all__ = ["FORMAT", "SUFFIX", "Lock", "Making", "load", "lock_of", "parse", "save", "settled", "unparse"]
+__all__ = ["FORMAT", "Lock", "Making", "beside", "load", "lock_of", "parse", "save", "settled", "unparse"]
 
 FORMAT = "ffc.lock/1"
-SUFFIX = ".ffc.lock"
 
 _HINT = "# ffc check compiles again and compares; ffc check --accept writes this anew"
 _CONFLICT = re.compile(r"(<{7}|>{7}|\|{7}) |={7}$")
@@ -83,6 +82,11 @@ class Lock:
             return read_text(self.graph.splitlines(), name)
         except (MalformedError, ValueError, IndexError) as error:
             raise InputError(f"lock {name} is broken: {error}; {_AGAIN}") from error
+
+
+def beside(model: Path) -> Path:
+    """Return where the lock of a model lies, unless another place is named."""
+    return model.with_name(f"{model.stem}.ffc.lock")
 
 
 def settled(model: ir.Model) -> ir.Model:
@@ -206,7 +210,4 @@ def save(lock: Lock, path: str | os.PathLike[str]) -> None:
     Raises:
         InputError: If it cannot be written.
     """
-    try:
-        publish.write(Path(path), unparse(lock).encode())
-    except OSError as error:
-        raise InputError(f"lock {path} cannot be written: {error.strerror}") from error
+    publish.write_text(Path(path), unparse(lock), f"lock {path}")

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ffc.ci.matching.snapshot import Graph, Node, Operand, Source, Weight
 
-__all__ = ["LARGE", "Matcher", "Matching", "paired_inputs", "slots"]
+__all__ = ["Matcher", "Matching", "paired_inputs", "slots"]
 
 COMMUTATIVE = frozenset(("Add", "And", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Equal", "Mul", "Or", "Xor"))
-LARGE = 9
-"""Elements from which a weight tells nodes apart."""
 _MOST_CONSUMERS = 32
 """Readers of one value that are looked at; a mask may have thousands."""
 
@@ -94,6 +92,10 @@ def paired_inputs(before: Graph, after: Graph) -> list[int]:
     return paired
 
 
+_Inputs = Mapping[int, int] | None
+"""For the inputs of the graph after those that they are matched with; None where inputs go by their own place."""
+
+
 @dataclass
 class _Numbers:
     """Gives equal things equal numbers, so that what is upstream of a node is one number, without collisions."""
@@ -118,10 +120,10 @@ class Matcher:
         self.joined: list[tuple[int, int]] = []
         self.graphs = matching.graphs
         numbers = _Numbers()
-        inputs = [{}, {now: was for was, now in enumerate(matching.inputs) if now >= 0}]
+        inputs = (None, {now: was for was, now in enumerate(matching.inputs) if now >= 0})
         self.content = [[_content(node, numbers) for node in graph.nodes] for graph in self.graphs]
         self.upstream = [
-            _upstream(graph, self.content[side], inputs[side], numbers, side) for side, graph in enumerate(self.graphs)
+            _upstream(graph, self.content[side], inputs[side], numbers) for side, graph in enumerate(self.graphs)
         ]
         self.downstream = [_downstream(graph, self.content[side], numbers) for side, graph in enumerate(self.graphs)]
         self.candidates: list[tuple[float, int, int, int]] = []
@@ -260,7 +262,7 @@ class Matcher:
             return -1.0 if known else 0.0
         if isinstance(was, Weight) and isinstance(now, Weight):
             if self.matching.same(was, now):
-                return 4.0 if was.size >= LARGE else 1.0
+                return 4.0 if was.is_large else 1.0
             return 1.0 if was.type == now.type else -1.0
         return 0.0 if was is now else -2.0
 
@@ -289,35 +291,32 @@ def _content(node: Node, numbers: _Numbers) -> int:
 
 def _graph_content(graph: Graph, numbers: _Numbers) -> int:
     content = [_content(node, numbers) for node in graph.nodes]
-    up = _upstream(graph, content, {}, numbers, 0)
-    outputs = tuple(_operand_number(operand, up, {}, numbers, 0) for _, operand in graph.outputs)
+    up = _upstream(graph, content, None, numbers)
+    outputs = tuple(_operand_number(operand, up, None, numbers) for _, operand in graph.outputs)
     return numbers.of(("graph", len(graph.inputs), outputs, tuple(sorted(up))))
 
 
-def _upstream(graph: Graph, content: Sequence[int], inputs: dict[int, int], numbers: _Numbers, side: int) -> list[int]:
+def _upstream(graph: Graph, content: Sequence[int], inputs: _Inputs, numbers: _Numbers) -> list[int]:
     """Return for each node a number for itself and all that is upstream of it."""
     found: list[int] = []
     for index, node in enumerate(graph.nodes):
-        operands = [_operand_number(operand, found, inputs, numbers, side) for operand in node.operands]
+        operands = [_operand_number(operand, found, inputs, numbers) for operand in node.operands]
         if node.op in COMMUTATIVE:
             operands.sort()
         found.append(numbers.of(("up", content[index], *operands)))
     return found
 
 
-def _operand_number(
-    operand: Operand, found: Sequence[int], inputs: dict[int, int], numbers: _Numbers, side: int
-) -> int:
-    """Return a number for an operand; inputs after go by the number of the one before that they are matched with."""
+def _operand_number(operand: Operand, found: Sequence[int], inputs: _Inputs, numbers: _Numbers) -> int:
     if operand is None:
         return numbers.of("none")
     if isinstance(operand, Weight):
         return numbers.of(operand.key)
     if operand.node >= 0:
         return numbers.of(("of", found[operand.node], operand.index))
-    if side and operand.index not in inputs:
-        return numbers.of(("new input", operand.index))
-    return numbers.of(("input", inputs.get(operand.index, operand.index)))
+    if inputs is None:
+        return numbers.of(("input", operand.index))
+    return numbers.of(("input", inputs[operand.index]) if operand.index in inputs else ("new input", operand.index))
 
 
 def _downstream(graph: Graph, content: Sequence[int], numbers: _Numbers) -> list[int]:
@@ -341,7 +340,7 @@ def _by_weight(graph: Graph) -> Iterable[Hashable]:
             (
                 (node.op, slot, operand.key)
                 for slot, operand in enumerate(node.operands)
-                if isinstance(operand, Weight) and operand.size >= LARGE and operand.content
+                if isinstance(operand, Weight) and operand.is_large and operand.content
                 and readers[operand.key] == 1
             ),
             None,

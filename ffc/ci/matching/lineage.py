@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
-from ffc.ci.matching.growth import LARGE, Matching
+from ffc.ci.matching.growth import Matching
 from ffc.ci.matching.snapshot import Graph, Weight
 
 __all__ = ["links"]
@@ -49,7 +49,7 @@ def _sites(graph: Graph, partners: Sequence[int]) -> list[_Site]:
         for index, node in enumerate(graph.nodes)
         if partners[index] < 0
         for operand in node.operands
-        if isinstance(operand, Weight) and operand.size >= LARGE
+        if isinstance(operand, Weight) and operand.is_large
     ]
 
 

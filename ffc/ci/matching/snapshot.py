@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from ffc.graph.notation import Notation, digest, is_learned, is_small, operator, tensor_type, typed
+from ffc.graph.notation import SHOWN_ELEMENTS, Notation, digest, is_learned, is_small, operator, tensor_type, typed
 from ffc.graph.order import operands_of, ordered, subgraphs, trimmed
 
 __all__ = ["Function", "Graph", "Node", "Operand", "Port", "Snapshot", "Source", "Weight", "defaults", "of_model"]
@@ -43,6 +43,11 @@ class Weight:
     def key(self) -> str:
         """What equal tensors have in common."""
         return f"{self.type}{{{self.content}}}"
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it is no parameter to read, such as axes: then it tells nodes apart."""
+        return self.size > SHOWN_ELEMENTS
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,7 @@ def _body(graph: Graph) -> str:
 
 def _weight(weight: Weight) -> list[object]:
     data = {} if weight.tensor is None else spread(weight.tensor)
-    hashed = weight.tensor is None or weight.size > 8
+    hashed = weight.tensor is None or weight.is_large
     return [weight.type, weight.name, weight.content[:8] if hashed else _cut(weight.content), weight.size, data]
 
 

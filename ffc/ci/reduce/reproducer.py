@@ -31,15 +31,7 @@ _START_SECONDS = 60
 
 @dataclass(frozen=True)
 class _Shown:
-    """How a fault is shown.
-
-    Attributes:
-        script: What ``reproduce.py`` holds.
-        command: The same as a command to type.
-        attachments: Files that they need.
-        seconds: How long a run may take.
-        tells: Whether the exit status of the script tells.
-    """
+    """How a fault is shown: by ``reproduce.py``, whose status may tell, and by a command to type."""
 
     script: str
     command: str

@@ -14,7 +14,7 @@ from ffc.ci.reports.data import change_data, to_data
 from ffc.ci.reports.junit import to_junit
 from ffc.ci.reports.markdown import checks_to_markdown
 from ffc.ci.reports.sarif import to_sarif
-from ffc.errors import InputError, UsageError
+from ffc.errors import UsageError
 from ffc.graph.files import publish
 
 __all__ = ["FORMAT", "check_path", "to_annotations", "to_json", "write"]
@@ -42,10 +42,7 @@ def write(done: Sequence[Check | Unfinished], path: Path) -> None:
         InputError: If the file cannot be written.
     """
     check_path(path, len(done))
-    try:
-        publish.write(path, _FORMS[path.suffix](done).encode())
-    except OSError as error:
-        raise InputError(f"report '{path}' cannot be written: {error.strerror}") from error
+    publish.write_text(path, _FORMS[path.suffix](done), f"report '{path}'")
 
 
 def to_json(done: Sequence[Check | Unfinished]) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PATH", "as_json", "but_plans", "check_file", "check_folder", "find_model", "given_option", "hush", "model",
-    "model_or_folder", "output", "parts", "plugins", "print_rich", "rows", "say", "sets", "target", "write_text",
+    "model_or_folder", "output", "parts", "plugins", "print_rich", "rows", "say", "sets", "target",
 ]  # fmt: skip
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -112,20 +112,6 @@ def check_folder(folder: Path, *, shown: Path, option: str) -> None:
             pass
     except OSError as error:
         raise UsageError(f"cannot write in the folder '{shown}'; name another place with {option}") from error
-
-
-def write_text(out: Path, text: str) -> None:
-    """Write a text file whole, or leave what was there.
-
-    Raises:
-        InputError: If it cannot be written.
-    """
-    from ffc.graph.files import publish
-
-    try:
-        publish.write(out, text.encode())
-    except OSError as error:
-        raise InputError(f"'{out}' cannot be written: {error.strerror}") from error
 
 
 def parts(path: Path) -> list[Path]:

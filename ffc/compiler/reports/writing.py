@@ -7,7 +7,7 @@ from pathlib import Path
 from ffc.compiler.reports.html import to_html
 from ffc.compiler.reports.markdown import to_markdown
 from ffc.compiler.reports.report import Report, to_json
-from ffc.errors import InputError, UsageError
+from ffc.errors import UsageError
 from ffc.graph.files import publish
 
 __all__ = ["SUFFIXES", "check_path", "write"]
@@ -40,7 +40,4 @@ def write(report: Report, path: str | Path) -> None:
     path = Path(path)
     check_path(path)
     forms = dict(zip(SUFFIXES, (to_json, to_markdown, to_html), strict=True))
-    try:
-        publish.write(path, forms[path.suffix](report).encode())
-    except OSError as error:
-        raise InputError(f"report '{path}' cannot be written: {error.strerror}") from error
+    publish.write_text(path, forms[path.suffix](report), f"report '{path}'")

@@ -12,12 +12,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from ffc.errors import UsageError
+from ffc.errors import InputError, UsageError
 
 if os.name == "posix":
     import fcntl
 
-__all__ = ["Piece", "Staging", "check_apart", "sweep", "write"]
+__all__ = ["Piece", "Staging", "check_apart", "sweep", "write", "write_text"]
 
 Piece = bytes | memoryview
 
@@ -84,6 +84,18 @@ def write(path: Path, content: bytes) -> None:
     """
     with Staging(path.parent) as staging:
         staging.place(staging.write([content]), path)
+
+
+def write_text(path: Path, text: str, name: str) -> None:
+    """Write a text file whole or not at all.
+
+    Raises:
+        InputError: If that fails; the message calls the file `name`.
+    """
+    try:
+        write(path, text.encode())
+    except OSError as error:
+        raise InputError(f"{name} cannot be written: {error.strerror}") from error
 
 
 def check_apart(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:

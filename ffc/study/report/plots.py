@@ -38,14 +38,7 @@ _WAYS = {
 
 @dataclass(frozen=True)
 class _Point:
-    """A point with its label.
-
-    Attributes:
-        x: Across.
-        y: Up.
-        label: What stands beside it.
-        chosen: Whether it stands out.
-    """
+    """A point with its label; one that is chosen stands out."""
 
     x: float
     y: float
@@ -224,13 +217,7 @@ def _boxes(axes: Axes, points: Sequence[_Point]) -> Iterator[Bbox]:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a label may stand, in points from its own.
-
-    Attributes:
-        across: To the right.
-        up: Upwards.
-        far: Whether it needs a line to its point.
-    """
+    """Where a label may stand, in points to the right and upwards of its own; far from that it needs a line to it."""
 
     across: float
     up: float
