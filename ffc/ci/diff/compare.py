@@ -115,11 +115,7 @@ class _Comparison:
         return gone or (isinstance(now, Source) and now.node >= 0 and self.matching.backward[now.node] < 0)
 
     def attribute(self, op: str, name: str, value: str | None, side: int) -> str:
-        if value is not None:
-            return value
-        domain, _, kind = op.rpartition(".")
-        usual = defaults(kind, domain, self.opsets[side].get(domain, 0)).get(name)
-        return "none" if usual is None else usual
+        return defaults(op, self.opsets[side]).get(name, "none") if value is None else value
 
     def said(self, operand: Operand, side: int, named: bool = False) -> str:
         """Return an operand in words, with its name or without."""
@@ -156,8 +152,6 @@ class _Comparison:
                 other = self.matching.after.outputs[index][1]
             else:
                 continue
-            if isinstance(operand, Weight) and isinstance(other, Weight):
-                self.weights.setdefault((id(operand), id(other)), (operand, other, []))
             if not self.matching.same(operand, other) and not self.told(operand, other):
                 what = f"output {port.name}: {self.said(operand, 0)} → {self.said(other, 1)}"
                 detail = {"before": self.said(operand, 0, True), "after": self.said(other, 1, True)}

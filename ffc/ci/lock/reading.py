@@ -121,8 +121,7 @@ class _Body:
             self.values[_named(results.removeprefix("%"))[0]] = lifted
             return
         read = [self.operand(each) for each in operands]
-        domain, _, kind = op.rpartition(".")
-        usual = defaults(kind, domain, self.opsets.get(domain, 0))
+        usual = defaults(op, self.opsets)
         values = {name: value for name, value in map(_attribute, attributes) if usual.get(name) != value}
         graphs = {}
         for name, ports, lines in _subgraphs(nested):

@@ -243,15 +243,16 @@ class _Reader:
 
     def node(self, node: ir.Node, operand: Callable[[ir.Value | None], Operand]) -> Node:
         operands = [operand(value) for value in trimmed(node.inputs)]
-        usual = defaults(node.op_type, node.domain, self.opsets.get(node.domain, 0))
+        op = operator(node)
+        usual = defaults(op, self.opsets)
         attributes, graphs = {}, {}
         for name, attribute in sorted(node.attributes.items()):
             if attribute.is_ref():
                 attributes[name] = f"@{attribute.ref_attr_name}"
-            elif attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
-                continue
             elif attribute.type in (ir.AttributeType.TENSOR, ir.AttributeType.TENSORS):
                 attributes[name] = self.tensors(attribute)
+            elif attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
+                continue  # they follow
             elif (text := self.notation.attribute(attribute)) != usual.get(name):
                 attributes[name] = text
         for name, body in subgraphs(node):
@@ -259,7 +260,7 @@ class _Reader:
             operands += [operand(value) for value in around]
         outputs = tuple(value.name or "" for value in node.outputs)
         by = node.metadata_props.get("ffc.by", "")
-        return Node(operator(node), attributes, tuple(operands), outputs, node.name or "", by, graphs)
+        return Node(op, attributes, tuple(operands), outputs, node.name or "", by, graphs)
 
     def tensors(self, attribute: ir.Attr) -> str:
         single = attribute.type == ir.AttributeType.TENSOR
@@ -331,9 +332,14 @@ def _all_nodes(graph: ir.Graph) -> Iterator[ir.Node]:
             waiting = later
 
 
+def defaults(op: str, opsets: Mapping[str, int]) -> Mapping[str, str]:
+    """Return the text of each attribute that an operator has by default in some opsets, as far as onnx knows it."""
+    domain, _, kind = op.rpartition(".")
+    return _defaults(kind, domain, opsets.get(domain, 0))
+
+
 @functools.lru_cache(maxsize=4096)
-def defaults(op_type: str, domain: str, version: int) -> Mapping[str, str]:
-    """Return the text of each attribute that an operator has by default, as far as onnx knows it."""
+def _defaults(op_type: str, domain: str, version: int) -> Mapping[str, str]:
     try:
         schema = onnx.defs.get_schema(op_type, version or 1, domain)
     except onnx.defs.SchemaError:

@@ -57,17 +57,9 @@ class Search:
 
     def case(self, model: ir.Model | None, passes: Iterable[Pass]) -> bool:
         """Try another model through another pipeline; whether it shows it, and is now the best."""
-        return model is not None and self._try(Case(model, tuple(passes)))
-
-    def first(self, models: Iterable[ir.Model | None]) -> bool:
-        """Try models in order until one shows it."""
-        return any(self.model(model) for model in models)
-
-    def digest(self) -> str:
-        """Return the digest of the best case."""
-        return self._digests.of(self.best)
-
-    def _try(self, case: Case) -> bool:
+        if model is None:
+            return False
+        case = Case(model, tuple(passes))
         digest = self._digests.of(case)
         if digest not in self._seen:
             if time.monotonic() > self.deadline:
@@ -82,6 +74,14 @@ class Search:
         if digest != known:
             self._tell()
         return True
+
+    def first(self, models: Iterable[ir.Model | None]) -> bool:
+        """Try models in order until one shows it."""
+        return any(self.model(model) for model in models)
+
+    def digest(self) -> str:
+        """Return the digest of the best case."""
+        return self._digests.of(self.best)
 
     def _tell(self) -> None:
         case = self.best
