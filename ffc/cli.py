@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import ClassVar
 
 import click
 
 from ffc import guard
-from ffc.commands.check import check
-from ffc.commands.compile import compile_
-from ffc.commands.diff import diff
-from ffc.commands.explain import explain
-from ffc.commands.lock import lock
-from ffc.commands.passes import passes
-from ffc.commands.plan import plan
-from ffc.commands.print import print_
-from ffc.commands.reduce import reduce
-from ffc.commands.score import score
-from ffc.commands.study import study
-from ffc.commands.training.distill import distill
-from ffc.commands.training.export import export
-from ffc.commands.training.search import search
-from ffc.commands.training.train import train
-from ffc.commands.view import view
 from ffc.errors import FfcError, MissingError, nearest, one_line
 
 __all__ = ["main"]
@@ -97,7 +83,8 @@ def _usage(error: click.ClickException, arguments: Sequence[str]) -> str:
     if isinstance(error, click.exceptions.NoSuchCommand):
         name = error.command_name
         group = context.command if context and isinstance(context.command, click.Group) else ffc
-        known = [*group.commands, *(option for item in group.params for option in item.opts), "--help"]
+        options = (option for item in group.params for option in item.opts)
+        known = [*group.list_commands(context or click.Context(group)), *options, "--help"]
         return f"no such command '{name}'{nearest(name, known)}"
     message = error.format_message().rstrip(".")
     advice = ""
@@ -115,7 +102,31 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
     context.exit()
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+_MODULES = (
+    "ffc.commands.check", "ffc.commands.compile", "ffc.commands.diff", "ffc.commands.explain", "ffc.commands.lock",
+    "ffc.commands.passes", "ffc.commands.plan", "ffc.commands.print", "ffc.commands.reduce", "ffc.commands.score",
+    "ffc.commands.study", "ffc.commands.training.distill", "ffc.commands.training.export",
+    "ffc.commands.training.search", "ffc.commands.training.train", "ffc.commands.view",
+)  # fmt: skip
+"""The module of each command, which has its name."""
+
+
+class _Commands(click.Group):
+    """Imports a command when it is asked for: the options of all others would be most of what it takes to start."""
+
+    _modules: ClassVar = {name.rpartition(".")[2]: name for name in _MODULES}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(self._modules)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self._modules:
+            return None
+        inside = vars(importlib.import_module(self._modules[cmd_name])).values()
+        return next(each for each in inside if isinstance(each, click.Command) and each.name == cmd_name)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--version", is_flag=True, callback=_print_version, expose_value=False, is_eager=True, help="Show the version."
 )
@@ -137,14 +148,6 @@ def ffc(context: click.Context, changes: tuple[str, ...]) -> None:
         context.with_resource(limits.applied(wanted))
         if wanted.memory:
             guard.limit_memory(wanted.memory)
-
-
-_COMMANDS = (
-    check, compile_, diff, distill, explain, export, lock, passes, plan, print_, reduce, score, search, study, train,
-    view,
-)  # fmt: skip
-for _command in _COMMANDS:
-    ffc.add_command(_command)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,10 @@ import onnx_ir as ir
 
 import ffc
 from ffc import Editor, Op, Tensor, constant
+from ffc.compiler.survey import name_of
 from ffc.errors import nearest
 from ffc.graph.blocks.structure import ROLES, Product
+from ffc.graph.blocks.tables import table_of
 from ffc.graph.dialect import ops
 from ffc.graph.dialect.function import Function, called
 from ffc.graph.dialect.half import LARGEST
@@ -78,7 +80,7 @@ class Fp16(ffc.Pass):
         products = ffc.find_blocks(model).products
         calls = [(node, function) for node in model.graph if (function := called(node)) is not None]
         attentions = [(node, half) for node, function in calls if (half := _half_attention(function)) is not None]
-        self._check_names({product.name for product in products} | {_name(node) for node, _ in attentions})
+        self._check_names({product.name for product in products} | {name_of(node) for node, _ in attentions})
         editor, left = Editor(model), _Left(self.skip, log)
         for product in products:
             name = product.name
@@ -89,7 +91,7 @@ class Fp16(ffc.Pass):
                 _convert_product(product, half, editor)
                 log.did(product.role, where=name)
         for node, half in attentions:
-            if left.takes("attention", _name(node)):
+            if left.takes("attention", name_of(node)):
                 program = _in_half(half, tuple(name for name in half.tensors if name != half.mask))
                 editor.splice(program, half.given(node), node.attributes, replaces=node.outputs[0])
                 log.did("attention")
@@ -109,10 +111,6 @@ class Fp16(ffc.Pass):
 def _half_attention(function: Function) -> Function | None:
     """Return the function that computes in half what an attention in float32 does."""
     return function.rounded("half") if function.family == "attention" else None
-
-
-def _name(node: ir.Node) -> str:
-    return node.outputs[0].name or node.name or "unnamed"
 
 
 @dataclass(frozen=True)
@@ -162,29 +160,18 @@ def _convert_product(product: Product, half: Function, editor: Editor) -> None:
 
 def _convert_tables(editor: Editor, left: _Left, log: ffc.Log) -> None:
     for node in list(editor.graph):
-        function = called(node)
+        function, plain, name = called(node), table_of(node), name_of(node)
         half = function.rounded("half") if function is not None and function.tables else None
         if function is not None and half is not None:
             given = function.given(node)
             tables = {table: given[table] for table in function.tables}
-            if left.takes("embeddings", _name(node), *tables.values()):
-                stored = {name: _half(constant(table)) for name, table in tables.items()}
-                args = [stored.get(name, given[name]) for name in half.tensors]
-                editor.call(half.name, args, node.attributes, replaces=node.outputs[0])
+            if left.takes("embeddings", name, *tables.values()):
+                stored = {each: _half(constant(table)) for each, table in tables.items()}
+                editor.splice(half.call, {**given, **stored}, node.attributes, replaces=node.outputs[0])
                 log.did("embedding tables", len(tables))
-        elif _looks_up(node) and left.takes("embeddings", _name(node), node.inputs[0]):
-            args = [_half(constant(node.inputs[0])), node.inputs[1]]
-            editor.call("GatherHalf", args, replaces=node.outputs[0])
+        elif plain is not None and plain.dtype == np.float32 and left.takes("embeddings", name, node.inputs[0]):
+            editor.splice(ops.GatherHalf.call, [_half(plain), node.inputs[1]], replaces=node.outputs[0])
             log.did("embedding tables")
-
-
-def _looks_up(node: ir.Node) -> bool:
-    """Whether `node` takes rows of a float32 table that is wider than the scale of an int8 one."""
-    if node.domain or node.op_type != "Gather":
-        return False
-    table, axis = constant(node.inputs[0]), node.attributes.get("axis")
-    along_rows = axis is None or axis.value == 0
-    return along_rows and table is not None and table.dtype == np.float32 and table.ndim == 2 and table.shape[1] > 1
 
 
 def _merge_casts(editor: Editor) -> None:

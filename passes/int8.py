@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,6 +19,7 @@ from ffc.errors import nearest
 from ffc.graph.blocks.prequantised import reason_to_leave
 from ffc.graph.blocks.products import Products
 from ffc.graph.blocks.structure import ROLES, Blocks, Product
+from ffc.graph.blocks.tables import table_of
 from ffc.graph.dialect import ops, quantise
 from ffc.graph.dialect.function import Function, called, quantises
 
@@ -212,7 +212,7 @@ def _write(product: Product, stored: _Stored, editor: Editor) -> None:
     scale = function.scales[function.weight]
     given = {function.weight: stored.weight, scale: stored.scale, function.bias: stored.bias}
     inputs = [given.get(tensor, product.x) for tensor in function.tensors]
-    editor.call(function.name, inputs, attributes, replaces=product.out)
+    editor.splice(function.call, inputs, attributes, replaces=product.out)
 
 
 def _trial(log: ffc.Log) -> Trial:
@@ -289,10 +289,8 @@ class _Search:
 
     def _holds(self, verdict: Verdict) -> bool:
         budget = self.options.contract
-        measured = [(verdict.cosine, budget.cosine)]
-        if budget.agreement and verdict.agreement is not None:
-            measured.append((verdict.agreement, budget.agreement))
-        return verdict.difference < math.inf and all(1 - m <= (1 - least) * (1 - SPARE) for m, least in measured)
+        cosine, agreement = (least and 1 - (1 - least) * (1 - SPARE) for least in (budget.cosine, budget.agreement))
+        return ffc.Budget(cosine, agreement).fault(verdict) is None
 
     def _place(self, product: Product) -> str:
         layers = (layer.index for layer in self.blocks.layers if any(p.out is product.out for p in layer.products()))
@@ -310,7 +308,7 @@ def _unfit(model: ir.Model, products: Collection[Product]) -> Iterator[tuple[str
         if any(weight is not None and weight.ndim > 1 for weight in weights) and not all(
             w is not None for w in weights
         ):
-            yield node.outputs[0].name or node.name or "unnamed", _why_unfit(node, weights, model.graph)
+            yield survey.name_of(node), _why_unfit(node, weights, model.graph)
 
 
 def _why_unfit(node: ir.Node, weights: list[np.ndarray | None], graph: ir.Graph) -> str:
@@ -330,28 +328,18 @@ def _quantise_embeddings(editor: Editor) -> int:
     """Store embedding tables as int8 and return how many."""
     number = 0
     for node in list(editor.graph):
-        function = called(node)
+        function, plain = called(node), table_of(node)
         stored = function.rounded("int8") if function is not None and function.tables else None
         if function is not None and stored is not None:
             given: dict[str, Any] = function.given(node)
             for table in function.tables:
                 given[table], given[stored.scales[table]] = _rows(given[table])
-            args = [given[tensor] for tensor in stored.tensors]
-            editor.call(stored.name, args, node.attributes, replaces=node.outputs[0])
+            editor.splice(stored.call, given, node.attributes, replaces=node.outputs[0])
             number += len(function.tables)
-        elif node.op_type == "Gather" and not node.domain and _is_table(node):
-            args = [*_rows(node.inputs[0]), node.inputs[1]]
-            editor.call("GatherInt8", args, replaces=node.outputs[0])
+        elif plain is not None and plain.dtype == np.float32:
+            editor.splice(ops.GatherInt8.call, [*quantise.rows(plain), node.inputs[1]], replaces=node.outputs[0])
             number += 1
     return number
-
-
-def _is_table(node: ir.Node) -> bool:
-    table, axis = constant(node.inputs[0]), node.attributes.get("axis")
-    along_rows = axis is None or axis.value == 0
-    if not along_rows or table is None or table.dtype != np.float32:
-        return False
-    return table.ndim == 2 and table.shape[1] > 1  # one number a row is the scale of a table that is int8 already
 
 
 def _rows(table: ir.Value | None) -> tuple[np.ndarray, np.ndarray]:

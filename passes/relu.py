@@ -62,7 +62,7 @@ class Relu(ffc.Pass):
             function = called(node)
             with_relu = None if function is None or function.activation != "Gelu" else function.activated("Relu")
             if with_relu is not None:
-                editor.call(with_relu.name, node.inputs, replaces=out)
+                editor.splice(with_relu.call, node.inputs, replaces=out)
             elif node.op_type == "Gelu" and not node.domain:
                 editor.splice(lambda op, x: op.Relu(x), {"x": node.inputs[0]}, replaces=out)
             elif node.op_type in KERNELS and node.domain == "com.microsoft":

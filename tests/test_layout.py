@@ -62,6 +62,8 @@ def imported(path: Path) -> Iterator[tuple[str, bool]]:
             place = ".".join(path.relative_to(ROOT).parts[: -node.level]) if node.level else ""
             home = ".".join(part for part in (place, node.module) if part)
             yield from ((f"{home}.{alias.name}", node in for_types) for alias in node.names)
+        elif isinstance(node, ast.Constant) and str(node.value).startswith("ffc.commands."):
+            yield str(node.value), False  # imported by its name, when a command is asked for
 
 
 def arrows() -> dict[Path, set[Path]]:

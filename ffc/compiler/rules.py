@@ -18,7 +18,7 @@ from ffc.compiler.matcher import Match, search
 from ffc.errors import CannotApplyError
 from ffc.graph.dialect.edit import Editor, constant, is_output
 from ffc.graph.dialect.function import Function
-from ffc.graph.dialect.trace import Op, Program, Tensor, as_tensor, trace
+from ffc.graph.dialect.trace import Program, as_tensor, trace
 
 __all__ = [
     "Condition",
@@ -129,18 +129,8 @@ def rule(
         bind: As in `Rule`.
         shared: As in `Rule`.
     """
-    program = _call(rewrite) if isinstance(rewrite, Function) else rewrite
+    program = rewrite.call if isinstance(rewrite, Function) else rewrite
     return lambda match: Rule(name, match, program, samples, where, bind, shared)
-
-
-def _call(function: Function) -> Program:
-    """Return the program that calls a function, its parameters those of the body."""
-
-    @functools.wraps(function.body)
-    def program(op: Op, *tensors: Tensor, **attributes: Any) -> Any:
-        return op.ffc.node(function.name, *tensors, **attributes)
-
-    return program
 
 
 def is_constant(*names: str) -> Condition:

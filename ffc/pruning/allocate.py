@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -116,8 +115,8 @@ def by_macs(
         )
     if reason := importance.misfit([(layer.heads, layer.units) for layer in layers]):
         raise CannotApplyError(f"the importance is not of these layers: {reason}")
-    heads = _Ranked.of([s.heads for s in importance.layers], [s.head_macs(length) for s in layers], floor, "heads")
-    units = _Ranked.of([s.ffn for s in importance.layers], [s.unit_macs(length) for s in layers], floor, "units")
+    heads = _Ranked([s.heads for s in importance.layers], [s.head_macs(length) for s in layers], floor, "heads")
+    units = _Ranked([s.ffn for s in importance.layers], [s.unit_macs(length) for s in layers], floor, "units")
     whole = total_macs(layers, length)
     budget = math.floor(macs * whole + 1e-6)  # 0.7 is a little less than seven tenths
     if heads.macs[0] + units.macs[0] > budget:
@@ -156,43 +155,28 @@ def _plan(importance: Importance, heads: Sequence[_Kept], units: Sequence[_Kept]
     )
 
 
-@dataclass(frozen=True, eq=False)
 class _Ranked:
     """The heads or the units of all layers, those of the floors first, then by falling score per MAC.
 
     Attributes:
-        layers: The layer of each.
-        indices: Its number there.
-        floor: How many belong to the floors.
-        macs: What the first `floor`, `floor` + 1, ... of them cost together.
+        macs: What those of the floors cost together, with one more, with two more, ...
         gains: The sums of their scores.
-        widths: How many each layer has.
     """
 
-    layers: np.ndarray
-    indices: np.ndarray
-    floor: int
-    macs: np.ndarray
-    gains: np.ndarray
-    widths: tuple[int, ...]
-
-    @classmethod
-    def of(cls, scores: Sequence[np.ndarray], costs: Sequence[int], floor: Floor, what: str) -> _Ranked:
+    def __init__(self, scores: Sequence[np.ndarray], costs: Sequence[int], floor: Floor, what: str) -> None:
         """Rank what has these scores by layer, and in each layer these costs."""
         layers, indices, flat = _flat(scores)
         cost = np.asarray(costs, np.int64)[layers]
         reserved = _reserved(scores, floor, what)
         order = np.lexsort((-flat / np.maximum(cost, 1), ~reserved))  # stable: of equal scores the first comes first
-        count = int(reserved.sum())
-        macs, gains = np.cumsum(cost[order]), np.cumsum(flat[order].astype(np.float64))
-        start = slice(max(count - 1, 0), None)
-        none = np.zeros(0 if count else 1, np.int64)
-        macs, gains = np.concatenate([none, macs[start]]), np.concatenate([none, gains[start]])
-        return cls(layers[order], indices[order], count, macs, gains, tuple(map(len, scores)))
+        self._layers, self._indices, self._widths = layers[order], indices[order], [len(layer) for layer in scores]
+        self._floor = int(reserved.sum())
+        self.macs, self.gains = (np.concatenate([[0], np.cumsum(each[order])])[self._floor :] for each in (cost, flat))
 
     def first(self, extra: int) -> list[_Kept]:
         """Return by layer those of the floors and so many more; None where a layer has none."""
-        return _by_layer(self.layers[: self.floor + extra], self.indices[: self.floor + extra], self.widths)
+        count = self._floor + extra
+        return _by_layer(self._layers[:count], self._indices[:count], self._widths)
 
 
 def _across(scores: Sequence[np.ndarray], count: Count, floor: Floor, what: Literal["heads", "ffn"]) -> list[_Kept]:
@@ -243,14 +227,7 @@ def _by_layer(layers: np.ndarray, indices: np.ndarray, widths: Sequence[int]) ->
 def _number(count: int | float, there: int, where: str, have: str | None) -> int:
     """Return how many a number or a share of those that are there are, at least one.
 
-    Args:
-        count: The number or share.
-        there: How many there are.
-        where: What errors call it.
-        have: Who has them, where more than there are is an error; None where it is not.
-
-    Raises:
-        UsageError: If the number is below one or above what there is, or the share is outside (0, 1].
+    Errors call it `where`, and say who `have` them where more than there are is an error; None where it is not.
     """
     if isinstance(count, float):
         if not 0 < count <= 1:
@@ -262,7 +239,7 @@ def _number(count: int | float, there: int, where: str, have: str | None) -> int
     return count
 
 
-def _top(scores: np.ndarray, count: Count, where: str, why: str = "") -> _Kept:
+def _top(scores: np.ndarray, count: Count, where: str, why: str) -> _Kept:
     """Return the indices of the highest scores, ascending; `why` there are none."""
     if count is None:
         return None

@@ -15,17 +15,10 @@ from ffc.settings.amount import Amount
 __all__ = ["after", "plan"]
 
 
-def plan(amount: Amount, importance: Importance, layers: Sequence[LayerSizes], blocks: Blocks | None = None) -> Plan:
-    """Choose what to keep.
-
-    Args:
-        amount: How much.
-        importance: Scores of the layers.
-        layers: Their sizes.
-        blocks: The blocks of the model, to say why a layer has none of what is asked for.
-
-    Returns:
-        A plan without fingerprints, its MACs stated.
+def plan(
+    amount: Amount, importance: Importance, layers: Sequence[LayerSizes], blocks: Blocks | None = None
+) -> Plan:
+    """Return a plan without fingerprints, its MACs stated; `blocks` tell why a layer has none of what is asked for.
 
     Raises:
         UsageError: If an amount cannot be kept.
@@ -41,13 +34,7 @@ def plan(amount: Amount, importance: Importance, layers: Sequence[LayerSizes], b
 
 
 def after(amount: Amount, progress: float, layers: Sequence[LayerSizes]) -> Amount:
-    """Return what to keep on the way to an amount: all at progress 0, the amount itself at 1.
-
-    Args:
-        amount: Where the way ends.
-        progress: How far, in [0, 1].
-        layers: The sizes of the layers.
-    """
+    """Return what to keep on the way to an amount: all at progress 0, the amount itself at 1."""
     together = sum if amount.across else min
     heads, units = together(layer.heads for layer in layers), together(layer.units for layer in layers)
     return replace(

@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ffc.errors import InputError, UsageError
+from ffc.errors import InputError, UsageError, one_line
 from ffc.graph.blocks.structure import Blocks, Layer
 from ffc.graph.files import publish
 
@@ -113,18 +113,12 @@ class Importance:
         for index, layer in enumerate(self.layers):
             tensors[f"layers.{index}.heads"] = np.ascontiguousarray(layer.heads)
             tensors[f"layers.{index}.ffn"] = np.ascontiguousarray(layer.ffn)
-        metadata = {
-            "format": FORMAT,
-            "method": self.method,
-            "data": self.data,
-            "samples": str(self.samples),
-            "seed": str(self.seed),
-            "model": self.model,
-        }
+        told = {name: str(getattr(self, name)) for name in ("method", "data", "samples", "seed", "model")}
+        metadata = {"format": FORMAT, **told}
         try:
             publish.write(Path(path), save(tensors, metadata))
         except (OSError, SafetensorError) as error:
-            raise UsageError(f"cannot write {path}: {_one_line(error)}; choose another place") from error
+            raise UsageError(f"cannot write {path}: {one_line(str(error), 200)}; choose another place") from error
 
     def mismatch(self, blocks: Blocks) -> str | None:
         """Say why these scores are not of a model: in which layer they do not fit it, or that it has other weights."""
@@ -199,21 +193,22 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
                     raise InputError(f"{path}: {name} is {dtype}, expected F32")
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except (OSError, SafetensorError) as error:
-        raise InputError(f"cannot read {path}: not a safetensors file or damaged: {_one_line(error)}") from error
+        why = one_line(str(error), 200)
+        raise InputError(f"cannot read {path}: not a safetensors file or damaged: {why}") from error
 
 
 def _layers(tensors: dict[str, np.ndarray]) -> tuple[LayerImportance, ...]:
     """Sort tensors into layers."""
-    matches = [_KEY.fullmatch(name) or _unknown(name) for name in sorted(tensors)]
-    count = 1 + max((int(match[1]) for match in matches), default=-1)
+    count = 0
+    for name in sorted(tensors):
+        match = _KEY.fullmatch(name)
+        if match is None:
+            raise InputError(f"unknown tensor '{name[:60]}', expected layers.N.heads and layers.N.ffn")
+        count = max(count, int(match[1]) + 1)
     return tuple(
         LayerImportance(_tensor(tensors, f"layers.{i}.heads"), _tensor(tensors, f"layers.{i}.ffn"))
         for i in range(count)
     )
-
-
-def _unknown(name: str) -> re.Match[str]:
-    raise InputError(f"unknown tensor '{name[:60]}', expected layers.N.heads and layers.N.ffn")
 
 
 def _tensor(tensors: dict[str, np.ndarray], name: str) -> np.ndarray:
@@ -227,7 +222,3 @@ def _whole(metadata: dict[str, str], key: str) -> int:
     if not re.fullmatch(r"-?[0-9]{1,18}", text):
         raise InputError(f"metadata '{key}' is '{text[:40]}', expected a whole number")
     return int(text)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ffc.errors import CannotApplyError, InputError, UsageError
 from ffc.graph.blocks.structure import Blocks
 from ffc.graph.files import publish
-from ffc.pruning.importance import head_count, unit_count
+from ffc.pruning.importance import head_count, unit_count, weights_hash
 
 __all__ = ["FORMAT", "LayerPlan", "Macs", "Plan", "check", "check_sizes", "check_weight", "fingerprint", "stamp"]
 
@@ -135,10 +134,10 @@ class Plan(BaseModel):
 
     def summary(self) -> str:
         """Return one line per layer, heads and units kept and of how many, and one for what they cost together."""
-        lines = []
-        for index, layer in enumerate(self.layers):
-            heads, units = _kept("heads", layer.heads, layer.of_heads), _kept("units", layer.units, layer.of_units)
-            lines.append(f"layer {index}: {heads}, {units}")
+        lines = [
+            f"layer {index}: {_kept('heads', each.heads, each.of_heads)}, {_kept('units', each.units, each.of_units)}"
+            for index, each in enumerate(self.layers)
+        ]
         if (macs := self.macs) is not None:
             share = f"{100 * macs.kept / macs.of:.2f} % of the multiply-accumulates"
             lines.append(f"all layers: {share} at {macs.length} tokens ({macs.kept:,} of {macs.of:,})")
@@ -147,7 +146,7 @@ class Plan(BaseModel):
 
 def fingerprint(matrix: np.ndarray) -> str:
     """Return the sha256, in hex, of a weight [in, out] as little-endian float32 in C order."""
-    return hashlib.sha256(np.ascontiguousarray(matrix, dtype="<f4").tobytes()).hexdigest()
+    return weights_hash([matrix])
 
 
 def stamp(plan: Plan, blocks: Blocks) -> Plan:
@@ -179,16 +178,11 @@ def check(plan: Plan, blocks: Blocks) -> None:
 
 
 def _sizes(blocks: Blocks) -> tuple[tuple[int, int], ...]:
-    """Return the number of heads and of feed-forward units of each layer."""
     return tuple((head_count(layer), unit_count(layer)) for layer in blocks.layers)
 
 
 def check_sizes(plan: Plan, sizes: Sequence[tuple[int, int]]) -> None:
-    """Check that a plan is for layers of these sizes.
-
-    Args:
-        plan: The plan.
-        sizes: The number of heads and of feed-forward units of each layer of the model.
+    """Check that a plan is for layers of these sizes: numbers of heads and of feed-forward units, by layer.
 
     Raises:
         CannotApplyError: If it is for other layers or widths; the message names layer and roles.
@@ -203,14 +197,7 @@ def check_sizes(plan: Plan, sizes: Sequence[tuple[int, int]]) -> None:
 
 
 def check_weight(kept: LayerPlan, index: int, role: str, matrix: np.ndarray, *, needed: bool) -> None:
-    """Check the fingerprint that a plan has of a weight.
-
-    Args:
-        kept: What the plan says of the layer.
-        index: The number of the layer.
-        role: What the weight is for.
-        matrix: The weight [in, out].
-        needed: Whether the plan must have a fingerprint of it.
+    """Check the fingerprint that a plan has of a weight [in, out] of a layer; `needed` says whether it must have one.
 
     Raises:
         CannotApplyError: If the weight is another one, or a fingerprint that is needed is missing.
@@ -261,13 +248,9 @@ def _kept(part: str, kept: Sequence[int] | None, of: int | None) -> str:
 
 
 def _check_width(index: int, part: str, kept: Sequence[int] | None, of: int | None, there: int) -> None:
-    advice = "make a plan for this model"
-    roles = "/".join(role for role in _ROLES[part] if role != "gate")
+    where = f"layer {index}, {'/'.join(role for role in _ROLES[part] if role != 'gate')}: the plan"
+    has = f"and the model has {there}; make a plan for this model"
     if of is not None and of != there:
-        raise CannotApplyError(
-            f"layer {index}, {roles}: the plan is for {of} {part} and the model has {there}; {advice}"
-        )
+        raise CannotApplyError(f"{where} is for {of} {part} {has}")
     if kept and kept[-1] >= there:
-        raise CannotApplyError(
-            f"layer {index}, {roles}: the plan keeps {part[:-1]} {kept[-1]} and the model has {there}; {advice}"
-        )
+        raise CannotApplyError(f"{where} keeps {part[:-1]} {kept[-1]} {has}")

@@ -14,18 +14,19 @@ from ffc.pruning.score import METHODS, by_norm
 from ffc.pruning.sizes import sizes
 from ffc.settings.amount import Amount
 
-__all__ = ["check_source", "make_plan"]
+__all__ = ["given_scores", "make_plan"]
 
 
-def check_source(importance: str | os.PathLike[str] | None, by: str | None) -> None:
-    """Check that there is one source of scores.
+def given_scores(importance: str | os.PathLike[str] | None, by: str | None) -> Importance | None:
+    """Return the scores of a file, or None where the model is scored without data.
 
     Args:
         importance: An importance file.
         by: A way to score the model without data instead: ``norm``.
 
     Raises:
-        UsageError: If there are none or two, or the way is not known.
+        UsageError: If there is no source of scores or two, or the way is not known.
+        InputError: If the file is broken.
     """
     if importance is None and by is None:
         raise UsageError(
@@ -36,6 +37,7 @@ def check_source(importance: str | os.PathLike[str] | None, by: str | None) -> N
         raise UsageError(f"two sources of scores, --importance {importance} and --by {by}; give one")
     if by is not None and by not in METHODS:
         raise UsageError(f"cannot score by '{by}'{nearest(by, METHODS)}")
+    return None if importance is None else Importance.load(importance)
 
 
 def make_plan(
@@ -58,11 +60,9 @@ def make_plan(
         InputError: If a file is broken.
         CannotApplyError: If no layers are found in the model, or the importance is of another shape or other weights.
     """
-    check_source(importance, by)
-    scores = None if importance is None else Importance.load(importance)
+    scores = given_scores(importance, by)
     blocks = find(load(model_path))
-    if scores is None:
-        scores = by_norm(blocks)
+    scores = scores or by_norm(blocks)
     if reason := scores.mismatch(blocks):
         raise CannotApplyError(f"{importance} was made for another model: {reason}")
     return stamp(amounts.plan(amount, scores, sizes(blocks), blocks), blocks)

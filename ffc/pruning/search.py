@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,29 +14,32 @@ from ffc.pruning.plan import LayerPlan, Plan
 from ffc.pruning.sizes import LayerSizes
 from ffc.settings.amount import LENGTH
 
-__all__ = ["Gradients", "damage", "fisher", "rearrange", "search"]
+__all__ = ["MaskGradients", "fisher", "rearrange", "search"]
 
 _GAIN = 1e-9
 """What a swap must gain, as a share of the whole trace: less is rounding, and could go in circles."""
 
 
-class Gradients(Protocol):
-    """Gradients of the loss of single examples with respect to masks of ones: by layer [n, heads] and [n, units]."""
+@dataclass(frozen=True, eq=False)
+class MaskGradients:
+    """The gradient of the loss of each row with respect to masks of ones.
 
-    @property
-    def heads(self) -> Sequence[np.ndarray]: ...  # noqa: D102
-    @property
-    def units(self) -> Sequence[np.ndarray]: ...  # noqa: D102
+    Attributes:
+        heads: By layer, float32 [rows, heads].
+        units: By layer, float32 [rows, units].
+    """
+
+    heads: tuple[np.ndarray, ...]
+    units: tuple[np.ndarray, ...]
 
 
 def search(
-    gradients: Gradients,
+    gradients: MaskGradients,
     layers: Sequence[LayerSizes],
     *,
     macs: float,
     length: int = LENGTH,
     floor: Floor = None,
-    rearranged: bool = True,
 ) -> Plan:
     """Find what to keep under a MAC budget without training again.
 
@@ -47,12 +50,11 @@ def search(
     kept for what is not, as many as before. The third stage, scales, needs the model: `ffc.train.pruning.scales`.
 
     Args:
-        gradients: Mask gradients of single examples, by layer float32 [n, heads] and [n, units].
+        gradients: Those of single examples.
         layers: The sizes of the layers.
         macs: The share in (0, 1] of the multiply-accumulates of all layers that the result may cost.
         length: Length of the row to count for, in tokens.
         floor: What every layer keeps at least, of heads and of units.
-        rearranged: Whether the second stage runs.
 
     Returns:
         A plan without fingerprints, its MACs stated.
@@ -63,13 +65,11 @@ def search(
         CannotApplyError: If the gradients are not those of these layers.
     """
     plan = by_macs(fisher(gradients), layers, macs=macs, length=length, floor=floor)
-    if not rearranged:
-        return plan
     rows = zip(plan.layers, gradients.heads, gradients.units, strict=True)
     return plan.model_copy(update={"layers": tuple(_rearranged(layer, heads, units) for layer, heads, units in rows)})
 
 
-def fisher(gradients: Gradients) -> Importance:
+def fisher(gradients: MaskGradients) -> Importance:
     """Return the diagonal of the empirical Fisher information of the masks: the mean of the squares.
 
     Raises:
@@ -93,7 +93,7 @@ def rearrange(kept: Sequence[int], gradients: np.ndarray) -> tuple[int, ...]:
         gradients: Their gradients, and of those that are not, [n, parts].
 
     Returns:
-        As many, ascending; `damage` is never more than before.
+        As many, ascending; the loss that is expected, ``(1 - m)ᵀ F (1 - m) / 2``, is never more than before.
     """
     g = np.asarray(gradients, np.float64)
     block = g.T @ g / len(g)
@@ -102,7 +102,7 @@ def rearrange(kept: Sequence[int], gradients: np.ndarray) -> tuple[int, ...]:
     dropped[list(kept)] = False
     if not dropped.any() or dropped.all():
         return tuple(sorted(kept))
-    pull = block @ dropped  # what dropping one more adds to the damage, less its own importance, halved
+    pull = block @ dropped  # what dropping one more adds to the loss, less its own importance, halved
     least, changed = _GAIN * importance.sum(), True
     while changed:
         changed = False
@@ -117,19 +117,6 @@ def rearrange(kept: Sequence[int], gradients: np.ndarray) -> tuple[int, ...]:
             pull -= block[back]
             changed |= back != part
     return tuple(int(index) for index in np.flatnonzero(~dropped))
-
-
-def damage(kept: Sequence[int], gradients: np.ndarray) -> float:
-    """Return twice the loss that a block of the Fisher matrix expects from keeping these only: ``(1 - m)ᵀ F (1 - m)``.
-
-    Args:
-        kept: The heads or units that are kept.
-        gradients: Gradients of a layer's masks, [n, parts].
-    """
-    g = np.asarray(gradients, np.float64)
-    dropped = np.ones(g.shape[1], bool)
-    dropped[list(kept)] = False
-    return float(np.mean(g[:, dropped].sum(axis=1) ** 2))
 
 
 def _rearranged(layer: LayerPlan, heads: np.ndarray, units: np.ndarray) -> LayerPlan:

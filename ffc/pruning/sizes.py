@@ -52,9 +52,7 @@ def sizes(blocks: Blocks) -> tuple[LayerSizes, ...]:
 
 def total_macs(layers: Sequence[LayerSizes], length: int) -> int:
     """Return the multiply-accumulates of whole layers on one row of `length` tokens."""
-    return sum(
-        layer.heads * layer.head_macs(length) + layer.units * layer.unit_macs(length) for layer in layers
-    )  # fmt: skip
+    return sum(layer.heads * layer.head_macs(length) + layer.units * layer.unit_macs(length) for layer in layers)
 
 
 def count_macs(plan: Plan, layers: Sequence[LayerSizes], length: int = LENGTH) -> Macs:

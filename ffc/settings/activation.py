@@ -13,12 +13,7 @@ __all__ = ["Activation"]
 
 @dataclass(frozen=True)
 class Activation:
-    """Another activation than the teacher's.
-
-    Attributes:
-        activation: The one that takes the place of GELU, if any.
-        anneal: The share of the steps over which it does so gradually; None for at once.
-    """
+    """Another activation than the teacher's, at once or gradually."""
 
     activation: Literal["relu"] | None = setting(ANY, "Put ReLU in the place of GELU.", default=None)
     anneal: float | None = setting(

@@ -15,14 +15,7 @@ LENGTH = 128
 
 @dataclass(frozen=True)
 class Kept:
-    """How much to keep: of heads and units, or of the work.
-
-    Attributes:
-        heads: Heads to keep: a number, a share in (0, 1], or None for all.
-        ffn: Feed-forward units to keep, likewise.
-        macs: The share of the multiply-accumulates of all layers to keep, in place of `heads` and `ffn`.
-        floor: What every layer keeps at least where layers may differ: a number or a share; None for one.
-    """
+    """How much to keep: of heads and units, or in their place of the work; None keeps all."""
 
     heads: int | float | None = setting(
         AMOUNT, "Heads that each layer keeps: a count or a share.", metavar="N|R", default=None
@@ -47,10 +40,6 @@ class Kept:
 @dataclass(frozen=True)
 class Amount(Kept):
     """How much to keep, and how it is shared out: of each layer, over all layers, or by what it costs.
-
-    Attributes:
-        across: Whether `heads` and `ffn` are of all layers together; otherwise of each layer.
-        length: The length of the row for which multiply-accumulates are counted, in tokens.
 
     Raises:
         SettingError: If nothing is said, or things that contradict each other.

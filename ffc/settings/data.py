@@ -16,19 +16,8 @@ __all__ = ["Data", "Encoding"]
 class Data:
     """The rows of a task.
 
-    Attributes:
-        name: ``boolq``, ``cb``, ``copa``, ``multirc``, ``record``, ``rte`` or ``wic``; ``text``, any classification of
-            texts; or ``hub:NAME[/CONFIG]``.
-        folder: For a SuperGLUE task, where its ``train.jsonl`` and ``val.jsonl`` lie.
-        train: The training file; for ``text`` by suffix a .tsv, .csv or .jsonl file. For a SuperGLUE task in place of
-            the folder.
-        validation: The validation file, likewise. Given alone, there is nothing to train on.
-        text: The one or two columns of text; where none is named the only one beside the label.
-        label: The column of the label.
-        labels: Names of the labels, in the order of the logits; none for those of the training file, sorted.
-        train_rows: Train on a sample of this many rows, or a few more: the rows of one question stay together.
-        validation_rows: Judge by a sample of this many rows, likewise.
-        validation_share: Without validation rows, the share of the training rows that is set apart for it.
+    Files may take the place of the folder of a SuperGLUE task; validation rows alone leave nothing to train on. A
+    sample may be a few rows larger than asked for, since the rows of one question stay together.
     """
 
     name: str = setting(
@@ -68,6 +57,7 @@ class Data:
     validation_rows: int | None = setting(
         COUNT, "Use N of the validation rows.  [default: all]", metavar="N", default=None
     )
+    # Of the training rows, what is set apart for validation where there are no rows for that.
     validation_share: float = setting(Wanted("a number between 0 and 1", lambda value: 0 < value < 1), default=0.1)
 
     def __post_init__(self) -> None:
@@ -76,11 +66,7 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
-    """How rows become tokens.
-
-    Attributes:
-        max_length: Tokens a row at most.
-    """
+    """How rows become tokens."""
 
     max_length: int = setting(
         Wanted("a number of tokens, from 4", lambda value: value >= 4), "Tokens a row at most.", default=128

@@ -13,21 +13,9 @@ __all__ = ["Schedule", "Training"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """How to train, but for the seed.
+    """How to train, but for the seed. How a step is split into batches changes nothing but memory and time."""
 
-    Attributes:
-        epochs: Passes over the rows; may be a fraction.
-        learning_rate: The highest, after warm-up.
-        batch_size: Rows at a time, in each process.
-        accumulate: Batches whose gradients add up to one step; how they split it changes nothing but memory and time.
-        weight_decay: On all weights but biases and norms.
-        warmup: The share of all steps, below 1, over which the learning rate rises from 0.
-        clip: Largest norm of the gradient; 0 for any.
-        max_steps: Steps in all, in place of `epochs`; -1 for none.
-        schedule: How the learning rate goes on after warm-up; `constant` has none.
-    """
-
-    epochs: float = setting(POSITIVE, "Passes over the training rows.", default=3.0)
+    epochs: float = setting(POSITIVE, "Passes over the training rows; may be a fraction.", default=3.0)
     learning_rate: float = setting(POSITIVE, "The highest, after warm-up.", default=5e-5)
     batch_size: int = setting(COUNT, "Rows at a time, in each process.", default=32)
     accumulate: int = setting(COUNT, "Batches whose gradients add up to one step.", default=1)
@@ -53,10 +41,6 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Training(Schedule):
-    """How to train.
-
-    Attributes:
-        seed: Of the order of rows, of dropout and of projections; from 0 to 2³² - 1.
-    """
+    """How to train."""
 
     seed: int = setting(SEED, "Of the order of rows, dropout and fresh heads.", default=0)

@@ -80,7 +80,7 @@ class Resources:
     def arrays(self, rows: int) -> dict[str, np.ndarray]:
         """Return some of the rows to train on as one batch: an array for each input that a model may have."""
         found = self.sample(rows, self.study.keys.seed)
-        batch = self.collator([found[index] for index in range(len(found))])
+        batch = self.collator(list(found))
         return {name: value.numpy() for name, value in batch.items() if name not in ("labels", "index")}
 
     def score(self, logits: np.ndarray) -> Scores:

@@ -33,8 +33,7 @@ PLAN = "plan.json"
 
 def model_of(step: Done) -> nn.Module:
     """Return the model that a step has saved, on the GPU if there is one."""
-    from ffc.train.models.device import on_gpu
-    from ffc.train.models.loading import load
+    from ffc.train.models.loading import load, on_gpu
 
     return on_gpu(load(step.folder / MODEL))
 
@@ -88,10 +87,9 @@ def student(
     master = model_of(job.done[taught_by])
     model = _fresh(resources, name, master, training["seed"])
     _rehearse(resources, name, model)
-    anneal = activation.Anneal(keys.anneal) if keys.anneal is not None else None
-    if keys.activation and anneal is None:
+    if keys.activation and keys.anneal is None:
         activation.relu_for_gelu(model)
-    return _trained(resources, job, model, training, keys.losses, teacher=master, activation=anneal)
+    return _trained(resources, job, model, training, keys.losses, teacher=master, anneal=keys.anneal)
 
 
 def _fresh(resources: Resources, name: str, master: nn.Module, seed: int) -> nn.Module:

@@ -24,7 +24,7 @@ def check_rows(rows: Rows, *models: nn.Module) -> None:
         InputError: If a row holds a token that a model has no embedding for.
     """
     check_length(max(rows.lengths, default=0), *models)
-    highest = max((max(rows[index]["input_ids"], default=0) for index in range(len(rows))), default=0)
+    highest = max((token for row in rows for token in row["input_ids"]), default=0)
     for model in models:
         config: Any = model.config
         if highest >= config.vocab_size:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,12 @@ from torch import nn
 from ffc.errors import InputError, one_line
 from ffc.progress import Tell
 from ffc.train.checks import check_rows
-from ffc.train.models.pretrained import read_logits, takes
+from ffc.train.models.pretrained import read_logits, taken
 
 if TYPE_CHECKING:
     from ffc.train.encoding import Collator, Rows
 
-__all__ = ["batches", "evaluating", "predict", "predict_onnx", "session"]
+__all__ = ["batches", "evaluating", "feeds", "predict", "predict_onnx", "session"]
 
 
 def predict(
@@ -44,12 +44,9 @@ def predict(
         CannotApplyError: If it is no classifier.
     """
     check_rows(rows, model)
-    device = next(model.parameters()).device
-    names = takes(model)
 
     def run(batch: Mapping[str, torch.Tensor]) -> np.ndarray:
-        output = model(**{name: batch[name].to(device) for name in names if name in batch})
-        found: np.ndarray = read_logits(model, output).float().cpu().numpy()
+        found: np.ndarray = read_logits(model, model(**taken(model, batch))).float().cpu().numpy()
         return found
 
     with evaluating(model), torch.no_grad():
@@ -69,22 +66,15 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def predict_onnx(
-    model: str | Path | ort.InferenceSession,
-    rows: Rows,
-    collator: Collator,
-    *,
-    batch_size: int = 64,
-    threads: int = 0,
-    progress: Tell | None = None,
+    path: Path, rows: Rows, collator: Collator, *, batch_size: int = 64, progress: Tell | None = None
 ) -> np.ndarray:
     """Return the logits of an ONNX model: its output `logits`, or its first.
 
     Args:
-        model: A file or an open session.
+        path: The file.
         rows: What to classify.
         collator: Makes a batch of some rows.
         batch_size: Rows at a time; those of similar length go together.
-        threads: Threads of a session that is opened here; 0 leaves it to onnxruntime.
         progress: Told after each batch.
 
     Returns:
@@ -93,14 +83,14 @@ def predict_onnx(
     Raises:
         InputError: If there are no rows, the file is no model that runs on them, or it takes an input that they lack.
     """
-    opened = model if isinstance(model, ort.InferenceSession) else session(model, threads=threads)
+    opened = session(path)
     outputs = [output.name for output in opened.get_outputs()]
     wanted = "logits" if "logits" in outputs else outputs[0]
 
     def run(batch: Mapping[str, torch.Tensor]) -> np.ndarray:
-        feeds = _feeds(opened, batch)
+        given = feeds(opened, batch)
         try:
-            return np.asarray(opened.run([wanted], feeds)[0], dtype=np.float32)
+            return np.asarray(opened.run([wanted], given)[0], dtype=np.float32)
         except Exception as error:  # onnxruntime's own classes share no other base
             sizes = "x".join(map(str, batch["input_ids"].shape))
             raise InputError(f"the model does not run on rows {sizes}: {one_line(str(error), 300)}") from error
@@ -108,7 +98,7 @@ def predict_onnx(
     return _in_order(run, rows, collator, batch_size, progress)
 
 
-def session(path: str | Path, *, threads: int = 0) -> ort.InferenceSession:
+def session(path: Path, *, threads: int = 0) -> ort.InferenceSession:
     """Open an ONNX file on the CPU.
 
     Args:
@@ -127,11 +117,20 @@ def session(path: str | Path, *, threads: int = 0) -> ort.InferenceSession:
         raise InputError(f"onnxruntime cannot load {path}: {one_line(str(error), 300)}") from error
 
 
-def batches(rows: Rows, batch_size: int) -> Iterator[Sequence[int]]:
-    """Yield the numbers of the rows of each batch, longest rows first: what does not fit in memory fails at once."""
-    order = np.argsort(-np.array(rows.lengths), kind="stable")
+def batches(
+    rows: Rows, collator: Collator, batch_size: int, progress: Tell | None = None
+) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
+    """Yield each batch with the numbers of its rows, longest rows first: what does not fit in memory fails at once.
+
+    Once a batch is done with, `progress` is told how many rows are.
+    """
+    order: list[int] = np.argsort(-np.array(rows.lengths), kind="stable").tolist()
     for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size].tolist()
+        chosen = order[start : start + batch_size]
+        yield chosen, collator([rows[index] for index in chosen])
+        if progress is not None:
+            done = start + len(chosen)
+            progress(f"{done} of {len(order)} rows", done, len(order))
 
 
 def _in_order(
@@ -144,23 +143,20 @@ def _in_order(
     """Run over all rows in batches of similar length and return the results in the order of the rows."""
     if not len(rows):
         raise InputError("there are no rows to predict on; give at least one")
-    result: np.ndarray | None = None
-    done = 0
-    for chosen in batches(rows, batch_size):
-        logits = run(collator([rows[index] for index in chosen]))
-        if result is None:
-            result = np.empty((len(rows), *logits.shape[1:]), np.float32)
+    found = [(chosen, run(batch)) for chosen, batch in batches(rows, collator, batch_size, progress)]
+    result = np.empty((len(rows), *found[0][1].shape[1:]), np.float32)
+    for chosen, logits in found:
         result[chosen] = logits
-        done += len(chosen)
-        if progress is not None:
-            progress(f"{done} of {len(rows)} rows", done, len(rows))
-    assert result is not None  # there is at least one batch
     return result
 
 
-def _feeds(opened: ort.InferenceSession, batch: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    """Return just the inputs that a session has, in its types; rows without token types are of type 0 throughout."""
-    feeds: dict[str, Any] = {}
+def feeds(opened: ort.InferenceSession, batch: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """Return just the inputs that a session has, in its types; rows without token types are of type 0 throughout.
+
+    Raises:
+        InputError: If the rows lack one.
+    """
+    found: dict[str, Any] = {}
     for wanted in opened.get_inputs():
         if wanted.name in batch:
             array = batch[wanted.name].numpy()
@@ -168,8 +164,8 @@ def _feeds(opened: ort.InferenceSession, batch: Mapping[str, torch.Tensor]) -> d
             array = np.zeros_like(batch["input_ids"].numpy())
         else:
             raise InputError(f"the model takes an input '{wanted.name}', the rows have {', '.join(sorted(batch))}")
-        feeds[wanted.name] = array.astype(_TYPES.get(wanted.type, array.dtype), copy=False)
-    return feeds
+        found[wanted.name] = array.astype(_TYPES.get(wanted.type, array.dtype), copy=False)
+    return found
 
 
 _TYPES = {

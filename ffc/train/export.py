@@ -18,6 +18,7 @@ from torch import nn
 from ffc.errors import CannotApplyError, one_line
 from ffc.graph import files
 from ffc.train.checks import check_vocabulary
+from ffc.train.models.blueprint import labels
 from ffc.train.models.digest import digest
 from ffc.train.models.pretrained import takes
 from ffc.train.models.silence import silenced
@@ -140,6 +141,5 @@ def _metadata(model: nn.Module, task: Task | None, more: Mapping[str, str]) -> d
     told = {"ffc": version(), **versions, "model": config.model_type, "weights": digest(model), **more}
     found = {"ffc.provenance": json.dumps(told, sort_keys=True)}
     if name := task.name if task else getattr(config, "ffc_task", ""):
-        labels = task.labels if task else [config.id2label[index] for index in range(len(config.id2label))]
-        found |= {"ffc.task": name, "ffc.labels": json.dumps(list(labels))}
+        found |= {"ffc.task": name, "ffc.labels": json.dumps(task.labels if task else labels(model))}
     return found

@@ -1,4 +1,7 @@
-"""Models ready to answer one query after another, as they are timed: in PyTorch, and as ONNX in onnxruntime."""
+"""Models ready to answer one query after another, as they are timed: in PyTorch, and as ONNX in onnxruntime.
+
+Each query asks about a row, whose number `chosen` gives; the collator pads it, to its own length or to a fixed one.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ffc.train.evaluate import session
-from ffc.train.models.pretrained import takes
+from ffc.train.evaluate import feeds, session
+from ffc.train.models.pretrained import taken
 
 if TYPE_CHECKING:
     from ffc.train.encoding import Collator, Rows
@@ -22,21 +25,13 @@ Answer = Callable[[int], object]
 
 
 def torch_answer(model: nn.Module, rows: Rows, collator: Collator, chosen: Sequence[int]) -> Answer:
-    """Return a PyTorch model as a system, in evaluation mode, on the processor, without gradients.
-
-    Args:
-        model: The model, which is moved to the processor.
-        rows: The encoded rows.
-        collator: Pads, to the length of the row itself or to a fixed one.
-        chosen: Number of the row that each query asks about.
-    """
+    """Return a PyTorch model as a system, in evaluation mode, moved to the processor, without gradients."""
     model = model.eval().to("cpu")
-    names = takes(model)
-    feeds = [_feed(rows, collator, row, names) for row in chosen]
+    given = [taken(model, collator([rows[row]])) for row in chosen]
 
     def answer(query: int) -> object:
         with torch.inference_mode():
-            return model(**feeds[query])
+            return model(**given[query])
 
     return answer
 
@@ -44,22 +39,9 @@ def torch_answer(model: nn.Module, rows: Rows, collator: Collator, chosen: Seque
 def onnx_answer(path: Path, rows: Rows, collator: Collator, chosen: Sequence[int]) -> Answer:
     """Return an ONNX file as a system, in stock onnxruntime on one thread.
 
-    Args:
-        path: The file.
-        rows: The encoded rows.
-        collator: Pads, to the length of the row itself or to a fixed one.
-        chosen: Number of the row that each query asks about.
-
     Raises:
-        InputError: If onnxruntime cannot load it.
+        InputError: If onnxruntime cannot load it, or it takes an input that the rows lack.
     """
     opened = session(path, threads=1)
-    names = [each.name for each in opened.get_inputs()]
-    feeds = [{name: value.numpy() for name, value in _feed(rows, collator, row, names).items()} for row in chosen]
-    return lambda query: opened.run(None, feeds[query])
-
-
-def _feed(rows: Rows, collator: Collator, row: int, names: Sequence[str]) -> dict[str, torch.Tensor]:
-    """Return what a model is given for one row, by name: int64 [1, length], spans [1, spans, 2]."""
-    batch = collator([rows[row]])
-    return {name: batch[name] for name in names if name in batch}
+    given = [feeds(opened, collator([rows[row]])) for row in chosen]
+    return lambda query: opened.run(None, given[query])

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ffc import Editor, Log, Match, Op, Sample, Tensor, constant, rule, rules
+from ffc import Editor, Log, Match, Op, Sample, Tensor, constant, ops, rule, rules
 from ffc.compiler.rules import normal
 from ffc.graph.dialect.edit import is_output
 
@@ -62,13 +62,13 @@ def _skip_norm(node: ir.Node, editor: Editor) -> str | None:
     parameters = [gamma, np.zeros(_array(gamma).shape, np.float32) if beta is None else beta]
     if not _is_read(node, 3):
         total = [x, skip] if _have_same_shape(editor, node) else [_sum(editor, node, x, skip)]
-        call = "AddNorm" if len(total) == 2 else "Norm"
-        editor.call(call, [*total, *parameters], epsilon, replaces=node.outputs[0], rule="skip-norm")
+        function = ops.AddNorm if len(total) == 2 else ops.Norm
+        editor.splice(function.call, [*total, *parameters], epsilon, replaces=node.outputs[0], rule="skip-norm")
         return None
     total = [_sum(editor, node, x, skip)]
     outputs = list(node.outputs)
     editor.replace(outputs[3], total[0], fresh=True)
-    editor.call("Norm", [*total, *parameters], epsilon, replaces=node.outputs[0], rule="skip-norm")
+    editor.splice(ops.Norm.call, [*total, *parameters], epsilon, replaces=node.outputs[0], rule="skip-norm")
     return None
 
 
@@ -91,10 +91,8 @@ def _embed_norm(node: ir.Node, editor: Editor) -> str | None:
         places = op.Unsqueeze(op.Range(0, op.Squeeze(op.Shape(ids, start=1, end=2), [0]), 1), [0])
     epsilon = {"epsilon": _given(node, "epsilon", EPSILON)}
     if types is not None and not _is_read(node, 2):
-        tables = [word, kinds, position]
-        editor.call(
-            "Embed", [ids, types, places, *tables, gamma, beta], epsilon, replaces=node.outputs[0], rule="embed-norm"
-        )
+        inputs = [ids, types, places, word, kinds, position, gamma, beta]
+        editor.splice(ops.Embed.call, inputs, epsilon, replaces=node.outputs[0], rule="embed-norm")
         return None
     looked_up = [(word, ids), (position, places), *([] if types is None else [(kinds, types)])]
     rows = [editor.at(node, f"{node.name}.rows").Gather(table, index) for table, index in looked_up]
@@ -103,7 +101,7 @@ def _embed_norm(node: ir.Node, editor: Editor) -> str | None:
         total = _sum(editor, node, total, row)
     if _is_read(node, 2):
         editor.replace(node.outputs[2], total, fresh=True)
-    editor.call("Norm", [total, gamma, beta], epsilon, replaces=node.outputs[0], rule="embed-norm")
+    editor.splice(ops.Norm.call, [total, gamma, beta], epsilon, replaces=node.outputs[0], rule="embed-norm")
     return None
 
 
@@ -188,13 +186,11 @@ def _call(
     heads = int(node.attributes["num_heads"].as_int())
     scale = _given(node, "scale", 0.0) or 1 / math.sqrt(width // heads)
     attributes = {"heads": heads, "scale": float(scale)}
-    if not masks:
-        editor.call("Attention", inputs, attributes, replaces=node.outputs[0], rule="attention-kernel")
-        return
-    total, *others = masks
-    for mask in others:
-        total = _sum(editor, node, total, mask)
-    editor.call("AttentionMasked", [*inputs, total], attributes, replaces=node.outputs[0], rule="attention-kernel")
+    function = ops.AttentionMasked if masks else ops.Attention
+    total = masks[:1]
+    for mask in masks[1:]:
+        total = [_sum(editor, node, total[0], mask)]
+    editor.splice(function.call, [*inputs, *total], attributes, replaces=node.outputs[0], rule="attention-kernel")
 
 
 def _masks(

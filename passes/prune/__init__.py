@@ -252,7 +252,7 @@ class _Knife:
         if product.columns is not None:
             bias = product.vector()
             bias = np.zeros(len(kept), weight.dtype) if bias is None else np.take(bias, kept)
-            self.editor.call("Linear", [product.x, weight, bias], replaces=product.out)
+            self.editor.splice(ffc.ops.Linear.call, [product.x, weight, bias], replaces=product.out)
             return
         self._replace(product, product.weight, weight.T if product.transposed else weight)
         bias = constant(product.bias)

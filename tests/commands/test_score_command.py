@@ -129,7 +129,12 @@ def test_json_says_what_was_scored(onnx: Path, capsys: pytest.CaptureFixture[str
         ("--data rows.npz --on model", 2, "--on is for checkpoints; an ONNX file is scored on --data rows.npz alone"),
         ("--data rows.npz --max-length 8", 2, "--max-length is for checkpoints; an ONNX file is scored on --data rows.npz alone"),
         ("--data rows.npz -o .", 2, "the output '.' is a folder; name a file with -o"),
-        ("--data rows.npz --seed -1", 2, "invalid value for '--seed': -1 is not in the range x>=0"),
+        ("--data rows.npz --seed -1", 2, "invalid value for '--seed': '-1', wanted a whole number from 0 to 4294967295"),
+        (  # larger ones once made a file that could not be read
+            "--data rows.npz --seed 1000000000000000000",
+            2,
+            "invalid value for '--seed': '1000000000000000000', wanted a whole number from 0 to 4294967295",
+        ),
         ("--data rows.npz -o no/i.st", 2, "the folder 'no' of the output does not exist; create it first"),
         ("--data rows.npz -o rows.npz", 2, "the output 'rows.npz' is an input; name another file"),
         ("--data rows.npz -o model.onnx", 2, "the output 'model.onnx' is an input; name another file"),

@@ -19,7 +19,6 @@ from ffc.train.checks import check_vocabulary
 from ffc.train.distillation.teacher import cached_logits
 from ffc.train.encoding import Collator, Rows, encode
 from ffc.train.evaluate import predict
-from ffc.train.learning.activation import Anneal
 from ffc.train.learning.trainer import train
 from ffc.train.models import pretrained
 from ffc.train.models.checkpoint import save_pruned
@@ -140,7 +139,7 @@ def test_training_that_fails_on_the_way_leaves_a_model_that_can_be_saved(
         raise RuntimeError(line)
 
     with pytest.raises(RuntimeError, match="step 1"):
-        train(model, good(collator), collator, STEP, folder=tmp_path, progress=stop, activation=Anneal(1.0))
+        train(model, good(collator), collator, STEP, folder=tmp_path, progress=stop, anneal=1.0)
     kinds = {type(module).__name__ for module in model.modules()}
     assert "GELUActivation" in kinds and not any("Blend" in kind for kind in kinds)
     assert not any(module.training for module in model.modules())

@@ -162,7 +162,7 @@ def test_onnxruntime_gives_what_torch_gives_in_row_order(
     for each in (cut, spanned):
         rows = rows_for(each.model, [value.name for value in each.graph.graph.inputs])
         wanted = predict(each.model, rows, collator)
-        found = predict_onnx(each.path, rows, collator, batch_size=size, threads=1)
+        found = predict_onnx(each.path, rows, collator, batch_size=size)
         assert found.dtype == np.float32 and found.shape == wanted.shape
         assert np.abs(found - wanted).max() < 1e-4 * np.abs(wanted).max()
         assert np.abs(wanted - wanted[::-1]).max() > 1e-2
@@ -234,7 +234,7 @@ def test_what_is_no_model_and_rows_that_lack_an_input_are_refused(spanned: Expor
             session(path)
     rows = rows_for(spanned.model, ["input_ids", "attention_mask"], 2)
     with pytest.raises(InputError, match="takes an input 'spans', the rows have"):
-        predict_onnx(session(spanned.path), rows, Collator(pretrained.tokenizer(save_model(tmp_path / "t"))))
+        predict_onnx(spanned.path, rows, Collator(pretrained.tokenizer(save_model(tmp_path / "t"))))
 
 
 def test_rows_on_which_a_model_fails_are_refused(spanned: Exported, tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_rows_on_which_a_model_fails_are_refused(spanned: Exported, tmp_path: Pa
     row = {"input_ids": ids, "attention_mask": [1] * 80, "token_type_ids": [0] * 80, "spans": [[1, 2], [3, 4]]}
     rows = Rows([row], [Example("text")], 80)
     with pytest.raises(InputError, match="the model does not run on rows 1x80: "):
-        predict_onnx(session(spanned.path), rows, Collator(pretrained.tokenizer(save_model(tmp_path))))
+        predict_onnx(spanned.path, rows, Collator(pretrained.tokenizer(save_model(tmp_path))))
 
 
 def test_rows_without_token_types_are_of_type_0(spanned: Exported, tmp_path: Path) -> None:

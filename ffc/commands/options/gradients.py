@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from ffc.commands.options.settings import options
 from ffc.commands.options.task import read_task
 from ffc.commands.options.training import learned
 from ffc.progress import Tell
+from ffc.settings.setting import setting
+from ffc.settings.wanted import ANY, SEED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,26 +25,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Drawn", "choose", "draw", "gradient_options", "tenths"]
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-_OPTIONS = (
-    click.option(
-        "--on",
-        type=click.Choice(["labels", "model"]),
-        default="labels",
-        show_default=True,
-        help="Whose labels the gradients are taken on: of the rows, or the model's own.",
-    ),
-    click.option(
-        "--seed", type=click.IntRange(0), default=0, show_default=True, help="Which of the rows --rows chooses."
-    ),
-)
+
+@dataclass(frozen=True)
+class _Gradients:
+    on: Literal["labels", "model"] = setting(
+        ANY, "Whose labels the gradients are taken on: of the rows, or the model's own.", default="labels"
+    )
+    seed: int = setting(SEED, "Which of the rows --rows chooses.", default=0)
 
 
-def gradient_options(command: _Command) -> _Command:
-    """Add ``--on`` and ``--seed`` to a command."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+gradient_options = options(_Gradients)
+"""Adds ``--on`` and ``--seed`` to a command."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +56,7 @@ class Drawn:
 
 
 def draw(folder: Path, given: Mapping[str, Any]) -> Drawn:
-    """Load a checkpoint, and draw training rows of its task.
-
-    Args:
-        folder: The checkpoint.
-        given: The options of `task_options` and `gradient_options`; `--rows` of the rows are drawn by the seed.
+    """Load a checkpoint, and draw training rows of its task, as `task_options` and `gradient_options` say.
 
     Raises:
         MissingError: If what training needs is not installed.
@@ -76,7 +66,7 @@ def draw(folder: Path, given: Mapping[str, Any]) -> Drawn:
     task = read_task(**{**given, "train_rows": None})  # rows are drawn here, by the seed that the result names
     from ffc.train.encoding import Collator, encode
     from ffc.train.models import pretrained
-    from ffc.train.models.device import on_gpu
+    from ffc.train.models.loading import on_gpu
 
     tokenizer, model = pretrained.tokenizer(folder), learned(str(folder), task)
     number = len(task.train)

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 __all__ = [
-    "PATH", "as_json", "but_plans", "check_file", "check_folder", "find_model", "given_option", "hush", "model",
-    "model_or_folder", "output", "parts", "plugins", "print_rich", "rows", "say", "sets", "target",
+    "PATH", "Command", "as_json", "but_plans", "check_file", "check_folder", "find_model", "given_option", "hush",
+    "model", "model_or_folder", "output", "parts", "plugins", "print_rich", "rows", "say", "sets", "target",
 ]  # fmt: skip
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 _PARTS = ("model*.safetensors", "*.bin", "*.json", "*.jsonl", "*.txt")
 """Files of a checkpoint or of a task, which no output must go over."""
@@ -67,7 +67,7 @@ def say(line: str) -> None:
 
 def output(
     default: str | None = None, *, help: str | None = None, metavar: str = "OUT"
-) -> Callable[[_Command], _Command]:
+) -> Callable[[Command], Command]:
     """Add the option that says where that goes which a command writes."""
     place = None if default is None else Path(default)
     return click.option(

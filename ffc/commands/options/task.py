@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ffc.commands.options import settings
+from ffc.commands.options.shared import Command
 from ffc.errors import MissingError, UsageError
 from ffc.settings.data import Data, Encoding
 
@@ -17,22 +18,15 @@ if TYPE_CHECKING:
 __all__ = ["need_libraries", "read_task", "task_files", "task_options"]
 
 _LIBRARIES = ("torch", "transformers", "accelerate")
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-def task_options(command: _Command) -> _Command:
+def task_options(command: Command) -> Command:
     """Add the options that `read_task` reads, and ``--max-length``, to a command."""
     return settings.options(Data)(settings.options(Encoding)(command))
 
 
 def read_task(**given: Any) -> Task:
-    """Read the rows that the options of `task_options` ask for.
-
-    Args:
-        **given: The options of the command by name; those of other kinds are left alone.
-
-    Returns:
-        The task with its training and validation rows.
+    """Read the rows that the options of `task_options` ask for; other options are left alone.
 
     Raises:
         MissingError: If what training needs is not installed.

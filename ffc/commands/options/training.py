@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ffc.commands.options import settings, shared
+from ffc.commands.options.shared import Command
 from ffc.errors import UsageError
 from ffc.settings.training import Training
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from ffc.settings.losses import Losses
     from ffc.train.encoding import Rows
-    from ffc.train.learning.activation import Anneal
     from ffc.train.learning.trainer import History
     from ffc.train.tasks import Scores, Task
 
@@ -34,7 +34,6 @@ SCORES = "scores.json"
 """The file in the folder of a model that says how good it is."""
 
 FORMAT = "ffc.scores/1"
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def several(example: str) -> str:
@@ -47,16 +46,15 @@ def several(example: str) -> str:
     )
 
 
-def output_options(command: _Command) -> _Command:
+def output_options(command: Command) -> Command:
     """Add the options that say where results go to a command."""
     path = click.Path(path_type=Path)
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON."),
-        click.option("--onnx", type=path, metavar="FILE", help="Also export to ONNX."),
-        click.option("-o", "--output", "out", type=path, required=True, metavar="FOLDER", help="Where the model goes."),
-    ):
-        command = option(command)
-    return command
+    json_ = click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
+    onnx = click.option("--onnx", type=path, metavar="FILE", help="Also export to ONNX.")
+    out = click.option(
+        "-o", "--output", "out", type=path, required=True, metavar="FOLDER", help="Where the model goes."
+    )
+    return out(onnx(json_(command)))
 
 
 def first() -> bool:
@@ -101,12 +99,10 @@ def learned(source: str, task: Task) -> nn.Module:
         UsageError: If it has no head for the labels of the task: what a fresh head says would teach nothing.
         InputError: If it is missing or broken.
     """
-    from ffc.train.models import loading
+    from ffc.train.models import blueprint, loading
 
     model = loading.load(Path(loading.locate(source)))
-    config: Any = model.config
-    labels = tuple(config.id2label[index] for index in range(config.num_labels))
-    if labels != task.labels:
+    if (labels := blueprint.labels(model)) != task.labels:
         raise UsageError(
             f"the model '{source}' is for the labels {', '.join(labels)}, task {task.name} has "
             f"{', '.join(task.labels)}; name a model that `ffc train` has trained on this task"
@@ -138,32 +134,24 @@ class Fit:
         tokenizer: Its tokenizer.
         task: The rows.
         losses: What it learns from.
-        teacher: Whom it learns from, if anyone.
-        activation: How it goes from GELU to ReLU, if gradually.
         provenance: What the exported file says of where it comes from.
+        teacher: Whom it learns from, if anyone.
+        anneal: In which share of the steps it goes from GELU to ReLU, if gradually.
     """
 
     model: nn.Module
     tokenizer: PreTrainedTokenizerFast
     task: Task
     losses: Losses
-    teacher: nn.Module | None
-    activation: Anneal | None
     provenance: Mapping[str, str]
+    teacher: nn.Module | None = None
+    anneal: float | None = None
 
 
 def fit(wanted: Fit, out: Path, onnx: Path | None, as_json: bool, given: Mapping[str, Any]) -> None:
-    """Train, then write the model, its scores and its export, and print the scores.
-
-    Args:
-        wanted: What to train.
-        out: The folder of the model.
-        onnx: The ONNX file, if any.
-        as_json: Print JSON.
-        given: The options of `Training`, and ``max_length``.
-    """
+    """Train as the options say, then write the model, its scores and its export, and print the scores."""
     from ffc.train.encoding import Collator, encode
-    from ffc.train.learning import processes, trainer
+    from ffc.train.learning import trainer
     from ffc.train.tasks import metrics
 
     training, task = settings.made(Training, given), wanted.task
@@ -181,9 +169,9 @@ def fit(wanted: Fit, out: Path, onnx: Path | None, as_json: bool, given: Mapping
         score=lambda logits: metrics.score(task, logits, task.validation),
         folder=scratch,
         progress=tell,
-        activation=wanted.activation,
+        anneal=wanted.anneal,
     )
-    processes.leave()
+    trainer.leave()
     if not first():
         return
     shutil.rmtree(scratch, ignore_errors=True)

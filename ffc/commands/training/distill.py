@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,9 +34,6 @@ from ffc.settings.training import Training
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from ffc.train.learning.activation import Anneal
-    from ffc.train.tasks import Task
 
 __all__ = ["distill", "read_losses"]
 
@@ -111,12 +109,12 @@ def _for_task(teacher: str, out: Path, onnx: Path | None, as_json: bool, given: 
 
     master = learned(teacher, task)
     wanted = Fit(
-        model=(student := _student(teacher, master, task, given)),
+        model=_student(teacher, master, given, partial(pretrained.classifier, task=task, seed=given["seed"])),
         tokenizer=pretrained.tokenizer(teacher),
         task=task,
         losses=losses,
         teacher=master,
-        activation=_activation(student, given),
+        anneal=given["anneal"],
         provenance={"teacher": teacher, "student": _described(given)},
     )
     fit(wanted, out, onnx, as_json, given)
@@ -125,22 +123,18 @@ def _for_task(teacher: str, out: Path, onnx: Path | None, as_json: bool, given: 
 def _for_none(teacher: str, out: Path, onnx: Path | None, as_json: bool, given: dict[str, Any]) -> None:
     losses, training = read_losses(given["losses"], given["layer_map"], ON_TEXTS), made(Training, given)
     from ffc.train.export import export
-    from ffc.train.learning import mlm, processes
+    from ffc.train.learning import mlm, trainer
     from ffc.train.models import pretrained
     from ffc.train.models.loading import load
 
-    texts, tokenizer = mlm.read_texts([given["texts"]]), pretrained.tokenizer(teacher)
+    texts, tokenizer = mlm.read_texts(given["texts"]), pretrained.tokenizer(teacher)
     master = pretrained.language_model(teacher)
-    student = _made_of(master, given)
-    if student is None:
-        check_tokenizers(given["student"], teacher)
-        student = pretrained.language_model(given["student"])
-    _activation(student, given)
+    student = _student(teacher, master, given, pretrained.language_model)
     tell(f"{len(texts)} texts")
     history = mlm.distill_general(
         master, student, texts, tokenizer, training, losses, out, max_length=given["max_length"], progress=tell
     )
-    processes.leave()
+    trainer.leave()
     if not first():
         return
     if onnx:
@@ -154,37 +148,23 @@ def _for_none(teacher: str, out: Path, onnx: Path | None, as_json: bool, given: 
     )
 
 
-def _student(teacher: str, master: nn.Module, task: Task, given: dict[str, Any]) -> nn.Module:
-    """Return the student that the options ask for, which has learned nothing of the task yet."""
-    student = _made_of(master, given)
-    if student is not None:
-        return student
-    from ffc.train.models import pretrained
-
-    check_tokenizers(given["student"], teacher)
-    return pretrained.classifier(given["student"], task, seed=given["seed"])
-
-
-def _made_of(master: nn.Module, given: dict[str, Any]) -> nn.Module | None:
-    """Return the student that is made from its teacher, or None if the options name another model."""
+def _student(teacher: str, master: nn.Module, given: dict[str, Any], loaded: Callable[[str], nn.Module]) -> nn.Module:
+    """Return the student that the options ask for, made of its teacher or loaded, with ReLU where that is not later."""
     from ffc.pruning import Plan
     from ffc.train.distillation import students
+    from ffc.train.learning.activation import relu_for_gelu
     from ffc.train.models import slicing
 
     if given["layers"] is not None:
-        return students.keep_layers(master, _read_layers(given["layers"]))
-    return slicing.apply(master, Plan.load(given["plan"])) if given["plan"] is not None else None
-
-
-def _activation(student: nn.Module, given: dict[str, Any]) -> Anneal | None:
-    """Put ReLU into the student, or return how it gets there."""
-    from ffc.train.learning import activation
-
-    if given["anneal"] is not None:
-        return activation.Anneal(given["anneal"])
-    if given["activation"] is not None:
-        activation.relu_for_gelu(student)
-    return None
+        student = students.keep_layers(master, _read_layers(given["layers"]))
+    elif given["plan"] is not None:
+        student = slicing.apply(master, Plan.load(given["plan"]))
+    else:
+        check_tokenizers(given["student"], teacher)
+        student = loaded(given["student"])
+    if given["activation"] is not None and given["anneal"] is None:
+        relu_for_gelu(student)
+    return student
 
 
 def _described(given: dict[str, Any]) -> str:

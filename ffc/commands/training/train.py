@@ -43,8 +43,6 @@ def train(source: str, out: Path, onnx: Path | None, as_json: bool, **given: Any
         tokenizer=pretrained.tokenizer(source),
         task=task,
         losses=ON_LABELS,
-        teacher=None,
-        activation=None,
         provenance={"source": source},
     )
     fit(wanted, out, onnx, as_json, given)

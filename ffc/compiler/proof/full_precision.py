@@ -36,8 +36,7 @@ def dequantised(model: ir.Model) -> ir.Model:
             stored, scale = constant(given[tensor]), constant(given[scales])
             assert stored is not None and scale is not None
             given[tensor] = stored.astype(np.float32) * scale
-        inputs = [given[name] for name in function.exact.tensors]
-        editor.call(function.exact.name, inputs, node.attributes, replaces=node.outputs[0])
+        editor.splice(function.exact.call, given, node.attributes, replaces=node.outputs[0])
     register(clone)
     return clone
 

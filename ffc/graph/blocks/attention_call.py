@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ffc.graph.blocks.structure import Attention, Mask, Operand
+from ffc.graph.dialect import ops
 from ffc.graph.dialect.edit import Editor
 from ffc.graph.dialect.trace import Op
 from ffc.graph.shapes.dim import Dim
@@ -37,14 +38,14 @@ class AttentionCalls:
         """Replace all between the operands of `core` and its context by a call."""
         inputs = [self._side_by_side(_cheaper(operand, core), core) for operand in core.operands]
         attributes: dict[str, Any] = {"heads": core.heads, "scale": core.scale}
-        function = "AttentionMasked" if core.masks else "Attention"
+        function = ops.AttentionMasked if core.masks else ops.Attention
         if core.masks:
             inputs.append(self._mask(core, inputs[0], inputs[1]))
         if core.merged:
-            self.editor.call(function, inputs, attributes, replaces=core.context, rule=_RULE)
+            self.editor.splice(function.call, inputs, attributes, replaces=core.context, rule=_RULE)
             return
         name = core.context.name or "context"
-        merged = self._at(core, f"{name}.merged").ffc.node(function, *inputs, **attributes)
+        merged = self._at(core, f"{name}.merged").ffc.node(function.name, *inputs, **attributes)
         apart = self._at(core, f"{name}.heads").Reshape(merged, [0, 0, core.heads, -1])
         self.editor.replace(core.context, self._at(core, f"{name}.ordered").Transpose(apart, perm=[0, 2, 1, 3]))
 

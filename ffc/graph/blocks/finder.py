@@ -20,6 +20,7 @@ from ffc.graph.blocks.structure import (
     Product,
     Unmatched,
 )
+from ffc.graph.blocks.tables import table_of
 from ffc.graph.dialect.edit import constant
 from ffc.graph.dialect.function import Function, called
 from ffc.graph.shapes.inference import infer
@@ -132,17 +133,10 @@ def _embeddings(graph: ir.Graph) -> Iterator[Embedding]:
             pairs = [(given[table], given[ids]) for table, ids in function.tables.items()]
             tables, ids = zip(*((table, ids) for table, ids in pairs if table and ids), strict=True)
             yield Embedding(tables, ids, (node,))
-    found = [node for node in graph if _is_lookup(node)]
+    found = [node for node in graph if table_of(node) is not None and constant(node.inputs[1]) is None]
     if found:
         tables, ids = zip(*((node.inputs[0], node.inputs[1]) for node in found), strict=True)
         yield Embedding(tables, ids, tuple(found))
-
-
-def _is_lookup(node: ir.Node) -> bool:
-    table = constant(node.inputs[0]) if node.op_type == "Gather" and not node.domain else None
-    axis = node.attributes.get("axis")
-    float_table = table is not None and table.ndim == 2 and table.shape[1] > 1 and table.dtype.kind == "f"
-    return float_table and (axis is None or axis.value == 0) and constant(node.inputs[1]) is None
 
 
 def _layers(attentions: list[Attention], ffns: list[FeedForward], order: dict[ir.Node, int]) -> Iterator[Layer]:

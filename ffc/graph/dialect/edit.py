@@ -76,7 +76,7 @@ class Editor:
     def splice(
         self,
         program: Program,
-        inputs: Mapping[str, Any],
+        inputs: Mapping[str, Any] | Sequence[Any],
         attributes: Mapping[str, Any] | None = None,
         *,
         replaces: ir.Value,
@@ -85,8 +85,8 @@ class Editor:
         """Insert a program's nodes where `replaces` is computed, and let their result take its place and its name.
 
         Args:
-            program: The program; it has one output.
-            inputs: For each of its tensors a value, an array or literal, or None.
+            program: The program; it has one output. `Function.call` is one.
+            inputs: For each of its tensors, by name or in order, a value, an array or literal, or None.
             attributes: Its attributes, as `ir.Attr` or plain values.
             replaces: The value to replace; what nothing else needs of its computation is removed.
             rule: Name noted on the new nodes, for reports and diffs.
@@ -96,36 +96,11 @@ class Editor:
         """
         fragment = trace(program)
         name = replaces.name or "value"
-        args = {key: self._argument(inputs[key], f"{name}.{key}") for key in fragment.inputs}
+        given = inputs if isinstance(inputs, Mapping) else dict(zip(fragment.inputs, inputs, strict=True))
+        args = {key: self._argument(given[key], f"{name}.{key}") for key in fragment.inputs}
         nodes, (result,) = insert(fragment, args, {attr.name: attr for attr in _attributes(attributes)})
         self._put(nodes, result, replaces, rule)
         return result
-
-    def call(
-        self,
-        function: str,
-        inputs: Sequence[Any],
-        attributes: Mapping[str, Any] | None = None,
-        *,
-        replaces: ir.Value,
-        rule: str = "",
-    ) -> ir.Value:
-        """Insert a call of an ``ffc`` function where `replaces` is computed, and let its result take that place.
-
-        Args:
-            function: Name of the function.
-            inputs: A value, an array or literal, or None for each of its tensors, in order.
-            attributes: Its attributes.
-            replaces: The value to replace; what nothing else needs of its computation is removed.
-            rule: Name noted on the new node.
-
-        Returns:
-            The new value.
-        """
-        args = [self._argument(item, f"{replaces.name}.{index}") for index, item in enumerate(inputs)]
-        node = ir.Node("ffc", function, args, _attributes(attributes), num_outputs=1)
-        self._put([node], node.outputs[0], replaces, rule)
-        return node.outputs[0]
 
     def at(self, node: ir.Node, hint: str) -> Op:
         """Return what records operators in front of `node`, each inferred as it is recorded.

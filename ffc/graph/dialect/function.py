@@ -108,6 +108,16 @@ class Function:
         return self.body(op, *tensors, **attributes)  # type: ignore[no-any-return]
 
     @cached_property
+    def call(self) -> Program:
+        """The program that calls it, with the tensors and attributes of the body."""
+
+        @functools.wraps(self.body)
+        def program(op: Op, *tensors: Tensor, **attributes: Any) -> Any:
+            return op.ffc.node(self.name, *tensors, **attributes)
+
+        return program
+
+    @cached_property
     def tensors(self) -> tuple[str, ...]:
         """The names of its tensors, in order."""
         return parameters(self.body)[0]

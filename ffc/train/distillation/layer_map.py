@@ -33,15 +33,12 @@ def spread(kept: int, layers: int) -> tuple[int, ...]:
 def layer_map(
     student: int, teacher: int, pairs: Sequence[tuple[int, int]] | None = None
 ) -> tuple[tuple[int, int], ...]:
-    """Return which student layer learns from which teacher layer.
+    """Return which student layer learns from which teacher layer, by ascending student layer.
 
     Args:
         student: Number of layers of the student.
         teacher: Number of layers of the teacher.
-        pairs: (student layer, teacher layer) as the user wants them; None for all of the student's, spread evenly.
-
-    Returns:
-        The pairs, by ascending student layer.
+        pairs: The pairs as the user wants them; None for all of the student's layers, spread evenly.
 
     Raises:
         UsageError: If a pair names a layer that is not there, a student layer has two teachers, or there is no pair.

@@ -23,9 +23,9 @@ from ffc.train.distillation.losses import (
     relation_log_probabilities,
 )
 from ffc.train.models.layers import TorchLayer, find_layers
-from ffc.train.models.pretrained import base, read_logits, takes
+from ffc.train.models.pretrained import base, read_logits, taken
 
-__all__ = ["Lesson", "LiveTeacher", "Objective", "Pairing", "run"]
+__all__ = ["Lesson", "LiveTeacher", "Objective", "Pairing"]
 
 Batch = Mapping[str, Tensor]
 _RELATIONS = ("q", "k", "v")
@@ -105,7 +105,6 @@ class Objective(nn.Module):
         self.projections = nn.ModuleList()
         self._losses = losses
         self._pairing = pairing
-        self._takes = takes(student)
         self._capture = pairing.capture(student, losses, teacher=False) if pairing else None
         if pairing and losses.hidden:
             wide, wider = _width(pairing.student), _width(pairing.teacher)
@@ -121,7 +120,7 @@ class Objective(nn.Module):
     def forward(self, batch: Batch, lesson: Lesson | None) -> Tensor:
         """Return the sum over the rows of a batch of their weighted losses, a scalar."""
         losses = self._losses
-        output = run(self.student, self._takes, batch)
+        output = self.student(**taken(self.student, batch))
         total = torch.zeros(len(batch["input_ids"]), device=batch["input_ids"].device)
         if losses.labels:
             found = read_logits(self.student, output, tokens=batch["labels"].dim() == 2)
@@ -180,14 +179,13 @@ class LiveTeacher:
 
     def __init__(self, model: nn.Module, losses: Losses, pairing: Pairing | None) -> None:
         self._model = model.eval()
-        self._takes = takes(model)
         self._logits = bool(losses.logits)
         self._capture = pairing.capture(model, losses, teacher=True) if pairing else None
 
     def __call__(self, batch: Batch) -> Lesson:
         """Run on a batch, in evaluation mode and without gradients."""
         with torch.no_grad():
-            output = run(self._model, self._takes, batch)
+            output = self._model(**taken(self._model, batch))
         found = read_logits(self._model, output, tokens=True) if self._logits else None
         return Lesson(found, self._capture.take() if self._capture else None)
 
@@ -197,18 +195,8 @@ class LiveTeacher:
             self._capture.close()
 
 
-def run(model: nn.Module, names: Sequence[str], batch: Batch) -> object:
-    """Run a model on the columns that it takes and return what it puts out."""
-    output: object = model(**{name: batch[name] for name in names if name in batch})
-    return output
-
-
 def _check_alike(student: Tensor, teacher: Tensor) -> None:
-    """Check that a student's logits can be those of its teacher.
-
-    Raises:
-        UsageError: If they are of another shape.
-    """
+    """Check that a student's logits can be those of its teacher, by their shape."""
     if student.shape != teacher.shape:
         raise UsageError(
             f"the teacher gives logits {list(teacher.shape)} and the student {list(student.shape)}; give both a head "
@@ -236,11 +224,7 @@ def _width(layers: Sequence[TorchLayer]) -> int:
 
 
 def _check_maps(model: nn.Module) -> None:
-    """Check, on a row of a few tokens, that attention is softmax(q·k) and nothing more.
-
-    Raises:
-        CannotApplyError: If it is not: positions may take part in it, as in MPNet, DeBERTa and RoFormer.
-    """
+    """Check, on a row of a few tokens, that attention is softmax(q·k) alone; in MPNet and DeBERTa it is not."""
     transformer: Any = copy.deepcopy(base(model))  # asked for maps, transformers leaves hooks behind
     transformer.set_attn_implementation("eager")  # which alone gives them
     layers = find_layers(transformer)

@@ -35,7 +35,7 @@ class CachedTeacher:
         Raises:
             UsageError: If two rows have the same number, by which they are looked up.
         """
-        numbers = torch.tensor([rows[index]["index"] for index in range(len(rows))])
+        numbers = torch.tensor([row["index"] for row in rows])
         if len(torch.unique(numbers)) != len(numbers):
             raise UsageError(
                 "two training rows have the same `index`, by which the teacher's logits are kept; number anew"
@@ -53,16 +53,10 @@ class CachedTeacher:
 
 
 def cached_logits(model: nn.Module, rows: Rows, collator: Collator, folder: Path) -> np.ndarray:
-    """Return the logits of a teacher on rows, from a file of the folder if they are there, otherwise by running it.
+    """Return the logits of a teacher on rows, float32 [rows, C] in their order.
 
-    Args:
-        model: The teacher.
-        rows: The rows.
-        collator: Makes a batch of some rows.
-        folder: Where the file ``teacher-DIGEST.npz`` is or goes.
-
-    Returns:
-        float32 [rows, C], in the order of the rows.
+    They come from a file ``teacher-DIGEST.npz`` of the folder if they are there; otherwise the teacher is run and the
+    file written.
 
     Raises:
         UsageError: If the folder cannot be written.
@@ -90,7 +84,6 @@ def _digest(model: nn.Module, rows: Rows) -> str:
     total = hashlib.sha256(repr(model).encode())  # activations and sizes, which the weights do not tell
     total.update(digest(model).encode())
     names = takes(model)
-    for index in range(len(rows)):
-        row = rows[index]
+    for row in rows:
         total.update(repr([row.get(name) for name in names]).encode())
     return total.hexdigest()

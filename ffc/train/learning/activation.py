@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,40 +11,28 @@ from torch.nn import functional
 from transformers import PreTrainedModel, TrainerCallback
 
 from ffc.errors import CannotApplyError
-from ffc.settings.setting import check, setting
-from ffc.settings.wanted import SHARE
+from ffc.settings.activation import Activation
 
-__all__ = ["Anneal", "Annealing", "relu_for_gelu"]
+__all__ = ["Annealing", "relu_for_gelu"]
 
 _FIELDS = ("hidden_act", "activation")
-
-
-@dataclass(frozen=True)
-class Anneal:
-    """Go from GELU to ReLU while training.
-
-    Attributes:
-        share: The share of the steps, in (0, 1], over which the activation goes from one to the other linearly.
-    """
-
-    share: float = setting(SHARE, default=0.5)
-
-    def __post_init__(self) -> None:
-        check(self)
-
-    def start(self, model: nn.Module) -> Annealing:
-        """Put blends in place of the GELUs of a model.
-
-        Raises:
-            CannotApplyError: As `relu_for_gelu`.
-        """
-        return Annealing(model, self.share)
 
 
 class Annealing(TrainerCallback):
     """Moves the activations of a model from GELU to ReLU with the steps of its training."""
 
     def __init__(self, model: nn.Module, share: float) -> None:
+        """Put blends in place of the GELUs of a model.
+
+        Args:
+            model: As for `relu_for_gelu`.
+            share: The share of the steps, in (0, 1], over which the activation goes from one to the other linearly.
+
+        Raises:
+            UsageError: If the share is another number.
+            CannotApplyError: As `relu_for_gelu`.
+        """
+        Activation("relu", share)  # which refuses a share that is none
         self._model = model
         self._share = share
         self._blends = {name: _Blend(model.get_submodule(name)) for name in _gelus(model)}
@@ -137,11 +124,7 @@ def _put_relu(model: nn.Module, names: list[str]) -> None:
 
 
 def _transformers(model: nn.Module) -> dict[str, PreTrainedModel]:
-    """Return the outermost models of transformers' in a model, by the prefix of their modules' paths.
-
-    Raises:
-        CannotApplyError: If there is none.
-    """
+    """Return the outermost models of transformers' in a model, by the prefix of their modules' paths."""
     if isinstance(model, PreTrainedModel):
         return {"": model}
     found = {f"{name}.": part for name, part in model.named_children() if isinstance(part, PreTrainedModel)}

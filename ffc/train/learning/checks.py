@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 
 from ffc.errors import InputError, UsageError
 from ffc.train.checks import check_precision, check_rows
+from ffc.train.models.blueprint import labels
 
 if TYPE_CHECKING:
     from ffc.settings.losses import Losses
@@ -26,31 +27,19 @@ def check_training(model: nn.Module, rows: Rows, losses: Losses, teacher: nn.Mod
     """
     if not len(rows):
         raise InputError("there are no rows to train on; give at least one")
-    if losses.labels and any("labels" not in rows[index] for index in range(len(rows))):
+    if losses.labels and any("labels" not in row for row in rows):
         raise UsageError("the loss labels has a weight and not every row has a label; give labels, or the weight 0")
     if losses.taught and teacher is None:
         raise UsageError(f"the losses {losses} need a teacher; give one")
-    if teacher is not None:
-        _check_same_vocabulary(model, teacher)
-    given = (model,) if teacher is None else (model, teacher)
-    check_precision(*given)
-    check_rows(rows, *given)
-
-
-def _check_same_vocabulary(model: nn.Module, teacher: nn.Module) -> None:
-    """Check that student and teacher have embeddings for the same tokens.
-
-    Raises:
-        UsageError: If not.
-    """
-    student_config: Any = model.config
-    teacher_config: Any = teacher.config
-    theirs, ours = teacher_config.vocab_size, student_config.vocab_size
-    if theirs != ours:
+    models = (model,) if teacher is None else (model, teacher)
+    sizes = [cast(Any, each.config).vocab_size for each in models]
+    if sizes[0] != sizes[-1]:
         raise UsageError(
-            f"the teacher has a vocabulary of {theirs} tokens and the student one of {ours}; both read the same ids, "
-            "so give a teacher and a student with the same tokenizer"
+            f"the teacher has a vocabulary of {sizes[-1]} tokens and the student one of {sizes[0]}; both read the same "
+            "ids, so give a teacher and a student with the same tokenizer"
         )
+    check_precision(*models)
+    check_rows(rows, *models)
 
 
 def check_known(model: nn.Module, rows: Rows) -> None:
@@ -60,7 +49,7 @@ def check_known(model: nn.Module, rows: Rows) -> None:
         InputError: If not.
     """
     config: Any = model.config
-    highest = max(rows[index]["labels"] for index in range(len(rows)))
+    highest = max(row["labels"] for row in rows)
     if highest >= config.num_labels:
         raise InputError(f"a row has label {highest} and the model knows {config.num_labels}; give rows of its task")
 
@@ -74,7 +63,7 @@ def check_validation(model: nn.Module, validation: Rows) -> None:
     """
     if not len(validation):
         raise InputError("there are no validation rows to choose the best epoch on; give at least one")
-    if any("labels" not in validation[index] for index in range(len(validation))):
+    if any("labels" not in row for row in validation):
         raise InputError("not every validation row has a label, so no epoch can be scored; give labelled rows")
     check_rows(validation, model)
 
@@ -96,14 +85,12 @@ def check_labels(model: nn.Module, teacher: nn.Module) -> None:
     Raises:
         UsageError: If they have other numbers of labels, or the same names in another order.
     """
-    student_config: Any = model.config
-    teacher_config: Any = teacher.config
-    ours, theirs = student_config.num_labels, teacher_config.num_labels
-    if theirs != ours:
+    names, others = labels(model), labels(teacher)
+    if len(names) != len(others):
         raise UsageError(
-            f"the teacher has {theirs} labels and the student {ours}; give a teacher that was trained on this task"
+            f"the teacher has {len(others)} labels and the student {len(names)}; give a teacher that was trained on "
+            "this task"
         )
-    names, others = ([config.id2label[index] for index in range(ours)] for config in (student_config, teacher_config))
     if names != others and sorted(names) == sorted(others):
         raise UsageError(
             f"the teacher has its labels in the order {', '.join(others)} and the student in the order "

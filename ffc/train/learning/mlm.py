@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +17,10 @@ from ffc.settings.losses import Losses
 from ffc.settings.training import Training
 from ffc.train.checks import check_vocabulary
 from ffc.train.distillation.losses import IGNORED
-from ffc.train.distillation.students import keep_layers
 from ffc.train.encoding import Collator, Row, Rows
 from ffc.train.learning.trainer import train
 from ffc.train.models.checkpoint import save_pruned
-from ffc.train.models.pretrained import base, filling, fills_masks, language_model
+from ffc.train.models.pretrained import base, filling, fills_masks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,8 +35,8 @@ _TO_MASK, _TO_RANDOM = 0.8, 0.1
 
 
 def distill_general(
-    teacher: str | Path | nn.Module,
-    student: nn.Module | int | Sequence[int],
+    teacher: nn.Module,
+    student: nn.Module,
     texts: Sequence[str],
     tokenizer: PreTrainedTokenizerBase,
     training: Training,
@@ -45,7 +44,6 @@ def distill_general(
     folder: Path,
     *,
     max_length: int = 128,
-    packed: bool = True,
     progress: Tell | None = None,
 ) -> History:
     """Distil a student for no task in particular, and save it as a checkpoint for other students to start from.
@@ -54,83 +52,71 @@ def distill_general(
     stay as they are. Of several processes the first alone saves.
 
     Args:
-        teacher: Where a model is, as `ffc.train.models.loading.locate` takes it, or the model, best with its head
-            for masked language modelling.
-        student: How many layers of the teacher it keeps, or which; or a model of any shape, trained in place.
+        teacher: Best with its head for masked language modelling.
+        student: A model of any shape, trained in place.
         texts: Passages.
         tokenizer: That of both.
         training: How to train.
         losses: What the student learns from.
         folder: Where the checkpoint goes.
         max_length: Tokens of a row.
-        packed: Join the passages and cut them into full rows; otherwise each is a row, cut at `max_length`.
         progress: Told how it goes.
-
-    Returns:
-        What happened.
 
     Raises:
         UsageError: If the loss logits has a weight and the teacher no head for masked language modelling, rows are
             longer than a model takes, the tokenizer has no mask, or as `ffc.train.learning.trainer.train` does.
-        InputError: If there is no text, the teacher cannot be loaded, or the tokenizer is another model's.
+        InputError: If there is no text, or the tokenizer is another model's.
         CannotApplyError: If a model is not understood.
     """
-    source = teacher if isinstance(teacher, nn.Module) else language_model(teacher)
-    if losses.logits and not fills_masks(source):
+    if losses.logits and not fills_masks(teacher):
         raise UsageError(
             f"the loss logits needs a teacher with a head for masked language modelling, and this "
-            f"{type(source).__name__} has none; use relations, hidden or labels, or another teacher"
+            f"{type(teacher).__name__} has none; use relations, hidden or labels, or another teacher"
         )
-    check_vocabulary(source, tokenizer)
-    masks = bool(losses.labels or losses.logits)
-    model = student if isinstance(student, nn.Module) else keep_layers(source, student)
-    if masks and not fills_masks(model):
-        model = filling(base(model), seed=training.seed)
+    check_vocabulary(teacher, tokenizer)
+    if losses.on_logits and not fills_masks(student):
+        student = filling(base(student), seed=training.seed)
     history = train(
-        model,
-        text_rows(texts, tokenizer, max_length, packed=packed),
-        MaskingCollator(tokenizer, share=_SHARE if masks else 0.0, random=torch.Generator().manual_seed(training.seed)),
+        student,
+        text_rows(texts, tokenizer, max_length),
+        MaskingCollator(
+            tokenizer, share=_SHARE if losses.on_logits else 0.0, random=torch.Generator().manual_seed(training.seed)
+        ),
         training,
         losses=losses,
-        teacher=source if losses.taught else None,
+        teacher=teacher if losses.taught else None,
         folder=folder,
         progress=progress,
     )
     if PartialState().is_main_process:
-        save_pruned(model, folder, tokenizer)
+        save_pruned(student, folder, tokenizer)
     return history
 
 
-def read_texts(paths: Iterable[str | Path]) -> list[str]:
-    """Return the passages of text files in UTF-8: a line each, empty ones left out.
+def read_texts(path: Path) -> list[str]:
+    """Return the passages of a text file in UTF-8: a line each, empty ones left out.
 
     Raises:
-        InputError: If a file is missing, or no text.
+        InputError: If the file is missing, or no text.
     """
-    texts: list[str] = []
-    for path in paths:
-        try:
-            lines = Path(path).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else f"it is not UTF-8 ({error.reason})"
-            raise InputError(
-                f"cannot read {path}: {reason}; give a text file in UTF-8, a passage on each line"
-            ) from error
-        texts += [line.strip() for line in lines if line.strip()]
-    return texts
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"it is not UTF-8 ({error.reason})"
+        raise InputError(f"cannot read {path}: {reason}; give a text file in UTF-8, a passage on each line") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
-def text_rows(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int = 128, *, packed: bool = True
-) -> Rows:
+def text_rows(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int = 128) -> Rows:
     """Turn passages into rows of tokens, whose `labels` are the tokens themselves.
+
+    They are joined, a separator between them where the tokenizer has one, and cut into full rows; the last may be
+    shorter.
 
     Args:
         texts: Passages.
         tokenizer: The model's.
         max_length: Tokens of a row, special ones included.
-        packed: Join the passages, a separator between them where the tokenizer has one, and cut them into full rows of
-            which the last may be shorter; otherwise each passage is a row.
 
     Raises:
         InputError: If there are no tokens.
@@ -144,15 +130,15 @@ def text_rows(
     if not passages:
         raise InputError("there is no text to learn from; give at least one passage")
     before, after = _frame(texts[found.index(passages[0])], passages[0], tokenizer)
-    if packed:
-        between = [] if tokenizer.sep_token_id is None else [int(tokenizer.sep_token_id)]
-        joined = [token for ids in passages for token in (*ids, *between)]
-        if between:
-            joined.pop()
-        pieces = [joined[start : start + room] for start in range(0, len(joined), room)]
-    else:
-        pieces = [ids[:room] for ids in passages]
-    return Rows([_row(index, [*before, *ids, *after]) for index, ids in enumerate(pieces)], (), max_length)
+    between = [] if tokenizer.sep_token_id is None else [int(tokenizer.sep_token_id)]
+    joined = [token for ids in passages for token in (*ids, *between)]
+    if between:
+        joined.pop()
+    rows: list[Row] = []
+    for index, start in enumerate(range(0, len(joined), room)):
+        ids = [*before, *joined[start : start + room], *after]
+        rows.append({"input_ids": ids, "attention_mask": [1] * len(ids), "labels": ids, "index": index})
+    return Rows(rows, (), max_length)
 
 
 @dataclass(frozen=True)
@@ -189,10 +175,6 @@ class MaskingCollator(Collator):
         batch["input_ids"] = torch.where(told & (drawn < _TO_MASK), mask, shown)
         batch["labels"] = torch.where(told, ids, IGNORED)
         return batch
-
-
-def _row(index: int, ids: list[int]) -> Row:
-    return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": ids, "index": index}
 
 
 def _frame(text: str, ids: list[int], tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:

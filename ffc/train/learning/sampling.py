@@ -22,13 +22,7 @@ class LengthSampler(Sampler[int]):
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        """Remember the rows.
-
-        Args:
-            lengths: Tokens of each row.
-            batch_size: Rows that one optimiser step sees, in all processes and accumulated parts.
-            seed: Of the order.
-        """
+        """Remember how many tokens each row has, and how many rows one step sees, in all processes and parts."""
         self._lengths = torch.tensor(lengths)
         self._batch_size = batch_size
         self._generator = torch.Generator().manual_seed(seed)

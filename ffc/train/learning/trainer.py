@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging
@@ -19,20 +19,20 @@ from ffc.errors import UsageError
 from ffc.progress import Tell
 from ffc.settings.losses import ON_LABELS, Losses
 from ffc.settings.training import Training
-from ffc.train.distillation.objective import LiveTeacher, Objective, Pairing, run
+from ffc.train.distillation.objective import LiveTeacher, Objective, Pairing
 from ffc.train.distillation.teacher import CachedTeacher, cached_logits
 from ffc.train.evaluate import evaluating
-from ffc.train.learning.activation import Anneal
+from ffc.train.learning.activation import Annealing
 from ffc.train.learning.callbacks import BestEpoch, History, Reporter
 from ffc.train.learning.checks import check_finite, check_known, check_labels, check_training, check_validation
 from ffc.train.learning.sampling import LengthSampler
-from ffc.train.models.pretrained import read_logits, takes
+from ffc.train.models.pretrained import read_logits, taken
 
 if TYPE_CHECKING:
     from ffc.train.encoding import Collator, Rows
     from ffc.train.tasks.base import Scores
 
-__all__ = ["DistillTrainer", "History", "train"]
+__all__ = ["DistillTrainer", "History", "leave", "train"]
 
 _LOGS = 50
 """Losses that a run records; each costs a wait for the device."""
@@ -47,14 +47,7 @@ class DistillTrainer(Trainer):
     def __init__(
         self, objective: Objective, teacher: LiveTeacher | CachedTeacher | None, lengths: list[int], **options: Any
     ) -> None:
-        """Set up as a `Trainer` does, with the objective for its model.
-
-        Args:
-            objective: The student and its losses.
-            teacher: What tells the lesson of a batch; None where the labels are enough.
-            lengths: Tokens of each training row.
-            options: As `Trainer` takes them.
-        """
+        """Set up as a `Trainer` does, with the objective for its model; lengths are those of the rows, in tokens."""
         super().__init__(model=objective, **options)
         self._teacher = teacher
         self._lengths = lengths
@@ -103,7 +96,7 @@ def train(
     score: Callable[[np.ndarray], Scores] | None = None,
     folder: Path,
     progress: Tell | None = None,
-    activation: Anneal | None = None,
+    anneal: float | None = None,
 ) -> History:
     """Train a model in place.
 
@@ -123,10 +116,7 @@ def train(
         score: Judges logits [validation rows, labels].
         folder: Where the logits of the teacher are kept.
         progress: Told how it goes now and then.
-        activation: Go over from GELU to ReLU on the way; epochs that end before it has gone over are not kept.
-
-    Returns:
-        What happened.
+        anneal: Go over from GELU to ReLU in this share of the steps; epochs that end before that are not kept.
 
     Raises:
         UsageError: If losses, teacher and rows do not fit together, or the loss grows beyond all numbers.
@@ -153,16 +143,21 @@ def train(
         stack.callback(model.eval)
         for part in (model, teacher) if teacher is not None else (model,):
             stack.callback(part.to, next(part.parameters()).device)
-        logits = None
-        if teacher is not None and losses.logits and not losses.inside and not of_tokens:
-            logits = _logits(teacher, rows, collator, folder, arguments)
-        objective, lessons = _lessons(model, rows, teacher, losses, logits, training.seed, arguments.device)
+        pairing = Pairing.of(model, teacher, losses) if teacher is not None and losses.inside else None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(training.seed)
+            objective = Objective(model, losses, pairing)
         stack.callback(objective.close)
+        lessons: LiveTeacher | CachedTeacher | None = None
+        if teacher is not None and (losses.inside or (losses.logits and of_tokens)):
+            lessons = LiveTeacher(teacher.to(arguments.device), losses, pairing)
+        elif teacher is not None and losses.logits:
+            lessons = _cached(teacher, rows, collator, folder, arguments)
         if lessons:
             stack.callback(lessons.close)
         if arguments.world_size > 1:
             arguments.ddp_find_unused_parameters = _idle(objective.to(arguments.device), lessons, batch)
-        annealing = activation.start(model) if activation else None
+        annealing = None if anneal is None else Annealing(model, anneal)
         if annealing:
             stack.callback(annealing.close)
         best = BestEpoch(model, validation, collator, score, annealing, progress)
@@ -189,19 +184,19 @@ def train(
     )
 
 
-def _check_head(model: nn.Module, batch: Mapping[str, Tensor], losses: Losses, *, tokens: bool) -> None:
-    """Check that a model gives logits if losses are of them, by running it on a row.
+def leave() -> None:
+    """Leave the other processes that train the model, if there are any: what is left to do, the first does alone."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
-    Raises:
-        CannotApplyError: If not.
-        UsageError: If they are not finite.
-    """
+
+def _check_head(model: nn.Module, batch: Mapping[str, Tensor], losses: Losses, *, tokens: bool) -> None:
+    """Check that a model gives finite logits if losses are of them, by running it on a row."""
     if not losses.on_logits:
         return
-    device = next(model.parameters()).device
     with evaluating(model), torch.no_grad():
-        output = run(model, takes(model), {name: value.to(device) for name, value in batch.items()})
-    if not bool(read_logits(model, output, tokens=tokens).isfinite().all()):
+        found = read_logits(model, model(**taken(model, batch)), tokens=tokens)
+    if not bool(found.isfinite().all()):
         raise UsageError(
             f"{type(model).__name__} gives logits that are not finite; if this training has made it so, give a lower "
             "learning_rate"
@@ -246,37 +241,17 @@ def _arguments(training: Training, folder: Path) -> TrainingArguments:
     return arguments
 
 
-def _logits(
+def _cached(
     teacher: nn.Module, rows: Rows, collator: Collator, folder: Path, arguments: TrainingArguments
-) -> np.ndarray:
-    """Return the teacher's logits on all rows.
+) -> CachedTeacher:
+    """Return a teacher whose logits are kept.
 
     Not for rows with labelled tokens, which are masked anew whenever they come, so that there is nothing to keep.
     """
     # The first process runs the teacher and writes the file; then the others read it.
     with arguments.main_process_first(desc="the teacher's logits"):
-        return cached_logits(teacher.to(arguments.device), rows, collator, folder)
-
-
-def _lessons(
-    model: nn.Module,
-    rows: Rows,
-    teacher: nn.Module | None,
-    losses: Losses,
-    logits: np.ndarray | None,
-    seed: int,
-    device: torch.device,
-) -> tuple[Objective, LiveTeacher | CachedTeacher | None]:
-    """Return the student with its losses, and what it learns from besides labels."""
-    pairing = Pairing.of(model, teacher, losses) if teacher is not None and losses.inside else None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        objective = Objective(model, losses, pairing)
-    if logits is not None:
-        return objective, CachedTeacher(logits, rows, device)
-    if teacher is None or not losses.taught:
-        return objective, None
-    return objective, LiveTeacher(teacher.to(device), losses, pairing)
+        logits = cached_logits(teacher.to(arguments.device), rows, collator, folder)
+    return CachedTeacher(logits, rows, arguments.device)
 
 
 def _idle(objective: Objective, teacher: LiveTeacher | CachedTeacher | None, batch: Mapping[str, Tensor]) -> bool:

@@ -18,7 +18,7 @@ from ffc.train.models.layers import TorchLayer, find_layers
 from ffc.train.models.slicing import cut_heads, cut_units, keep_planes, planes
 from ffc.train.models.span_classifier import SpanClassifier
 
-__all__ = ["Blueprint", "LayerShape", "architecture", "build", "describe"]
+__all__ = ["Blueprint", "LayerShape", "architecture", "build", "describe", "labels"]
 
 _STRICT = ConfigDict(strict=True, frozen=True, extra="forbid", populate_by_name=True)
 _Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -91,7 +91,7 @@ def describe(model: nn.Module) -> Blueprint:
         activations=_activations(ours, theirs),
         without=tuple(name for name in theirs if name not in ours and name.rpartition(".")[0] in ours),
         task=task,
-        labels=_labels(config) if task else (),
+        labels=labels(model) if task else (),
     )
     _carve(plain, blueprint)
     if strange := _difference(model, plain):
@@ -108,6 +108,12 @@ def build(blueprint: Blueprint, config: PreTrainedConfig) -> nn.Module:
     model = _new(blueprint.kind, config)
     _carve(model, blueprint)
     return model
+
+
+def labels(model: nn.Module) -> tuple[str, ...]:
+    """Return the names of the labels of a model, in the order of its logits."""
+    config: Any = model.config
+    return tuple(str(config.id2label[index]) for index in range(config.num_labels))
 
 
 def architecture(name: str, config: PreTrainedConfig) -> type[PreTrainedModel]:
@@ -138,10 +144,6 @@ def _new(kind: str, config: PreTrainedConfig) -> nn.Module:
     return architecture(kind, config)(config)
 
 
-def _labels(config: Any) -> tuple[str, ...]:
-    return tuple(str(config.id2label[index]) for index in range(config.num_labels))
-
-
 def _shapes(model: nn.Module) -> tuple[LayerShape, ...] | None:
     try:
         layers = find_layers(model)
@@ -158,11 +160,7 @@ def _activations(ours: dict[str, nn.Module], theirs: dict[str, nn.Module]) -> di
 
 
 def _carve(model: nn.Module, blueprint: Blueprint) -> None:
-    """Give a model that its class has built the shape that a blueprint states.
-
-    Raises:
-        InputError: If that cannot be.
-    """
+    """Give a model that its class has built the shape that a blueprint states."""
     for path in (*blueprint.without, *blueprint.activations):
         if not path or path not in dict(model.named_modules()):
             raise InputError(f"ffc.json names the module '{path[:60]}', which a {blueprint.kind} does not have")
@@ -184,11 +182,7 @@ def _carve(model: nn.Module, blueprint: Blueprint) -> None:
 
 
 def _cut(layer: TorchLayer, shape: LayerShape) -> None:
-    """Cut a layer to a shape; which weights it keeps does not matter, as they are loaded afterwards.
-
-    Raises:
-        InputError: If the layer has less than that.
-    """
+    """Cut a layer to a shape; which weights it keeps does not matter, as they are loaded afterwards."""
     for part, wanted, there in (("heads", shape.heads, layer.heads), ("units", shape.units, layer.units)):
         if wanted > there:
             raise InputError(f"ffc.json states {wanted} {part} for layer {layer.index} and the config {there}")

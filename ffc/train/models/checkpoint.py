@@ -8,20 +8,20 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import safetensors.torch
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from ffc.errors import InputError, UsageError, one_line
 from ffc.graph.files import publish
 from ffc.train.models.blueprint import Blueprint, build, describe
 
-__all__ = ["CONFIG", "RECORD", "WEIGHTS", "Tokenizer", "read_saved", "save_pruned"]
+__all__ = ["CONFIG", "RECORD", "WEIGHTS", "read_saved", "save_pruned"]
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -29,14 +29,9 @@ RECORD = "ffc.json"
 """The file that tells a folder that ffc has saved from one that transformers has."""
 
 
-class Tokenizer(Protocol):
-    """What can write itself into a folder."""
-
-    def save_pretrained(self, save_directory: str) -> Any:
-        """Write its files."""
-
-
-def save_pruned(model: nn.Module, folder: str | os.PathLike[str], tokenizer: Tokenizer | None = None) -> None:
+def save_pruned(
+    model: nn.Module, folder: str | os.PathLike[str], tokenizer: PreTrainedTokenizerBase | None = None
+) -> None:
     """Save a model, pruned or whole, with or without a head.
 
     The files are those of transformers, which itself loads them where nothing was cut; `ffc.json` states the heads and
@@ -127,11 +122,7 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Give the tensors of a model their values and types.
-
-    Raises:
-        InputError: If there are other tensors than the model has, or of other shapes.
-    """
+    """Give the tensors of a model their values and types."""
     own: dict[str, Tensor] = model.state_dict(keep_vars=True)
     if unknown := sorted(state.keys() - own.keys()):
         raise InputError(f"{WEIGHTS} holds '{unknown[0][:80]}', which the model does not have")
@@ -144,7 +135,7 @@ def _fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         own[name].data = value.clone()
 
 
-def _tokenizer_files(tokenizer: Tokenizer) -> dict[str, bytes]:
+def _tokenizer_files(tokenizer: PreTrainedTokenizerBase) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()}

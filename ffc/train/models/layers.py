@@ -119,11 +119,7 @@ class _NotALayer(Exception):
 
 
 def _layer(index: int, name: str, module: nn.Module) -> TorchLayer:
-    """Read one layer.
-
-    Raises:
-        _NotALayer: If it is none, or one that is not understood.
-    """
+    """Read one layer; `_NotALayer` says why it is none, or one that is not understood."""
     linears = {path: part for path, part in module.named_modules() if isinstance(part, nn.Linear)}
     candidates = {role: [path for path in linears if _PATTERNS[role].fullmatch(path)] for role in _NAMES}
     count = sum(bool(candidates[role]) for role in ROLES)
@@ -194,11 +190,7 @@ def _strangers(module: nn.Module, known: set[int]) -> Iterator[tuple[str, nn.Par
 
 
 def _check_apart(model: nn.Module, name: str, layers: Sequence[TorchLayer]) -> None:
-    """Check that each layer has weights of its own.
-
-    Raises:
-        CannotApplyError: If not: cutting one layer would cut others.
-    """
+    """Check that each layer has weights of its own: otherwise cutting one would cut others."""
     refused = f"the layers at '{name}' of {type(model).__name__} share weights"
     weights = [linear.weight for layer in layers for linear in layer.linears.values()]
     if len({id(weight) for weight in weights}) != len(weights):

@@ -18,7 +18,7 @@ from ffc.train.models.blueprint import architecture
 from ffc.train.models.checkpoint import CONFIG, RECORD, WEIGHTS, read_saved
 from ffc.train.models.silence import silenced
 
-__all__ = ["load", "loading", "locate"]
+__all__ = ["load", "loading", "locate", "on_gpu"]
 
 _PACKAGE = "package:"
 _FOLDER = "model"
@@ -73,6 +73,11 @@ def load(source: str | Path, heads: Mapping[str, Any] | None = None) -> nn.Modul
     with silenced(), torch.random.fork_rng(devices=[]), loading(place, "model"):
         model = read_saved(Path(place)) if (Path(place) / RECORD).exists() else _of_transformers(place, heads)
     return model.eval()
+
+
+def on_gpu(model: nn.Module) -> nn.Module:
+    """Move a model to the GPU, where there is one, and return it."""
+    return model.to("cuda") if torch.cuda.is_available() else model
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,6 +17,7 @@ from transformers import (
 )
 
 from ffc.errors import CannotApplyError, InputError, UsageError
+from ffc.train.models.blueprint import labels
 from ffc.train.models.loading import load, loading, locate
 from ffc.train.models.silence import silenced
 from ffc.train.models.span_classifier import SpanClassifier
@@ -34,6 +36,7 @@ __all__ = [
     "longest",
     "read_logits",
     "same_tokens",
+    "taken",
     "takes",
     "tokenizer",
 ]
@@ -145,6 +148,12 @@ def takes(model: nn.Module) -> tuple[str, ...]:
     return ("input_ids", "attention_mask", *["token_type_ids"] * typed, *["spans"] * spans)
 
 
+def taken(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the columns of a batch that a model makes use of, on its device."""
+    device = next(model.parameters()).device
+    return {name: batch[name].to(device) for name in takes(model) if name in batch}
+
+
 def read_logits(model: nn.Module, output: object, *, tokens: bool = False) -> Tensor:
     """Return the logits of what a model put out.
 
@@ -192,11 +201,9 @@ def check_length(tokens: int, *models: nn.Module) -> None:
 
 def _fits(model: nn.Module, task: Task) -> bool:
     """Return whether a model has a head for the labels and spans of a task."""
-    config: Any = model.config
+    spans = model.config.ffc_spans if isinstance(model, SpanClassifier) else 0
     headed = isinstance(model, SpanClassifier) or type(model).__name__.endswith(_CLASSIFIES)
-    labels = tuple(config.id2label[index] for index in range(config.num_labels)) if headed else ()
-    spans = config.ffc_spans if isinstance(model, SpanClassifier) else 0
-    return bool(labels == task.labels and spans == task.spans)
+    return bool(headed and labels(model) == task.labels and spans == task.spans)
 
 
 def _classifying(transformer: nn.Module, task: Task) -> nn.Module:

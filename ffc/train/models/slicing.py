@@ -38,8 +38,8 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
     layers = find_layers(model)
     check_sizes(plan, [(layer.heads, layer.units) for layer in layers])
     for layer, kept in zip(layers, plan.layers, strict=True):
-        for role in kept.fingerprints.keys() & layer.linears.keys():
-            check_weight(kept, layer.index, role, layer.matrix(role), needed=True)
+        for role in layer.linears:
+            check_weight(kept, layer.index, role, layer.matrix(role), needed=False)
     smaller = copy.deepcopy(model)
     smaller.zero_grad(set_to_none=True)
     for layer, kept in zip(find_layers(smaller), plan.layers, strict=True):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
@@ -14,16 +13,17 @@ from torch import Tensor, nn
 from ffc.errors import CannotApplyError, InputError, UsageError, nearest
 from ffc.progress import Tell
 from ffc.pruning.importance import Importance, LayerImportance, weights_hash
+from ffc.pruning.search import MaskGradients
 from ffc.train.checks import check_precision, check_rows
 from ffc.train.evaluate import batches, evaluating
 from ffc.train.models.layers import ROLES, TorchLayer, find_layers
-from ffc.train.models.pretrained import read_logits, takes
+from ffc.train.models.pretrained import read_logits, taken
 from ffc.train.pruning.masks import masked
 
 if TYPE_CHECKING:
     from ffc.train.encoding import Collator, Rows
 
-__all__ = ["METHODS", "TARGETS", "MaskGradients", "gradients", "layers_hash", "score"]
+__all__ = ["METHODS", "TARGETS", "gradients", "layers_hash", "score"]
 
 Target: TypeAlias = Literal["labels", "model"]
 Method: TypeAlias = Literal["taylor", "fisher"]
@@ -34,19 +34,6 @@ TARGETS = ("labels", "model")
 _MEANS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"taylor": np.abs, "fisher": np.square}
 METHODS = tuple(_MEANS)
 """What of a gradient is averaged over rows: its size, or its square."""
-
-
-@dataclass(frozen=True, eq=False)
-class MaskGradients:
-    """The gradient of the loss of each row with respect to masks of ones.
-
-    Attributes:
-        heads: By layer, float32 [rows, heads].
-        units: By layer, float32 [rows, units].
-    """
-
-    heads: tuple[np.ndarray, ...]
-    units: tuple[np.ndarray, ...]
 
 
 def gradients(
@@ -171,17 +158,13 @@ def _sweep(
         raise InputError(f"row {bare[0]} has no label; score on labelled rows, or on the model's own labels")
     check_precision(model)
     check_rows(rows, model)
-    done = 0
     with _frozen(model):
-        for chosen in batches(rows, batch_size):
-            found = _batch(model, layers, collator([rows[index] for index in chosen]), on)
+        for chosen, batch in batches(rows, collator, batch_size, progress):
+            found = _batch(model, layers, batch, on)
             broken = np.flatnonzero(~np.concatenate([np.isfinite(gradient) for gradient in found], axis=1).all(axis=1))
             if len(broken):
                 raise InputError(f"the loss of row {chosen[broken[0]]} has no finite gradient; check the weights")
             yield chosen, found
-            done += len(chosen)
-            if progress is not None:
-                progress(f"{done} of {len(rows)} rows", done, len(rows))
 
 
 def _batch(model: nn.Module, layers: Sequence[TorchLayer], batch: dict[str, Tensor], on: Target) -> list[np.ndarray]:
@@ -196,8 +179,7 @@ def _batch(model: nn.Module, layers: Sequence[TorchLayer], batch: dict[str, Tens
         for counts in ([layer.heads for layer in layers], [layer.units for layer in layers])
     )
     with masked(model, heads, units):
-        output = model(**{name: batch[name].to(weight.device) for name in takes(model) if name in batch})
-        logits = read_logits(model, output)
+        logits = read_logits(model, model(**taken(model, batch)))
         if logits.shape[-1] < 2:
             raise CannotApplyError(
                 f"scoring needs two labels or more, {type(model).__name__} gives {logits.shape[-1]}; train a classifier"

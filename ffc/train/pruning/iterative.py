@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,7 +36,6 @@ def prune_in_steps(
     allocate: Callable[[Importance, float], Plan],
     method: Method = "taylor",
     on: Target = "labels",
-    batch_size: int = 32,
     progress: Tell | None = None,
 ) -> Plan:
     """Make a plan in several steps, each of which scores what the steps before left.
@@ -52,7 +52,6 @@ def prune_in_steps(
             ``lambda scores, way: plan(after(Amount(heads=0.5), way, layers), scores, layers)``.
         method: As for `ffc.train.pruning.importance.score`.
         on: As for `ffc.train.pruning.importance.score`.
-        batch_size: Rows at a time.
         progress: Told after each step.
 
     Returns:
@@ -70,7 +69,7 @@ def prune_in_steps(
     plan = Plan(layers=tuple(LayerPlan(of_heads=layer.heads, of_units=layer.units) for layer in sizes))
     for step in range(1, steps + 1):
         with masked(model, *factors(model, plan)):
-            scores = score(model, rows, collator, method=method, on=on, batch_size=batch_size)
+            scores = score(model, rows, collator, method=method, on=on)
         plan = _both(plan, allocate(_lowered(scores, plan), step / steps))
         if progress is not None:
             progress(f"{step} of {steps} scorings", step, steps)
@@ -79,13 +78,11 @@ def prune_in_steps(
 
 def _lowered(scores: Importance, plan: Plan) -> Importance:
     """Return the scores with what a plan drops below all else."""
-    layers = [
+    layers = (
         LayerImportance(_low(layer.heads, kept.heads), _low(layer.ffn, kept.units))
         for layer, kept in zip(scores.layers, plan.layers, strict=True)
-    ]
-    return Importance(
-        tuple(layers), scores.method, data=scores.data, samples=scores.samples, seed=scores.seed, model=scores.model
     )
+    return replace(scores, layers=tuple(layers))
 
 
 def _low(scores: np.ndarray, kept: tuple[int, ...] | None) -> np.ndarray:

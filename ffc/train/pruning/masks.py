@@ -44,11 +44,7 @@ def masked(model: nn.Module, heads: Sequence[Tensor | None], units: Sequence[Ten
 
 
 def factors(model: nn.Module, plan: Plan) -> tuple[list[Tensor | None], list[Tensor | None]]:
-    """Return the masks under which a model computes what it computes once pruned.
-
-    Args:
-        model: An encoder.
-        plan: What to keep of it.
+    """Return the masks under which an encoder computes what it computes once pruned.
 
     Returns:
         By layer, float32 factors [heads] and [units]: 0 where the plan drops, its scale or 1 where it keeps; None where
@@ -87,4 +83,4 @@ def _hang(hooks: ExitStack, layer: TorchLayer, role: str, mask: Tensor, size: in
         rows = spread if spread.ndim == 1 else spread[:, None]
         return (x * rows.to(x), *inputs[1:])
 
-    hooks.callback(linear.register_forward_pre_hook(multiply).remove)
+    hooks.enter_context(linear.register_forward_pre_hook(multiply))

@@ -14,7 +14,7 @@ from ffc.pruning import search as fisher_search
 from ffc.pruning.allocate import Floor
 from ffc.pruning.importance import Importance, LayerImportance
 from ffc.pruning.plan import Plan
-from ffc.pruning.planning import check_source
+from ffc.pruning.planning import given_scores
 from ffc.pruning.score import head_norms, unit_norms
 from ffc.pruning.sizes import LayerSizes
 from ffc.settings.amount import LENGTH, Amount
@@ -44,12 +44,10 @@ def make_plan(folder: Path, amount: Amount, *, importance: Path | None = None, b
         InputError: If a file is broken.
         CannotApplyError: If the encoder is not understood, or the importance is of another shape or other weights.
     """
-    check_source(importance, by)
-    scores = None if importance is None else Importance.load(importance)
+    scores = given_scores(importance, by)
     model = load(folder)
     layers = layer_sizes(model)
-    if scores is None:
-        scores = by_norm(model)
+    scores = scores or by_norm(model)
     reason = scores.misfit([(layer.heads, layer.units) for layer in layers])
     if reason := reason or scores.estranged(layers_hash(find_layers(model))):
         raise CannotApplyError(f"{importance} was made for another model: {reason}")
@@ -91,14 +89,7 @@ def search(
     """
     found = gradients(model, rows, collator, on=on, progress=progress)
     plan = fisher_search(found, layer_sizes(model), macs=macs, length=length, floor=floor)
-    return scales.tune(
-        model,
-        plan,
-        rows,
-        collator,
-        first_token=first_token,
-        progress=progress,
-    )
+    return scales.tune(model, plan, rows, collator, first_token=first_token, progress=progress)
 
 
 def layer_sizes(model: nn.Module) -> tuple[LayerSizes, ...]:

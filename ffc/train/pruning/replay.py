@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from ffc.errors import InputError
 from ffc.train.models.layers import TorchLayer
-from ffc.train.models.pretrained import takes
+from ffc.train.models.pretrained import taken
 
 __all__ = ["Seen", "State", "start"]
 
@@ -89,17 +90,11 @@ class State:
 
 
 def start(model: nn.Module, layers: Sequence[TorchLayer], batch: Mapping[str, Tensor]) -> State:
-    """Run the whole model once, to note how it calls its layers.
-
-    Args:
-        model: An encoder, in evaluation.
-        layers: Its layers.
-        batch: Inputs, `attention_mask` among them.
+    """Run a whole encoder, in evaluation, on a batch with an `attention_mask`, to note how it calls its layers.
 
     Raises:
         InputError: If its hidden states are not finite.
     """
-    device = layers[0].linears["q"].weight.device
     calls: list[Call] = []
     entries: list[Tensor] = []
 
@@ -112,19 +107,12 @@ def start(model: nn.Module, layers: Sequence[TorchLayer], batch: Mapping[str, Te
             entries.append(hidden)
         calls.append(Call(args[1:], {key: value for key, value in kwargs.items() if key != name}, name))
 
-    with _hooked([(model.get_submodule(layer.name), note) for layer in layers]):
-        model(**{name: batch[name].to(device) for name in takes(model) if name in batch})
-    return State(calls, batch["attention_mask"].to(device).bool(), entries[0], entries[0])
-
-
-@contextmanager
-def _hooked(hooks: Sequence[tuple[nn.Module, Callable[..., None]]]) -> Iterator[None]:
-    handles = [module.register_forward_pre_hook(hook, with_kwargs=True) for module, hook in hooks]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks:
+        for layer in layers:
+            module = model.get_submodule(layer.name)
+            hooks.enter_context(module.register_forward_pre_hook(note, with_kwargs=True))
+        model(**taken(model, batch))
+    return State(calls, batch["attention_mask"].to(entries[0].device).bool(), entries[0], entries[0])
 
 
 def _observe(model: nn.Module, layer: TorchLayer, call: Call, hidden: Tensor) -> Seen:
@@ -132,19 +120,13 @@ def _observe(model: nn.Module, layer: TorchLayer, call: Call, hidden: Tensor) ->
     inputs: dict[str, Tensor] = {}
     outputs: dict[str, Tensor] = {}
 
-    def hook(role: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def keep(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            inputs[role], outputs[role] = args[0], output
+    def keep(role: str, _: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        inputs[role], outputs[role] = args[0], output
 
-        return keep
-
-    roles = ("q", "attn_out", "ffn_in", "ffn_out")
-    handles = [layer.linears[role].register_forward_hook(hook(role)) for role in roles]
-    try:
+    with ExitStack() as hooks:
+        for role in ("q", "attn_out", "ffn_in", "ffn_out"):
+            hooks.enter_context(layer.linears[role].register_forward_hook(partial(keep, role)))
         output = call.run(model.get_submodule(layer.name), hidden)
-    finally:
-        for handle in handles:
-            handle.remove()
     attended = hidden + outputs["attn_out"]
     # Where norms follow the sums, as in BERT, the normed sum goes into the feed-forward network and past it.
     after = inputs["ffn_in"] if torch.equal(inputs["q"], hidden) else attended

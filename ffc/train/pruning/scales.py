@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +83,7 @@ def tune(
     plan = plan.model_copy(update={"layers": tuple(map(_listed, plan.layers, layers))})
     heads, units = factors(model, plan)
     with evaluating(model), torch.no_grad():
-        states = [start(model, layers, collator([rows[i] for i in chosen])) for chosen in batches(rows, batch_size)]
+        states = [start(model, layers, batch) for _, batch in batches(rows, collator, batch_size)]
         for index, layer in enumerate(layers):
             first = first_token and index == len(layers) - 1
             for state in states:
@@ -127,7 +126,7 @@ def _fit(
     size = layer.linears[role].in_features // len(mask)
     columns = (kept[:, None] * size + torch.arange(size)).flatten().to(layer.linears[role].weight.device)
     weight = layer.linears[role].weight[:, columns]
-    halves = (_Moments.empty(len(columns), weight.device), _Moments.empty(len(columns), weight.device))
+    halves = (_Moments(len(columns), weight.device), _Moments(len(columns), weight.device))
     before = 0
     for state in states:
         seen = state.run_pruned(model, layer)
@@ -147,18 +146,12 @@ def _fit(
     return scaled
 
 
-@dataclass(frozen=True, eq=False)
 class _Moments:
     """Sums over tokens, float64: of the products of inputs [n, n], and of each input with what it lacks [n]."""
 
-    gram: Tensor
-    pull: Tensor
-
-    @classmethod
-    def empty(cls, width: int, device: torch.device) -> _Moments:
-        """Return sums over no tokens."""
-        options: dict[str, Any] = {"dtype": torch.float64, "device": device}
-        return cls(torch.zeros(width, width, **options), torch.zeros(width, **options))
+    def __init__(self, width: int, device: torch.device) -> None:
+        self.gram = torch.zeros(width, width, dtype=torch.float64, device=device)
+        self.pull = torch.zeros(width, dtype=torch.float64, device=device)
 
     def add(self, x: Tensor, wanted: Tensor) -> None:
         """Add tokens: inputs [tokens, n], and for each the product of its column with what is missing [tokens, n]."""
@@ -168,11 +161,8 @@ class _Moments:
     def equations(self, products: Tensor, size: int) -> tuple[Tensor, Tensor]:
         """Return matrix [parts, parts] and right side [parts] of the normal equations, a part being `size` inputs.
 
-        A part adds ``c_k = sum over its inputs i of x_i w_i``, so that ``c_k · c_l`` sums ``x_i x_j (w_i · w_j)``.
-
-        Args:
-            products: Of the columns of the weight with each other, [n, n].
-            size: Inputs of a part.
+        A part adds ``c_k = sum over its inputs i of x_i w_i``, so that ``c_k · c_l`` sums ``x_i x_j (w_i · w_j)``; the
+        products of the columns w with each other, [n, n], are given.
         """
         parts = len(self.pull) // size
         matrix = (self.gram * products).view(parts, size, parts, size).sum(dim=(1, 3))

@@ -45,11 +45,13 @@ def load(name: str, text: Sequence[str], label: str, labels: Sequence[str]) -> H
     Raises:
         MissingError: If `datasets` is not installed.
         UsageError: If the name is malformed, or the text columns are not clear.
-        InputError: If there is no such data set, it cannot be reached, or it has no training split or no such column.
+        InputError: If there is no such data set, it cannot be reached, or it has no rows to train on or no such column.
     """
     splits = _splits(name)
     if "train" not in splits:
         raise InputError(f"{name} has no split 'train' but {', '.join(sorted(splits))}; choose another data set")
+    if not len(splits["train"]):
+        raise InputError(f"{name} has no rows in its split 'train'; choose another data set")
     validation = next((split for split in _VALIDATION if split in splits), None)
     features = splits["train"].features
     for column in (label, *text):

@@ -53,7 +53,8 @@ def load(data: Data, *, seed: int = 0) -> Task:
         source = _text(*files, columns, data.label, data.labels)
     elif kind.startswith(hub.PREFIX):
         _refuse(name, folder=data.folder, train=data.train, validation=data.validation)
-        source, kind = _hub(name, columns, data.label, data.labels), name
+        found = hub.load(name, columns, data.label, data.labels)
+        source, kind = _table(found.train, found.validation, found.text, data.label, found.labels), name
     else:
         known = (*superglue.TASKS, TEXT)
         raise UsageError(f"there is no task '{name}' here; hub:NAME is one of the hub{nearest(kind, known)}")
@@ -86,22 +87,16 @@ def _superglue(name: str, folder: str | Path | None, train: Path | None, validat
     form = superglue.TASKS[name]
     if folder is not None:
         _refuse(f"{name} with a folder", train=train, validation=validation)
-        train, validation = (path if path.exists() else None for path in _inside(Path(folder)))
+        inside = (Path(folder) / name for name in ("train.jsonl", "val.jsonl"))
+        train, validation = (path if path.exists() else None for path in inside)
         if train is None and validation is None:
             raise InputError(f"there is neither train.jsonl nor val.jsonl in {folder}; name the folder of task {name}")
     if train is None and validation is None:
         raise UsageError(f"task {name} needs data; name the folder where its train.jsonl and val.jsonl lie")
-    return _Source(
-        labels=form.labels,
-        train=superglue.units(rows.read(train), form) if train else [],
-        validation=superglue.units(rows.read(validation), form) if validation else None,
-        metric=form.metric,
-        spans=form.spans,
+    first, second = (
+        [form.read(record, form.labels) for record in rows.read(path)] if path else None for path in (train, validation)
     )
-
-
-def _inside(folder: Path) -> tuple[Path, Path]:
-    return folder / "train.jsonl", folder / "val.jsonl"
+    return _Source(form.labels, first or [], second, form.metric, form.spans)
 
 
 def _text(
@@ -114,11 +109,6 @@ def _text(
     records = rows.read(train) if train else None
     judged = rows.read(validation) if validation else None
     return _table(records, judged, columns, label, labels)
-
-
-def _hub(name: str, columns: Sequence[str], label: str, labels: Sequence[str]) -> _Source:
-    data = hub.load(name, columns, label, labels)
-    return _table(data.train, data.validation, data.text, label, data.labels)
 
 
 def _table(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import string
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffc.errors import InputError, UsageError, nearest
-from ffc.train.tasks.answers import normalise
 from ffc.train.tasks.base import Example, Scores, Task
 
-__all__ = ["METRICS", "score"]
+__all__ = ["METRICS", "normalise", "score"]
 
 Logits = NDArray[np.float64]
 Labels = NDArray[np.int64]
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 
 
 def score(task: Task, logits: NDArray[Any], examples: Sequence[Example]) -> Scores:
@@ -63,15 +67,23 @@ def score(task: Task, logits: NDArray[Any], examples: Sequence[Example]) -> Scor
     return METRICS[task.metric](logits.astype(np.float64), examples)
 
 
+def normalise(text: str) -> str:
+    """Return a free answer as it is compared: in lower case, without ASCII punctuation, articles and spare blanks.
+
+    What SQuAD's metric does (Rajpurkar et al. 2016, arXiv 1606.05250), and ReCoRD's after it.
+    """
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
 def _accuracy(logits: Logits, examples: Sequence[Example]) -> Scores:
     share = float(np.mean(logits.argmax(axis=1) == _truth(examples)))
-    return _scores({"accuracy": share}, ["accuracy"])
+    return _scores(accuracy=share)
 
 
 def _accuracy_f1(logits: Logits, examples: Sequence[Example]) -> Scores:
     predicted, truth = logits.argmax(axis=1), _truth(examples)
     macro = np.mean([_f1(predicted == label, truth == label) for label in np.union1d(predicted, truth)])
-    return _scores({"accuracy": float(np.mean(predicted == truth)), "macro_f1": float(macro)}, ["accuracy", "macro_f1"])
+    return _scores(accuracy=float(np.mean(predicted == truth)), macro_f1=float(macro))
 
 
 def _multirc(logits: Logits, examples: Sequence[Example]) -> Scores:
@@ -79,7 +91,7 @@ def _multirc(logits: Logits, examples: Sequence[Example]) -> Scores:
     right = predicted == truth
     matches = [bool(right[rows].all()) for rows in _questions(examples)]
     f1 = _f1(predicted == 1, truth == 1)
-    return _scores({"exact_match": float(np.mean(matches)), "f1": f1}, ["exact_match", "f1"])
+    return _scores(exact_match=float(np.mean(matches)), f1=f1)
 
 
 def _record(logits: Logits, examples: Sequence[Example]) -> Scores:
@@ -89,8 +101,7 @@ def _record(logits: Logits, examples: Sequence[Example]) -> Scores:
         best = examples[rows[int(margin[rows].argmax())]]
         matches.append(max((normalise(best.answer) == normalise(truth) for truth in best.truths), default=False))
         overlaps.append(max((_word_f1(best.answer, truth) for truth in best.truths), default=0.0))
-    parts = {"exact_match": float(np.mean(matches)), "f1": float(np.mean(overlaps))}
-    return _scores(parts, ["exact_match", "f1"])
+    return _scores(exact_match=float(np.mean(matches)), f1=float(np.mean(overlaps)))
 
 
 METRICS: Mapping[str, Callable[[Logits, Sequence[Example]], Scores]] = {
@@ -102,9 +113,10 @@ METRICS: Mapping[str, Callable[[Logits, Sequence[Example]], Scores]] = {
 """What a task can be measured by: from logits [rows, labels] and labelled rows to scores."""
 
 
-def _scores(shares: Mapping[str, float], main: Sequence[str]) -> Scores:
+def _scores(**shares: float) -> Scores:
+    """Return what a task is scored by, of which the mean is the main score."""
     percent = {name: 100.0 * share for name, share in shares.items()}
-    return Scores(main=sum(percent[name] for name in main) / len(main), parts=percent)
+    return Scores(main=sum(percent.values()) / len(percent), parts=percent)
 
 
 def _truth(examples: Sequence[Example]) -> Labels:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ __all__ = ["SUFFIXES", "Record", "read"]
 @dataclass(frozen=True)
 class Record:
     """An object of a JSON lines file or a row of a table.
+
+    What is read of it by key must be there and of the type that is asked for, or `InputError` says where it is not.
 
     Attributes:
         source: The file, or the data set.
@@ -39,21 +41,13 @@ class Record:
         return InputError(f"{self.where}: {what}")
 
     def value(self, key: str) -> Any:
-        """Return what `key` holds.
-
-        Raises:
-            InputError: If there is no such key; the message offers the nearest.
-        """
+        """Return what `key` holds."""
         if key not in self.values:
             raise self.error(f"there is no '{key}'{nearest(key, self.values)}")
         return self.values[key]
 
     def text(self, key: str) -> str:
-        """Return a text.
-
-        Raises:
-            InputError: If it is missing, not a text, or not Unicode.
-        """
+        """Return a text, of whole characters."""
         value = self.value(key)
         if not isinstance(value, str):
             raise self._mistyped(key, value, "a text")
@@ -64,33 +58,21 @@ class Record:
         return value
 
     def integer(self, key: str) -> int:
-        """Return an integer.
-
-        Raises:
-            InputError: If it is missing or not an integer.
-        """
+        """Return an integer."""
         value = self.value(key)
         if not isinstance(value, int) or isinstance(value, bool):
             raise self._mistyped(key, value, "an integer")
         return value
 
     def part(self, key: str) -> Record:
-        """Return an object within this one.
-
-        Raises:
-            InputError: If it is missing or not an object.
-        """
+        """Return an object within this one."""
         value = self.value(key)
         if not isinstance(value, dict):
             raise self._mistyped(key, value, "an object")
         return Record(self.source, f"{self.place}, {key}", value)
 
     def parts(self, key: str) -> list[Record]:
-        """Return a list of objects within this one.
-
-        Raises:
-            InputError: If it is missing or not a list of objects.
-        """
+        """Return a list of objects within this one."""
         values = self.value(key)
         if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
             raise self._mistyped(key, values, "a list of objects")
@@ -184,7 +166,8 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
 def _table(path: Path, rows: Iterator[tuple[int, list[str]]]) -> Iterator[Record]:
     """Yield the records of a table whose first row names the columns."""
     number, header = next(rows, (1, []))
-    _check_header(f"{path}:{number}", header)
+    if twice := [name for place, name in enumerate(header) if name in header[:place]]:
+        raise InputError(f"{path}:{number}: names the column '{twice[0]}' twice; the first line must name the columns")
     for number, row in rows:
         if len(row) != len(header):
             raise InputError(
@@ -192,12 +175,6 @@ def _table(path: Path, rows: Iterator[tuple[int, list[str]]]) -> Iterator[Record
                 "mend the line"
             )
         yield Record(str(path), str(number), dict(zip(header, row, strict=True)))
-
-
-def _check_header(where: str, header: Sequence[str]) -> None:
-    twice = [name for place, name in enumerate(header) if name in header[:place]]
-    if twice:
-        raise InputError(f"{where}: names the column '{twice[0]}' twice; the first line must name the columns")
 
 
 SUFFIXES: Mapping[str, Callable[[Path, str], Iterator[Record]]] = {".tsv": _tsv, ".csv": _csv, ".jsonl": _json_lines}

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ffc.errors import nearest
-from ffc.train.tasks.answers import normalise
 from ffc.train.tasks.base import Example, Unit
+from ffc.train.tasks.metrics import normalise
 from ffc.train.tasks.rows import Record
 
-__all__ = ["TASKS", "Form", "units"]
+__all__ = ["TASKS", "Form"]
 
 _PLACEHOLDER = "@placeholder"
 _LINK = {"cause": "because", "effect": "so"}
@@ -25,7 +25,7 @@ class Form:
 
     Attributes:
         labels: Names of the labels, in the order of the logits.
-        read: Makes the examples of one record; see the functions below for the inputs.
+        read: Makes the examples of one record, or raises `InputError`; see the functions below for the inputs.
         metric: As in `ffc.train.tasks.metrics.METRICS`.
         spans: How many spans each example has.
     """
@@ -34,15 +34,6 @@ class Form:
     read: Callable[[Record, Sequence[str]], Unit]
     metric: str = "accuracy"
     spans: int = 0
-
-
-def units(records: Sequence[Record], form: Form) -> list[Unit]:
-    """Turn records into examples.
-
-    Raises:
-        InputError: If a record is not as the task has them; the message names file and line.
-    """
-    return [form.read(record, form.labels) for record in records]
 
 
 def _boolq(record: Record, labels: Sequence[str]) -> Unit:

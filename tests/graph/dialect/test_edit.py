@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from ffc.graph.dialect import ops
 from ffc.graph.dialect.edit import Editor, constant, only_consumer
 from tests.graphs import Draft, run_stock
 
@@ -88,7 +89,7 @@ def test_call_takes_attributes_and_literals() -> None:
     model, values = chain()
     editor = Editor(model)
     gamma, beta = np.full(3, 2, np.float32), np.zeros(3, np.float32)
-    editor.call("Norm", [values["plus"], gamma, beta], {"epsilon": 1e-5}, replaces=values["relu"], rule="norm")
+    editor.splice(ops.Norm.call, [values["plus"], gamma, beta], {"epsilon": 1e-5}, replaces=values["relu"], rule="norm")
     (call,) = [node for node in model.graph if node.domain == "ffc"]
     assert (call.op_type, call.outputs[0].name, call.attributes["epsilon"].as_float()) == (
         "Norm",

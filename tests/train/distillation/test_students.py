@@ -14,7 +14,7 @@ from transformers import BertConfig, BertForMaskedLM
 from ffc.errors import CannotApplyError, UsageError
 from ffc.pruning import LayerPlan, Plan
 from ffc.train.distillation.students import keep_layers
-from ffc.train.learning.activation import Anneal, relu_for_gelu
+from ffc.train.learning.activation import Annealing, relu_for_gelu
 from ffc.train.models.checkpoint import save_pruned
 from ffc.train.models.layers import find_layers
 from ffc.train.models.loading import load
@@ -138,7 +138,7 @@ def test_another_activation_is_left_alone() -> None:
 
 def test_annealing_goes_from_gelu_to_relu_linearly_and_ends_in_a_plain_relu() -> None:
     model, pure, cut = (teacher("distilbert", 1) for _ in range(3))
-    annealing = Anneal(0.5).start(model)
+    annealing = Annealing(model, 0.5)
     relu_for_gelu(cut)
     blend: Any = model.get_submodule("distilbert.transformer.layer.0.ffn.activation")
     values = torch.linspace(-3, 3, 13)
@@ -156,5 +156,5 @@ def test_annealing_goes_from_gelu_to_relu_linearly_and_ends_in_a_plain_relu() ->
 
 @pytest.mark.parametrize("share", [0.0, -0.5, 1.5])
 def test_a_senseless_share_is_refused(share: float) -> None:
-    with pytest.raises(UsageError, match=r"share is .*, wanted a number above 0 and up to 1"):
-        Anneal(share)
+    with pytest.raises(UsageError, match=r"anneal is .*, wanted a number above 0 and up to 1"):
+        Annealing(teacher("distilbert", 1), share)

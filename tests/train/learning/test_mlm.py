@@ -45,6 +45,12 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def pair(source: Path, layers: int | list[int]) -> tuple[nn.Module, nn.Module]:
+    """Return a teacher, and a student of some of its layers."""
+    teacher = pretrained.language_model(source)
+    return teacher, keep_layers(teacher, layers)
+
+
 # Rows
 
 
@@ -59,13 +65,12 @@ def test_packed_rows_are_full_and_hold_every_passage_in_order(tokenizer: Any) ->
     assert [rows[index]["index"] for index in range(len(rows))] == list(range(len(rows)))
 
 
-def test_rows_that_are_not_packed_hold_a_passage_each_and_are_cut(tokenizer: Any) -> None:
-    rows = text_rows(TEXTS, tokenizer, 6, packed=False)
-    assert len(rows) == len(TEXTS) and rows.max_length == 6
-    for index, text in enumerate(TEXTS):
-        wanted = tokenizer(text, truncation=True, max_length=6)["input_ids"]
-        assert rows[index]["input_ids"] == rows[index]["labels"] == wanted
-        assert rows[index]["attention_mask"] == [1] * len(wanted)
+def test_a_short_passage_is_a_row_as_the_tokenizer_makes_it(tokenizer: Any) -> None:
+    for text in TEXTS[:4]:
+        (row,) = text_rows([text], tokenizer)
+        wanted = tokenizer(text)["input_ids"]
+        assert row["input_ids"] == row["labels"] == wanted
+        assert row["attention_mask"] == [1] * len(wanted)
 
 
 def test_text_that_is_not_there_or_has_no_room_is_refused(tokenizer: Any, tmp_path: Path) -> None:
@@ -74,13 +79,13 @@ def test_text_that_is_not_there_or_has_no_room_is_refused(tokenizer: Any, tmp_pa
             text_rows(texts, tokenizer)
     with pytest.raises(UsageError, match="max_length=2 leaves no room"):
         text_rows(TEXTS, tokenizer, 2)
-    (tmp_path / "one.txt").write_text("a line\n\n  another \n", encoding="utf-8")
-    (tmp_path / "two.txt").write_text("größer", encoding="utf-8")
-    assert read_texts([tmp_path / "one.txt", tmp_path / "two.txt"]) == ["a line", "another", "größer"]
+    for encoding in ("utf-8", "utf-8-sig"):
+        (tmp_path / "one.txt").write_text("größer\n\n  another \n", encoding=encoding)
+        assert read_texts(tmp_path / "one.txt") == ["größer", "another"]
     (tmp_path / "two.txt").write_bytes(b"\xff\xfe")
     for name in ("two.txt", "none.txt"):
         with pytest.raises(InputError, match=rf"cannot read .*{name}: .*give a text file in UTF-8"):
-            read_texts([tmp_path / name])
+            read_texts(tmp_path / name)
 
 
 # Masks
@@ -117,8 +122,7 @@ def test_masks_are_the_same_with_the_same_seed_and_drawn_anew_each_time(tokenize
 
 
 def test_padding_is_never_told_and_without_a_share_nothing_is(tokenizer: Any) -> None:
-    rows = text_rows(TEXTS, tokenizer, 20, packed=False)
-    chosen = [rows[index] for index in range(4)]
+    chosen = [text_rows([text], tokenizer)[0] for text in TEXTS[:4]]
     everything = MaskingCollator(tokenizer, share=1.0, random=seeded(0))(chosen)
     real = everything["attention_mask"] == 1
     assert ((everything["labels"] != IGNORED).sum(dim=1) == real.sum(dim=1) - 2).all()
@@ -156,7 +160,7 @@ def test_a_student_learns_from_all_losses_and_starts_other_students(
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     losses = Losses(labels=1.0, logits=0.1, hidden=0.1, relations=0.1, relation_heads=4)
     training = replace(SMALL, max_steps=40, learning_rate=1e-2)
-    history = distill_general(teacher, 2, TEXTS * 4, tokenizer, training, losses, tmp_path, max_length=20)
+    history = distill_general(teacher, keep_layers(teacher, 2), TEXTS * 4, tokenizer, training, losses, tmp_path, max_length=20)
     assert history.steps == 40
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
     student = pretrained.language_model(tmp_path)
@@ -173,20 +177,21 @@ def test_of_several_processes_the_first_alone_saves(
     source: Path, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mlm, "PartialState", lambda: SimpleNamespace(is_main_process=False))
-    distill_general(source, 1, TEXTS, tokenizer, replace(SMALL, max_steps=1), RELATIONS, tmp_path, max_length=20)
+    distill_general(*pair(source, 1), TEXTS, tokenizer, replace(SMALL, max_steps=1), RELATIONS, tmp_path, max_length=20)
     assert not (tmp_path / "model.safetensors").exists()
 
 
 def test_a_tokenizer_with_more_tokens_than_the_teacher_is_refused(source: Path, tmp_path: Path) -> None:
     more = pretrained.tokenizer(save_model(tmp_path, words=[*WORDS, "night"]))
     with pytest.raises(InputError, match="the tokenizer makes 22 ids and the model has embeddings for 21"):
-        distill_general(source, 1, TEXTS, more, SMALL, RELATIONS, tmp_path / "out", max_length=20)
+        distill_general(*pair(source, 1), TEXTS, more, SMALL, RELATIONS, tmp_path / "out", max_length=20)
 
 
 def test_the_same_seed_gives_the_same_student(source: Path, tokenizer: Any, tmp_path: Path) -> None:
     found: list[nn.Module] = []
     for name in ("one", "two"):
-        distill_general(source, [0, 3], TEXTS, tokenizer, SMALL, Losses(labels=1.0), tmp_path / name, max_length=20)
+        models = pair(source, [0, 3])
+        distill_general(*models, TEXTS, tokenizer, SMALL, Losses(labels=1.0), tmp_path / name, max_length=20)
         found.append(pretrained.language_model(tmp_path / name))
     one, two = (model.state_dict() for model in found)
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -201,7 +206,7 @@ def test_a_teacher_without_a_head_teaches_relations_to_a_student_of_another_widt
     )
     start = {name: value.clone() for name, value in narrow.state_dict().items()}
     losses = Losses(relations=1.0, hidden=1.0, relation_heads=4)
-    history = distill_general(source, narrow, TEXTS, tokenizer, SMALL, losses, tmp_path, max_length=20)
+    history = distill_general(pretrained.language_model(source), narrow, TEXTS, tokenizer, SMALL, losses, tmp_path, max_length=20)
     assert history.loss[-1][1] < history.loss[0][1]
     saved = pretrained.encoder(tmp_path)
     assert not pretrained.fills_masks(pretrained.language_model(tmp_path))
@@ -212,8 +217,8 @@ def test_what_the_teacher_or_the_rows_cannot_give_is_refused(source: Path, token
     with pytest.raises(
         UsageError, match="loss logits needs a teacher with a head for masked language modelling"
     ) as caught:
-        distill_general(source, 2, TEXTS, tokenizer, SMALL, Losses(logits=1.0), tmp_path)
+        distill_general(*pair(source, 2), TEXTS, tokenizer, SMALL, Losses(logits=1.0), tmp_path)
     assert "\n" not in str(caught.value)
     with pytest.raises(UsageError, match="rows of up to 41 tokens are more than the 40 that BertForMaskedLM takes"):
-        distill_general(source, 2, TEXTS, tokenizer, SMALL, Losses(labels=1.0), tmp_path, max_length=41)
+        distill_general(*pair(source, 2), TEXTS, tokenizer, SMALL, Losses(labels=1.0), tmp_path, max_length=41)
     assert len(WORDS) + 5 == len(tokenizer)

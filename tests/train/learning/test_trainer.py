@@ -19,7 +19,6 @@ from ffc.settings.training import Training
 from ffc.train.distillation.losses import IGNORED
 from ffc.train.distillation.students import keep_layers
 from ffc.train.evaluate import predict
-from ffc.train.learning.activation import Anneal
 from ffc.train.learning.trainer import History, train
 from ffc.train.models.pretrained import base
 from ffc.train.tasks.base import Scores
@@ -177,7 +176,7 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
 def test_annealing_ends_in_relu_and_keeps_no_epoch_before_it_has(tmp_path: Path) -> None:
     model, judge = narrow(), Judge(90.0, 10.0, 20.0, 15.0)
     training = Training(epochs=4, learning_rate=1e-3)
-    history = train(model, encoded(), collator(), training, validation=encoded(seed=2), score=judge, folder=tmp_path, activation=Anneal(0.5))  # fmt: skip
+    history = train(model, encoded(), collator(), training, validation=encoded(seed=2), score=judge, folder=tmp_path, anneal=0.5)  # fmt: skip
     assert history.best == 2
     kinds = {type(module).__name__ for module in model.modules()}
     assert "ReLU" in kinds and not any("gelu" in kind.lower() or "blend" in kind.lower() for kind in kinds)

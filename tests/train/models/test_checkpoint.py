@@ -17,7 +17,7 @@ from torch import nn
 
 from ffc.errors import CannotApplyError, InputError, UsageError
 from ffc.pruning import LayerPlan, Plan
-from ffc.train.learning.activation import Anneal, relu_for_gelu
+from ffc.train.learning.activation import Annealing, relu_for_gelu
 from ffc.train.models.checkpoint import CONFIG, RECORD, WEIGHTS, save_pruned
 from ffc.train.models.layers import find_layers
 from ffc.train.models.loading import load
@@ -324,7 +324,7 @@ def test_a_model_of_another_class_is_not_saved(tmp_path: Path) -> None:
 
 def test_a_model_with_parts_of_its_own_is_not_saved(tmp_path: Path) -> None:
     model = encoder("bert")
-    Anneal().start(model)
+    Annealing(model, 0.5)
     with pytest.raises(
         CannotApplyError, match=r"'bert\.encoder\.layer\.0\.intermediate\.intermediate_act_fn' is not what its class"
     ):

@@ -18,7 +18,7 @@ from ffc.errors import CannotApplyError
 from ffc.graph.blocks.finder import find
 from ffc.pruning import LayerPlan, Plan
 from ffc.pruning import stamp as stamp_onnx
-from ffc.train.models.layers import find_layers
+from ffc.train.models.layers import ROLES, find_layers
 from ffc.train.models.slicing import apply, stamp
 from ffc.train.pruning.masks import factors, masked
 from tests import encoders
@@ -217,6 +217,10 @@ MISFITS: dict[str, tuple[tuple[LayerPlan, ...], str]] = {
     "made for other weights": (
         (LayerPlan(heads=(0,), fingerprints={"k": "0" * 64}), LayerPlan()),
         "layer 0, k: the weight is not the one the plan was made for",
+    ),
+    "made for other weights in all roles": (  # of which the first is named, whatever the order of hashes
+        (LayerPlan(fingerprints=dict.fromkeys(reversed(ROLES), "0" * 64)), LayerPlan()),
+        "layer 0, q: the weight is not the one the plan was made for",
     ),
 }
 

@@ -13,13 +13,14 @@ from torch import nn
 
 from ffc.errors import CannotApplyError, InputError, UsageError
 from ffc.pruning import Importance, LayerPlan, Plan
+from ffc.pruning.search import MaskGradients
 from ffc.train.encoding import Collator, Rows
 from ffc.train.evaluate import predict
 from ffc.train.models.layers import find_layers
+from ffc.train.models.pretrained import taken
 from ffc.train.models.slicing import apply
 from ffc.train.models.span_classifier import SpanClassifier
 from ffc.train.pruning import importance
-from ffc.train.pruning.importance import MaskGradients
 from ffc.train.pruning.masks import masked
 from ffc.train.tasks.base import Example
 from tests.encoders import FFN, HEADS, LABELS, VOCABULARY, Kind, perturb, random_model
@@ -65,9 +66,8 @@ def classifier(kind: Kind = "bert", *, seed: int = 0, exact: bool = True) -> nn.
 
 def losses(model: nn.Module, rows: Rows) -> torch.Tensor:
     """Return the loss of each row, all padded to one length."""
-    batch = collator()([rows[index] for index in range(len(rows))])
-    names = importance.takes(model)
-    logits = model(**{name: batch[name] for name in names}).logits
+    batch = collator()(list(rows))
+    logits = model(**taken(model, batch)).logits
     return nn.functional.cross_entropy(logits, batch["labels"], reduction="none")
 
 
@@ -193,7 +193,7 @@ def test_the_models_own_probabilities_would_give_no_gradient(bert: nn.Module) ->
     batch = collator()([encoded()[0]])
     masks = [torch.ones(HEADS, dtype=torch.float64, requires_grad=True) for _ in range(LAYERS)]
     with masked(bert, masks, [None] * LAYERS):
-        logits = bert(**{name: batch[name] for name in importance.takes(bert)}).logits
+        logits = bert(**taken(bert, batch)).logits
     loss = nn.functional.cross_entropy(logits, logits.detach().softmax(dim=-1))
     assert max(float(g.abs().max()) for g in torch.autograd.grad(loss, masks)) < 1e-12
 

@@ -134,6 +134,7 @@ def test_without_the_package_the_advice_is_to_install_it(monkeypatch: pytest.Mon
         (SINGLE, {"train": "x.tsv"}, UsageError, "takes no train"),
         (SINGLE, {"text": ["idx"]}, InputError, r"hub:weather, train:row 0: 'idx' is 0, expected a text"),
         (datasets.DatasetDict(test=SINGLE["test"]), {}, InputError, "has no split 'train' but test"),
+        (datasets.DatasetDict(train=SINGLE["test"].select([])), {}, InputError, "has no rows in its split 'train'"),
         (datasets.DatasetDict(train=SINGLE["test"]), {}, InputError, "all rows are on the same text"),
         (
             datasets.DatasetDict(train=SINGLE["test"], validation=SINGLE["test"]),

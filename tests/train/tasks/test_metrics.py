@@ -9,8 +9,7 @@ import pytest
 
 from ffc.errors import InputError, UsageError
 from ffc.train.tasks import Example, Task
-from ffc.train.tasks.answers import normalise
-from ffc.train.tasks.metrics import score
+from ffc.train.tasks.metrics import normalise, score
 
 THREE = ("entailment", "contradiction", "neutral")
 TWO = ("false", "true")
