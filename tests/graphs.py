@@ -66,11 +66,7 @@ class Draft:
         return self.op.LayerNormalization(x, gamma, beta, axis=-1, epsilon=1e-12)
 
     def model(
-        self,
-        outputs: Mapping[str, tuple[ir.Value, Sequence[int | str]]],
-        *,
-        opset: int = OPSET,
-        dtype: ir.DataType = ir.DataType.FLOAT,
+        self, outputs: Mapping[str, tuple[ir.Value, Sequence[int | str]]], *, opset: int = OPSET, dtype: ir.DataType = ir.DataType.FLOAT
     ) -> ir.Model:
         """Close the graph.
 
@@ -143,8 +139,7 @@ def encoder(*, layers: int = 1, pooler: bool = True, seed: int = 0, opset: int =
     draft = Draft(seed)
     op = draft.op
     ids, mask, types = (
-        draft.input(name, "batch", "seq", dtype=ir.DataType.INT64)
-        for name in ("input_ids", "attention_mask", "token_type_ids")
+        draft.input(name, "batch", "seq", dtype=ir.DataType.INT64) for name in ("input_ids", "attention_mask", "token_type_ids")
     )
     word, kind = draft.normal("word", VOCABULARY, WIDTH), draft.normal("type", 2, WIDTH)
     tokens = op.Shape(types, start=1, end=2)
@@ -159,9 +154,7 @@ def encoder(*, layers: int = 1, pooler: bool = True, seed: int = 0, opset: int =
     outputs: dict[str, tuple[ir.Value, Sequence[int | str]]] = {"last_hidden_state": (x, ["batch", "seq", WIDTH])}
     if pooler:
         first = op.Gather(x, np.int64(0), axis=1)
-        dense = op.Gemm(
-            first, draft.normal("pooler.weight", WIDTH, WIDTH), draft.normal("pooler.bias", WIDTH), transB=1
-        )
+        dense = op.Gemm(first, draft.normal("pooler.weight", WIDTH, WIDTH), draft.normal("pooler.bias", WIDTH), transB=1)
         outputs["pooler"] = (op.Tanh(dense), ["batch", WIDTH])
     return draft.model(outputs, opset=opset)
 

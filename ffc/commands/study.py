@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,10 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["study"]
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
-
-def _options(command: _Command) -> _Command:
+def _options(command: shared.Command) -> shared.Command:
     """Add what both commands take."""
     for add in (
         shared.as_json,

@@ -67,7 +67,9 @@ class Sample:
         """Return this sample with an array for each of its tensors."""
 
         def draw(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
-            return {name: item(random) if callable(item) else as_tensor(item).numpy() for name, item in tensors.items()}
+            return {
+                name: item(random) if callable(item) else as_tensor(item).numpy() for name, item in tensors.items()
+            }
 
         return replace(self, inputs=draw(self.inputs), constants=draw(self.constants))
 

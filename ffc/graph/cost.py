@@ -23,7 +23,6 @@ _UNCOUNTED = frozenset(
 
 _DOMAINS = frozenset(("", "com.microsoft"))
 
-
 BATCH, LENGTH = 1, 128
 """Where multiply-accumulates are counted, where nothing else is said."""
 

@@ -93,9 +93,7 @@ def test_a_policy_says_what_may_change(given: str, project: pytest.Pytester) -> 
     run(project, passed=1)
 
 
-def test_a_model_made_by_tests_has_its_lock_where_it_is_said(
-    project: pytest.Pytester, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_a_model_made_by_tests_has_its_lock_where_it_is_said(project: pytest.Pytester, tmp_path_factory: pytest.TempPathFactory) -> None:
     made = small.save(tmp_path_factory.mktemp("made") / "n.onnx")
     test = "def test_made(ffc_lock):\n    ffc_lock({model!r}, None{lock})\n"
     project.makepyfile(test_it=test.format(model=str(made), lock=""))
@@ -125,9 +123,7 @@ def test_a_mistake_is_one_line(arguments: str, said: str, project: pytest.Pytest
     assert not any("Traceback" in line or "pytest_plugin.py" in line for line in lines)
 
 
-def test_workers_of_xdist_write_locks_and_the_end_tells(
-    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_workers_of_xdist_write_locks_and_the_end_tells(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     small.save(project.path / "models/n.onnx", seed=1)
     project.makepyfile(
         test_it="import pytest\n\n@pytest.mark.parametrize('name', 'mn')\n"
@@ -142,9 +138,7 @@ def test_workers_of_xdist_write_locks_and_the_end_tells(
 def test_the_plugin_costs_other_projects_nothing(tmp_path: Path) -> None:
     code = "import ffc.ci.pytest_plugin, sys; print(*{name.partition('.')[0] for name in sys.modules})"
     there = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=there, cwd=tmp_path, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], env=there, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert not {"numpy", "onnx", "onnx_ir", "onnxruntime", "pydantic", "rich", "click"} & set(done.stdout.split())
 
 

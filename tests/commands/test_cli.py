@@ -181,18 +181,9 @@ def test_compile_passes_everything_on(calls: list[dict[str, Any]], capsys: pytes
             "plan model.onnx --by norm --heads 2 --floor 1",
             "--floor is for --global and --macs; otherwise every layer keeps --heads and --ffn",
         ),
-        (
-            "plan model.onnx --by norm --macs 1.5",
-            "invalid value for '--macs': '1.5', wanted a number above 0 and up to 1",
-        ),
-        (
-            "plan model.onnx --by norm --macs nan",
-            "invalid value for '--macs': 'nan', wanted a number above 0 and up to 1",
-        ),
-        (
-            "plan model.onnx --by norm --macs 0.7 --length 0",
-            "invalid value for '--length': '0', wanted a whole number from 1",
-        ),
+        ("plan model.onnx --by norm --macs 1.5", "invalid value for '--macs': '1.5', wanted a number above 0 and up to 1"),
+        ("plan model.onnx --by norm --macs nan", "invalid value for '--macs': 'nan', wanted a number above 0 and up to 1"),
+        ("plan model.onnx --by norm --macs 0.7 --length 0", "invalid value for '--length': '0', wanted a whole number from 1"),
         (
             "plan model.onnx --by norm --heads two",
             "invalid value for '--heads': 'two', wanted a count such as 6 or a share such as 0.5",

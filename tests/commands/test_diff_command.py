@@ -87,9 +87,7 @@ def test_what_is_wrong_is_told_in_one_line(
     assert error.count("\n") == 1
 
 
-def test_models_that_take_other_inputs_have_no_numbers_to_compare(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_models_that_take_other_inputs_have_no_numbers_to_compare(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = encoder()
     other.graph.inputs[1].name = "mask"
     files.save(other, "mask.onnx")

@@ -170,11 +170,7 @@ def test_a_pass_of_several_files_is_a_folder_that_its_init_stands_for(folder: Pa
     for place in (folder / "passes" / "shrink", folder / "mine"):
         place.mkdir()
         (place / "__init__.py").write_text(SHRINK.replace("default=2", "default=HOW_MUCH") + "\n")
-        (place / "__init__.py").write_text(
-            f"from .numbers import HOW_MUCH\n{(place / '__init__.py').read_text()}".replace(
-                "from __future__ import annotations\n", ""
-            )
-        )
+        (place / "__init__.py").write_text(f"from .numbers import HOW_MUCH\n{(place / '__init__.py').read_text()}".replace("from __future__ import annotations\n", ""))
         (place / "numbers.py").write_text("HOW_MUCH = 3\n")
     found = Library.default()
     assert found["shrink"]().by == 3

@@ -84,10 +84,7 @@ def test_lower_is_no_pass_for_the_middle() -> None:
 def test_a_number_of_changes_that_was_not_expected_is_an_error_that_names_the_nearest_miss() -> None:
     with pytest.raises(ffc.CannotApplyError) as caught:
         ffc.compile(encoder(), [Nothing(expect=2)])
-    assert (
-        str(caught.value)
-        == "pass 'nothing': made 0 changes where expect=2; nearest: Softmax t: its mask is not constant"
-    )
+    assert str(caught.value) == "pass 'nothing': made 0 changes where expect=2; nearest: Softmax t: its mask is not constant"
     with pytest.raises(ffc.CannotApplyError, match=r"pass 'int8': made 7 changes where expect=6"):
         ffc.compile(encoder(), "fuse,int8{expect=6}")
     ffc.compile(encoder(), "fuse,int8{expect=7}")
@@ -153,9 +150,7 @@ def test_portable_means_that_every_operator_is_standard(passes: str) -> None:
 
 @pytest.mark.parametrize("target", ["cpu", "portable"])
 @pytest.mark.parametrize("passes", PIPELINES)
-def test_no_function_of_ffc_is_left_and_stock_onnxruntime_runs_the_file(
-    passes: str, target: str, tmp_path: Path
-) -> None:
+def test_no_function_of_ffc_is_left_and_stock_onnxruntime_runs_the_file(passes: str, target: str, tmp_path: Path) -> None:
     source, out = encoder(), tmp_path / "out.onnx"
     ffc.compile(source, passes, target=target, out=out)
     proto = onnx.load(out)
@@ -229,11 +224,7 @@ def test_the_report_says_what_was_done_proved_and_measured() -> None:
     report = ffc.compile(encoder(layers=2), "fuse,int8", sets=["int8.skip=head"], progress=lines.append).report
     by_name = {step.text.split("{")[0]: step for step in report.steps}
     assert by_name["fuse"].changes["attention"] == 2
-    assert {role: by_name["int8"].changes.get(role) for role in ("q", "ffn_out", "head")} == {
-        "q": 2,
-        "ffn_out": 2,
-        "head": None,
-    }
+    assert {role: by_name["int8"].changes.get(role) for role in ("q", "ffn_out", "head")} == {"q": 2, "ffn_out": 2, "head": None}
     assert any("head" in line and "as asked" in line for line in by_name["int8"].skipped)
     verdict = by_name["fuse"].verdict
     assert verdict is not None

@@ -66,9 +66,7 @@ OTHER: dict[str, Make] = {
     "another operator": lambda op, x: op.Relu(op.Sub(x, 1.0)),
     "computed where constant": lambda op, x: op.Relu(op.Add(x, op.Abs(x))),
     "nothing before": lambda op, x: op.Relu(x),
-    "the same operator of another domain": lambda op, x: op.Relu(
-        op.ffc.Norm(x, np.ones(3, np.float32), np.ones(3, np.float32), epsilon=1.0)
-    ),
+    "the same operator of another domain": lambda op, x: op.Relu(op.ffc.Norm(x, np.ones(3, np.float32), np.ones(3, np.float32), epsilon=1.0)),
 }
 
 
@@ -243,11 +241,7 @@ def test_a_rule_that_names_a_function_calls_it_on_what_it_takes() -> None:
     before = run_stock(model, {"x": X})["y"]
     assert apply([found], model, Log()) == 1
     (node,) = (node for node in model.graph if node.op_type != "Constant")
-    assert (node.domain, node.op_type, dict(node.attributes)) == (
-        "ffc",
-        "Norm",
-        {"epsilon": ir.AttrFloat32("epsilon", 1e-3)},
-    )
+    assert (node.domain, node.op_type, dict(node.attributes)) == ("ffc", "Norm", {"epsilon": ir.AttrFloat32("epsilon", 1e-3)})
     assert np.allclose(run_stock(model, {"x": X})["y"], before, atol=1e-6)
 
 
@@ -257,19 +251,11 @@ def test_rules_are_grouped_by_the_operator_they_end_in_and_keep_their_order() ->
 
     first, second, third = (rules.rule(name, other, samples=())(shifted) for name in "abc")
     apart = rule(other, shifted)
-    assert by_root([first, apart, second, third]) == {
-        ("", "Relu"): [first, second, third],
-        ("com.microsoft", "Gelu"): [apart],
-    }
+    assert by_root([first, apart, second, third]) == {("", "Relu"): [first, second, third], ("com.microsoft", "Gelu"): [apart]}
 
 
 def test_a_sample_is_drawn_anew_from_arrays_literals_and_what_draws() -> None:
-    sample = Sample(
-        {"x": rules.normal(2, 3, mean=50), "c": rules.flags(4, 5)},
-        {"target": [0, -1], "one": 1.0, "w": X},
-        {"to": 1},
-        False,
-    )
+    sample = Sample({"x": rules.normal(2, 3, mean=50), "c": rules.flags(4, 5)}, {"target": [0, -1], "one": 1.0, "w": X}, {"to": 1}, False)
     one, other = (sample.drawn(np.random.default_rng(seed)) for seed in (0, 1))
     assert (one.attributes, one.matches) == (sample.attributes, sample.matches)
     assert {name: (array.shape, array.dtype) for name, array in {**one.inputs, **one.constants}.items()} == {

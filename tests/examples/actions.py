@@ -148,13 +148,7 @@ def run(action: Path, workspace: Path, environment: Mapping[str, str], inputs: M
         there |= {name: str(file) for name, file in files.items()} | dict(environment) | given
         command = [*SHELLS[step["shell"]], step["run"]]
         ended = subprocess.run(
-            command,
-            cwd=workspace,
-            env=there,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            check=False,
+            command, cwd=workspace, env=there, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", check=False
         )
         done.log += ended.stdout
         done.summary += files["GITHUB_STEP_SUMMARY"].read_text(encoding="utf-8")

@@ -70,13 +70,8 @@ class TestAction:
         small.save(model, small.change_epsilon)
         done = actions.run(ACTION, workspace, there, inputs)
         assert (done.code, done.outputs) == (1, {"passed": "false", "changed": "true"})
-        assert (
-            "::error file=models/m.ffc.lock,line=1,title=ffc check%3A attribute::LayerNormalization epsilon" in done.log
-        )
-        assert (
-            "::error title=ffc check::a model is not what its lock says, or a pass broke its contract (exit code 1)"
-            in done.log
-        )
+        assert "::error file=models/m.ffc.lock,line=1,title=ffc check%3A attribute::LayerNormalization epsilon" in done.log
+        assert "::error title=ffc check::a model is not what its lock says, or a pass broke its contract (exit code 1)" in done.log
         assert len(hub.comments) == 1 and "LayerNormalization epsilon: 1e-12 → 0.001" in hub.comments[0]
         assert hub.comments[0] == done.summary == (workspace / "ffc-reports/check.md").read_text(encoding="utf-8")
         results = json.loads((workspace / "ffc-reports/check.sarif").read_text(encoding="utf-8"))["runs"][0]["results"]
@@ -89,25 +84,15 @@ class TestAction:
 
         (workspace / "models/m.ffc.lock").write_text("<<<<<<< ours\n", encoding="utf-8")
         done = actions.run(ACTION, workspace, there, inputs)
-        assert (
-            done.code == 3
-            and "::error title=ffc check::a lock or a model is missing or broken (exit code 3)" in done.log
-        )
-        assert (
-            len(hub.comments) == 1
-            and "could not be checked: lock models/m.ffc.lock holds a conflict" in hub.comments[0]
-        )
+        assert done.code == 3 and "::error title=ffc check::a lock or a model is missing or broken (exit code 3)" in done.log
+        assert len(hub.comments) == 1 and "could not be checked: lock models/m.ffc.lock holds a conflict" in hub.comments[0]
         assert [call for call in hub.calls if call != "GET"] == ["POST", "PATCH", "PATCH"]
 
-    def test_a_malformed_policy_is_another_failure_than_a_changed_model(
-        self, workspace: Path, hub: actions.Hub
-    ) -> None:
+    def test_a_malformed_policy_is_another_failure_than_a_changed_model(self, workspace: Path, hub: actions.Hub) -> None:
         (workspace / "p.toml").write_text("[tool.ffc.check]\nbudgets = 3\n", encoding="utf-8")
         inputs = {"package": "", "policy": "p.toml", "comment": "false"}
         done = actions.run(ACTION, workspace, {**hub.environment(), "PYTHONPATH": str(ROOT)}, inputs)
-        assert (
-            done.code == 2 and "the policy or an argument is malformed (exit code 2): p.toml:2: unknown key" in done.log
-        )
+        assert done.code == 2 and "the policy or an argument is malformed (exit code 2): p.toml:2: unknown key" in done.log
         assert done.summary.startswith(f"{MARKER}\n### ffc check: could not finish\n")
         assert sorted(path.name for path in (workspace / "ffc-reports").iterdir()) == ["check.md"]
         assert done.steps == ["Check", "Verdict"] and not hub.calls
@@ -117,12 +102,7 @@ class TestAction:
         source.mkdir()
         for file in ("pyproject.toml", "README.md", "fast_gelu.py"):
             (source / file).write_bytes((EXAMPLES / "own_pass" / file).read_bytes())
-        there = {
-            "PIP_NO_INDEX": "1",
-            "PIP_NO_DEPS": "1",
-            "PIP_NO_BUILD_ISOLATION": "0",
-            "PIP_TARGET": str(tmp_path / "site"),
-        }
+        there = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_TARGET": str(tmp_path / "site")}
         inputs = {"package": str(source), "policy": "no.toml", "comment": "false"}
         done = actions.run(ACTION, workspace, {**hub.environment(), **there, "PYTHONPATH": str(ROOT)}, inputs)
         assert done.steps == ["Install ffc", "Check", "Verdict"], done.log
@@ -147,9 +127,7 @@ class TestComment:
 
         return run
 
-    def test_a_fork_has_no_token_that_may_write(
-        self, ran: Any, hub: actions.Hub, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_a_fork_has_no_token_that_may_write(self, ran: Any, hub: actions.Hub, capsys: pytest.CaptureFixture[str]) -> None:
         ran(head="stranger/it")
         assert "::notice title=ffc check::a pull request from a fork may not comment" in capsys.readouterr().out
         assert not hub.calls
@@ -158,9 +136,7 @@ class TestComment:
         ran(event="push")
         assert "::notice" in capsys.readouterr().out and not hub.calls
 
-    def test_a_token_that_may_not_write_is_a_warning(
-        self, ran: Any, hub: actions.Hub, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_a_token_that_may_not_write_is_a_warning(self, ran: Any, hub: actions.Hub, capsys: pytest.CaptureFixture[str]) -> None:
         hub.write(readonly=True)
         ran()
         out = capsys.readouterr().out
@@ -218,9 +194,7 @@ def test_the_workflow_gives_no_more_rights_than_it_takes() -> None:
 
 
 def test_the_workflow_gives_the_action_inputs_that_it_has() -> None:
-    (step,) = (
-        step for step in read(CI / "github/workflow.yml")["jobs"]["check"]["steps"] if step["uses"].startswith("./")
-    )
+    (step,) = (step for step in read(CI / "github/workflow.yml")["jobs"]["check"]["steps"] if step["uses"].startswith("./"))
     assert step["with"].keys() <= read(ACTION / "action.yml")["inputs"].keys()
 
 
@@ -342,11 +316,7 @@ class TestGit:
     @pytest.fixture
     def git(self, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         """Return a function that runs git in a repository that shows models by the two lines of the documents."""
-        setup = re.search(
-            r"^git config (diff\.onnx\.textconv) '(.+)'$",
-            (ROOT / "docs/ci.md").read_text(encoding="utf-8"),
-            re.MULTILINE,
-        )
+        setup = re.search(r"^git config (diff\.onnx\.textconv) '(.+)'$", (ROOT / "docs/ci.md").read_text(encoding="utf-8"), re.MULTILINE)
         assert setup
         attributes = re.search(r"^\*\.onnx diff=onnx$", (ROOT / "docs/ci.md").read_text(encoding="utf-8"), re.MULTILINE)
         assert attributes

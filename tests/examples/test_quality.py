@@ -69,10 +69,7 @@ def test_checks_compare_with_what_must_hold(checks: ModuleType, runs: Path) -> N
         "25 % of heads, 25 % of units pruned, points lost": (0.0, "holds"),
         "33 % of heads, 50 % of units pruned, points lost": (0.5, "holds"),
         "50 % of heads, 75 % of units pruned, points lost": (4.0, "missed"),
-        "50 % of heads, 50 % of units, not trained again: importance − random, mean of 3 plans, points": (
-            10.0,
-            "holds",
-        ),
+        "50 % of heads, 50 % of units, not trained again: importance − random, mean of 3 plans, points": (10.0, "holds"),
         "Fisher search and scales, 70 % of MACs, points lost": (0.5, "holds"),
         "Fisher search and scales, seconds": (100.0, "holds"),
         "all together: 3 layers, 33 %/50 % pruned, int8, points lost": (1.5, "holds"),

@@ -68,9 +68,7 @@ def check_sdist(sdist: Path) -> None:
         names = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
     found = {name for name in names if not name.startswith("fastformers_compiler.egg-info/")}
     needed = {"CHANGELOG.md", "LICENSE", "MANIFEST.in", "README.md", "pyproject.toml"}
-    expect(
-        "the sdist", found, set(package_files()) | needed | {"PKG-INFO", "setup.cfg"}
-    )  # setuptools writes the last two
+    expect("the sdist", found, set(package_files()) | needed | {"PKG-INFO", "setup.cfg"})  # setuptools writes the last two
 
 
 def package_files() -> dict[str, str]:

@@ -90,9 +90,7 @@ def test_a_target_that_keeps_a_dimension_says_so_with_a_zero() -> None:
     draft = Draft()
     x = draft.input("x", "batch", "seq", 12)
     shape = draft.op.Concat(draft.op.Shape(x, end=2), [3], [4], axis=0)
-    after = run_passes(
-        draft.model({"y": (draft.op.Neg(draft.op.Reshape(x, shape)), ["batch", "seq", 3, 4])}), "opset", "clean"
-    )
+    after = run_passes(draft.model({"y": (draft.op.Neg(draft.op.Reshape(x, shape)), ["batch", "seq", 3, 4])}), "opset", "clean")
     (reshape,) = [node for node in after.graph if node.op_type == "Reshape"]
     target = reshape.inputs[1]
     assert target is not None and target.const_value is not None

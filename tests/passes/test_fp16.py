@@ -139,9 +139,7 @@ def wide(factor: float) -> ir.Model:
 
 def test_an_activation_that_half_cannot_hold_is_named_and_can_be_skipped() -> None:
     model = wide(30_000.0)
-    with pytest.raises(
-        ffc.GateError, match=r"pass 'fp16': '(\w+)' reaches .* half ends at 65504; fp16{skip=\1,y} keeps"
-    ) as caught:
+    with pytest.raises(ffc.GateError, match=r"pass 'fp16': '(\w+)' reaches .* half ends at 65504; fp16{skip=\1,y} keeps") as caught:
         ffc.compile(model, "fp16")
     assert caught.value.exit_code == 1
     name = str(caught.value).split("'")[3]
@@ -154,9 +152,7 @@ def scaled_input(factor: float) -> ir.Model:
     """Return a product that scales back what was scaled by `factor` before it, so that its result is in range."""
     draft = Draft()
     x = draft.op.Mul(draft.input("x", "batch", 4), factor)
-    return draft.model(
-        {"y": (draft.op.MatMul(x, draft.weight("w", np.full((4, 3), 1 / factor, np.float32))), ["batch", 3])}
-    )
+    return draft.model({"y": (draft.op.MatMul(x, draft.weight("w", np.full((4, 3), 1 / factor, np.float32))), ["batch", 3])})
 
 
 def test_an_input_that_half_cannot_hold_is_named_with_what_reads_it() -> None:
@@ -184,9 +180,7 @@ def test_a_weight_that_is_shared_with_what_stays_float32_is_copied() -> None:
         assert difference(before(inputs), Stock(result.model)(inputs)) < TOLERANCE
 
 
-@pytest.mark.parametrize(
-    "passes", ["fuse,int8,fp16", "int8{embeddings=true},fp16", "fp16,fp16", "fp16,fuse", "fp16,clean", "fp16,opset"]
-)
+@pytest.mark.parametrize("passes", ["fuse,int8,fp16", "int8{embeddings=true},fp16", "fp16,fp16", "fp16,fuse", "fp16,clean", "fp16,opset"])
 @pytest.mark.parametrize("target", TARGETS)
 def test_any_order_gives_a_right_model(passes: str, target: str) -> None:
     result = ffc.compile(encoder(), passes, target=target)
@@ -241,9 +235,7 @@ def test_compiles_for_cuda_and_holds_there(passes: str) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_real_export_stays_within_the_budget_on_every_mask(
-    target: str, exported: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_a_real_export_stays_within_the_budget_on_every_mask(target: str, exported: Callable[..., Path], tmp_path: Path) -> None:
     path, out = exported("bert"), tmp_path / "out.onnx"
     result = ffc.compile(path, "fuse,fp16", out=out, target=target)
     assert count(result.model, "MultiHeadAttention") == (2 if target == "cuda" else 0)

@@ -107,11 +107,7 @@ def test_weights_are_symmetric_int8_with_a_scale_for_every_column() -> None:
         assert weight is not None and scale is not None
         assert (weight.dtype, scale.dtype, scale.shape) == (np.dtype(np.int8), np.dtype(np.float32), (weight.shape[1],))
         assert weight.min() >= -127
-        original = next(
-            array
-            for array in before.values()
-            if array.shape == weight.shape and np.abs(array - weight * scale).max() < 0.05
-        )
+        original = next(array for array in before.values() if array.shape == weight.shape and np.abs(array - weight * scale).max() < 0.05)
         assert (np.abs(original - weight * scale) <= scale * 0.5001).all()
         seen += 1
     assert seen == 7
@@ -209,9 +205,7 @@ def test_every_other_product_with_a_constant_is_left_with_its_reason() -> None:
         "scores": op.MatMul(x, x),
     }
     ranks = {"stacked": 3, "window": 4}
-    model = draft.model(
-        {name: (value, [f"{name}{i}" for i in range(ranks.get(name, 2))]) for name, value in outputs.items()}
-    )
+    model = draft.model({name: (value, [f"{name}{i}" for i in range(ranks.get(name, 2))]) for name, value in outputs.items()})
     log = run_pass(LIBRARY["int8"](), model)
     assert log.taken == ["other taken"]
     assert {miss.where: miss.why for miss in log.misses} == {

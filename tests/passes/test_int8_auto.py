@@ -27,11 +27,7 @@ def one_bad_product() -> ir.Model:
     bad.const_value = ir.Tensor(contents, name="bad")
     stretch = np.ones(INNER, np.float32)
     stretch[-1] = 1000
-    products = [
-        draft.op.MatMul(x, good),
-        draft.op.MatMul(draft.op.Tanh(x), fair),
-        draft.op.MatMul(draft.op.Mul(x, stretch), bad),
-    ]
+    products = [draft.op.MatMul(x, good), draft.op.MatMul(draft.op.Tanh(x), fair), draft.op.MatMul(draft.op.Mul(x, stretch), bad)]
     for name, product in zip(("good", "fair", "bad"), products, strict=True):
         product.name = f"the_{name}"
     total = draft.op.Add(draft.op.Add(products[0], products[1]), products[2])
@@ -68,9 +64,7 @@ def test_the_product_that_costs_the_most_is_left_and_no_other() -> None:
     assert set(listed) == {"the_bad", "the_fair", "the_good"}
     assert sorted(listed.values(), reverse=True) == list(listed.values())
     assert listed["the_bad"] > 20 * listed["the_fair"]
-    assert [note for note in found.notes if note.endswith("(fp32)")] == [
-        note for note in found.notes if "the_bad" in note
-    ]
+    assert [note for note in found.notes if note.endswith("(fp32)")] == [note for note in found.notes if "the_bad" in note]
 
 
 def test_where_the_budget_holds_nothing_is_left_and_costs_are_told_all_the_same() -> None:
@@ -99,11 +93,7 @@ def test_names_beside_auto_are_left_as_asked_and_not_measured() -> None:
     both = ffc.compile(one_bad_product(), "int8{skip=the_good,auto cosine=0.999}", data=data()).report.steps
     named = next(each for each in both if each.text.startswith("int8"))
     assert named.skipped[0] == "other the_good: left in fp32 as asked (skip)"
-    assert (
-        [text.split(":")[0] for text in named.skipped[1:]]
-        == [text.split(":")[0] for text in found]
-        == ["other the_bad"]
-    )
+    assert [text.split(":")[0] for text in named.skipped[1:]] == [text.split(":")[0] for text in found] == ["other the_bad"]
     assert set(costs(named.notes)) == {"the_bad", "the_fair"}
 
 
@@ -111,14 +101,7 @@ def test_products_are_listed_with_role_and_layer() -> None:
     mask = masks(20, 6)["right"]
     found = step(encoder(layers=2), "cosine=0.5", feeds(mask))
     listed = [note for note in found.notes if re.match(r"\S+e[-+]\d+ ", note)]
-    for place in (
-        "q of layer 0",
-        "v of layer 1",
-        "attn_out of layer 0",
-        "ffn_in of layer 1",
-        "ffn_out of layer 0",
-        "head",
-    ):
+    for place in ("q of layer 0", "v of layer 1", "attn_out of layer 0", "ffn_in of layer 1", "ffn_out of layer 0", "head"):
         assert sum(f" {place}, " in note for note in listed) == 1
     assert len(listed) == 13
     assert any("on 16 rows, most costly first" in note for note in found.notes), "the first batch ranks"
@@ -126,9 +109,7 @@ def test_products_are_listed_with_role_and_layer() -> None:
 
 def test_tables_that_alone_break_the_budget_are_named() -> None:
     mask = masks(4, 6)["full"]
-    with pytest.raises(
-        ffc.GateError, match=r"embedding tables in int8 alone bring the mean cosine to .*; leave out embeddings=true"
-    ):
+    with pytest.raises(ffc.GateError, match=r"embedding tables in int8 alone bring the mean cosine to .*; leave out embeddings=true"):
         step(encoder(), "embeddings=true cosine=0.9999999", feeds(mask))
 
 
@@ -143,9 +124,7 @@ def test_without_rows_it_is_refused(rows: bool, tmp_path: Path, capsys: pytest.C
     if rows:
         assert (code, out.is_file()) == (0, True)
     else:
-        wanted = (
-            "ffc: error: pass 'int8': skip=auto measures products on rows of your own; give them with --data rows.npz\n"
-        )
+        wanted = "ffc: error: pass 'int8': skip=auto measures products on rows of your own; give them with --data rows.npz\n"
         assert (code, out.exists()) == (2, False)
         assert error.endswith(wanted)
 

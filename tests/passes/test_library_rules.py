@@ -52,9 +52,7 @@ SHAPES = [(1, 1, 1, 1), (1, 9, 2, 8), (2, 5, 3, 4), (3, 4, 4, 16)]
 """Batch, tokens, heads, head size."""
 
 
-def arguments(
-    function: Function, shape: tuple[int, int, int, int], random: np.random.Generator
-) -> dict[str, np.ndarray]:
+def arguments(function: Function, shape: tuple[int, int, int, int], random: np.random.Generator) -> dict[str, np.ndarray]:
     """Return random tensors for a function, by parameter name."""
     batch, tokens, heads, size = shape
     width, outer, rows = heads * size, 3 * heads * size + 1, 13
@@ -128,9 +126,7 @@ def name_of(item: Function | Lowering) -> str:
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize(("function", "lowering"), LOWERINGS, ids=name_of)
-def test_lowering_computes_what_the_body_says(
-    function: Function, lowering: Lowering, shape: tuple[int, int, int, int]
-) -> None:
+def test_lowering_computes_what_the_body_says(function: Function, lowering: Lowering, shape: tuple[int, int, int, int]) -> None:
     body = function.body
     assert trace(lowering.program).inputs.keys() == trace(body).inputs.keys()
     for seed in SEEDS:
@@ -143,10 +139,7 @@ def test_lowering_computes_what_the_body_says(
 
 @pytest.mark.parametrize("lowering", ops.LinearGelu.lowerings, ids=name_of)
 def test_lowering_of_a_product_computes_in_half_what_the_body_says(lowering: Lowering) -> None:
-    inputs = {
-        name: array.astype(np.float16)
-        for name, array in arguments(ops.LinearGelu, SHAPES[2], np.random.default_rng(0)).items()
-    }
+    inputs = {name: array.astype(np.float16) for name, array in arguments(ops.LinearGelu, SHAPES[2], np.random.default_rng(0)).items()}
     found = run_program(lowering.program, inputs, lowering.given)
     assert found.dtype == np.float16
     assert_close(run_program(ops.LinearGelu.body, inputs, lowering.given), found)
@@ -181,9 +174,7 @@ def test_row_masked_throughout_is_finite_and_leaves_other_rows_alone(function: F
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("function", [each for each in FUNCTIONS.values() if each.quantises], ids=name_of)
-def test_int8_product_is_within_its_rounding_of_the_fp32_product(
-    function: Function, shape: tuple[int, int, int, int]
-) -> None:
+def test_int8_product_is_within_its_rounding_of_the_fp32_product(function: Function, shape: tuple[int, int, int, int]) -> None:
     inputs = arguments(function, shape, np.random.default_rng(0))
     # Two products of 8 bits each are added in 16 on processors without VNNI; up to 64 no sum of two overflows, wherever this runs.
     inputs["w"] = np.clip(inputs["w"], -64, 64)

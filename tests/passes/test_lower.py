@@ -42,11 +42,7 @@ def test_golden_of_prune(golden_graph: Callable[[str, ir.Model], None]) -> None:
 
 def test_the_cpu_gets_the_kernels_of_the_table() -> None:
     model = run_passes(encoder(layers=2), *FUSED, "int8", "lower")
-    assert (count(model, "Attention"), count(model, "RMSNormalization"), count(model, "MatMulIntegerToFloat")) == (
-        2,
-        5,
-        13,
-    )
+    assert (count(model, "Attention"), count(model, "RMSNormalization"), count(model, "MatMulIntegerToFloat")) == (2, 5, 13)
     assert model.opset_imports["com.microsoft"] == 1
     assert not model.functions
 

@@ -103,9 +103,7 @@ def dropout(training: bool | None) -> ir.Model:
 
 @pytest.mark.parametrize("training", [True, None])
 def test_live_dropout_is_refused(training: bool | None) -> None:
-    with pytest.raises(
-        ffc.CannotApplyError, match=r"Dropout .* draws random numbers; export the model in evaluation mode"
-    ):
+    with pytest.raises(ffc.CannotApplyError, match=r"Dropout .* draws random numbers; export the model in evaluation mode"):
         run_passes(dropout(training), "opset")
 
 

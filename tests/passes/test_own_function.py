@@ -34,9 +34,7 @@ def classifier() -> ir.Model:
     for layer in range(LAYERS):
         inner = norm(f"{layer}.before", x)
         q, k, v = (
-            op.Transpose(
-                op.Reshape(draft.linear(f"{layer}.{role}", inner, WIDTH, WIDTH), [0, 0, heads, size]), perm=[0, 2, 1, 3]
-            )
+            op.Transpose(op.Reshape(draft.linear(f"{layer}.{role}", inner, WIDTH, WIDTH), [0, 0, heads, size]), perm=[0, 2, 1, 3])
             for role in "qkv"
         )
         scores = op.Mul(op.MatMul(q, op.Transpose(k, perm=[0, 1, 3, 2])), np.float32(size**-0.5))
@@ -112,9 +110,7 @@ def test_a_product_without_other_forms_is_left_alone(monkeypatch: pytest.MonkeyP
     def body(op: ffc.Op, x: ffc.Tensor, w: ffc.Tensor, b: ffc.Tensor) -> ffc.Tensor:
         return op.Gelu(op.Add(op.MatMul(x, w), b))
 
-    dense = ffc.Function(
-        name="Dense", body=body, family="product", by_token=("x",), weight="w", bias="b", activation="Gelu"
-    )
+    dense = ffc.Function(name="Dense", body=body, family="product", by_token=("x",), weight="w", bias="b", activation="Gelu")
     monkeypatch.setitem(FUNCTIONS, "Dense", dense)
     draft = Draft(0)
     x = draft.input("x", "batch", 4)
@@ -125,9 +121,7 @@ def test_a_product_without_other_forms_is_left_alone(monkeypatch: pytest.MonkeyP
         log = ffc.Log()
         assert count(run(step, model, log), "Dense") == 1
         assert not log.count
-        assert item == "relu" or [miss.why for miss in log.misses] == [
-            f"Dense has no form in {'half' if item == 'fp16' else item}"
-        ]
+        assert item == "relu" or [miss.why for miss in log.misses] == [f"Dense has no form in {'half' if item == 'fp16' else item}"]
 
 
 def test_a_body_that_nobody_declared_is_written_out() -> None:
@@ -144,9 +138,7 @@ def test_a_body_that_nobody_declared_is_written_out() -> None:
 def test_two_files_that_declare_functions_of_one_name_are_told_apart(tmp_path: Path) -> None:
     other = tmp_path / "other.py"
     other.write_text(Path(FILE).read_text().replace('name = "rms-norm"', 'name = "other-norm"'))
-    with pytest.raises(
-        ffc.UsageError, match=r"two functions are named 'RmsNorm', in .*rms_norm\.py and .*other\.py:FuseRmsNorm"
-    ):
+    with pytest.raises(ffc.UsageError, match=r"two functions are named 'RmsNorm', in .*rms_norm\.py and .*other\.py:FuseRmsNorm"):
         ffc.compile(classifier(), "fuse", plugins=[FILE, str(other)])
     assert changes(ffc.compile(classifier(), "other-norm", plugins=[str(other)]), "other-norm") == {"rms-norm": NORMS}
     assert changes(compiled("rms-norm"), "rms-norm") == {"rms-norm": NORMS}

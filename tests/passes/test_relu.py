@@ -108,17 +108,13 @@ def test_outputs_of_the_trained_model_may_come_in_another_order(tmp_path: Path) 
 
 def test_a_trained_model_with_other_weights_is_refused_by_name(tmp_path: Path) -> None:
     path = saved(trained(seed=1), tmp_path / "relu.onnx")
-    with pytest.raises(
-        ffc.GateError, match=r"pass 'relu': mean cosine .* below the budget of 0.95 against relu.onnx on"
-    ):
+    with pytest.raises(ffc.GateError, match=r"pass 'relu': mean cosine .* below the budget of 0.95 against relu.onnx on"):
         ffc.compile(encoder(), f"relu{{trained={path}}}")
 
 
 def test_a_trained_model_with_other_outputs_is_refused(tmp_path: Path) -> None:
     path = saved(trained(pooler=False), tmp_path / "relu.onnx")
-    with pytest.raises(
-        ffc.InputError, match=r"has the outputs last_hidden_state, this model has last_hidden_state, pooler"
-    ):
+    with pytest.raises(ffc.InputError, match=r"has the outputs last_hidden_state, this model has last_hidden_state, pooler"):
         ffc.compile(encoder(), f"relu{{trained={path}}}")
 
 
@@ -139,28 +135,17 @@ def test_rows_may_hold_one_of_several_outputs(tmp_path: Path) -> None:
 
 def test_rows_of_another_model_are_refused(tmp_path: Path) -> None:
     path = rows(trained(seed=1, pooler=False), tmp_path / "rows.npz")
-    with pytest.raises(
-        ffc.GateError, match=r"below the budget of 0.95 against rows.npz on output 'last_hidden_state' of probe"
-    ):
+    with pytest.raises(ffc.GateError, match=r"below the budget of 0.95 against rows.npz on output 'last_hidden_state' of probe"):
         ffc.compile(encoder(pooler=False), f"relu{{trained={path}}}")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"logits": None},
-            r"has no array of outputs, 'logits' or one of last_hidden_state; it has input_ids, attention_mask",
-        ),
+        ({"logits": None}, r"has no array of outputs, 'logits' or one of last_hidden_state; it has input_ids, attention_mask"),
         ({"attention_mask": None}, r"the data has no array 'attention_mask', which the model takes"),
-        (
-            {"logits": np.zeros((20, 3), np.float32)},
-            r"the array 'last_hidden_state' is \[20, 3\], the model gives \[20, 6, 12\]",
-        ),
-        (
-            {"logits": np.zeros((19, 6, 12), np.float32)},
-            r"is \[19, 6, 12\], the model gives \[20, 6, 12\] on these rows",
-        ),
+        ({"logits": np.zeros((20, 3), np.float32)}, r"the array 'last_hidden_state' is \[20, 3\], the model gives \[20, 6, 12\]"),
+        ({"logits": np.zeros((19, 6, 12), np.float32)}, r"is \[19, 6, 12\], the model gives \[20, 6, 12\] on these rows"),
         ({"logits": np.full((20, 6, 12), np.nan)}, r"the array 'last_hidden_state' must hold finite numbers"),
         ({"logits": np.full((20, 6, 12), "a")}, r"the array 'last_hidden_state' must hold finite numbers"),
         ({"input_ids": np.zeros((3, 6), np.int64)}, r"rows; all must have the same number"),
@@ -175,9 +160,7 @@ def test_rows_that_do_not_fit_are_refused(changes: dict[str, Any], message: str,
 
 def test_logits_of_a_model_with_several_outputs_must_be_named(tmp_path: Path) -> None:
     path = rows(trained(), tmp_path / "rows.npz")
-    with pytest.raises(
-        ffc.InputError, match=r"has 'logits', and the model gives last_hidden_state, pooler; name the array"
-    ):
+    with pytest.raises(ffc.InputError, match=r"has 'logits', and the model gives last_hidden_state, pooler; name the array"):
         ffc.compile(encoder(), f"relu{{trained={path}}}")
 
 

@@ -163,15 +163,7 @@ class AttentionWriter:
         if fault == "added to context":
             context = op.Add(context, np.float32(1))
         merged = self._merged(form, context)
-        out = write_product(
-            self.draft,
-            f"{name}.out",
-            form.out,
-            merged,
-            form.heads * form.value_size,
-            WIDTH,
-            rows=_rows(form, keep_heads),
-        )
+        out = write_product(self.draft, f"{name}.out", form.out, merged, form.heads * form.value_size, WIDTH, rows=_rows(form, keep_heads))
         self._show(name, form, scores, p, context)
         result = out
         if form.residual or fault == "context read twice":
@@ -261,11 +253,7 @@ class AttentionWriter:
         op, heads = self.op, form.heads
         if form.fault == "swapped head and token":
             return op.Reshape(value, [0, heads, -1, size])
-        shapes: dict[str, Any] = {
-            "0,0,H,D": [0, 0, heads, size],
-            "0,0,-1,D": [0, 0, -1, size],
-            "0,0,H,-1": [0, 0, heads, -1],
-        }
+        shapes: dict[str, Any] = {"0,0,H,D": [0, 0, heads, size], "0,0,-1,D": [0, 0, -1, size], "0,0,H,-1": [0, 0, heads, -1]}
         shape = shapes.get(form.target)
         if shape is None:
             shape = op.Concat(op.Shape(value, start=0, end=1), op.Shape(value, start=1, end=2), [heads], [size], axis=0)
@@ -334,9 +322,7 @@ class AttentionWriter:
             return op.Transpose(op.Transpose(k, perm=[0, 2, 1, 3]), perm=[0, 2, 3, 1])
         shape = op.Shape(k)
         flat = op.Reshape(k, op.Concat([-1], op.Slice(shape, [2], [4], [0]), axis=0))
-        back = op.Concat(
-            op.Slice(shape, [0], [2], [0]), op.Slice(shape, [3], [4], [0]), op.Slice(shape, [2], [3], [0]), axis=0
-        )
+        back = op.Concat(op.Slice(shape, [0], [2], [0]), op.Slice(shape, [3], [4], [0]), op.Slice(shape, [2], [3], [0]), axis=0)
         return op.Reshape(op.Transpose(flat, perm=[0, 2, 1]), back)
 
     # Masks
@@ -362,9 +348,7 @@ class AttentionWriter:
                 keep = op.Expand(keep, op.Concat([1, 1], tokens, tokens, axis=0))
             return op.Where(keep, np.float32(0), low)
         if kind == "heads":
-            return op.Mul(
-                op.ReduceMax(self.added, [0]), np.linspace(0.5, 1, form.heads, dtype=np.float32).reshape(1, -1, 1, 1)
-            )
+            return op.Mul(op.ReduceMax(self.added, [0]), np.linspace(0.5, 1, form.heads, dtype=np.float32).reshape(1, -1, 1, 1))
         return self.added
 
     def _masked(self, name: str, kind: str, form: AttentionForm, scores: Any) -> Any:
@@ -394,9 +378,7 @@ class AttentionWriter:
         if fault == "unmerged" or form.merge == "0,-1,W":
             return op.Reshape(moved, [0, -1, width])
         if form.merge == "computed":
-            return op.Reshape(
-                moved, op.Concat(op.Shape(moved, start=0, end=1), op.Shape(moved, start=1, end=2), [width], axis=0)
-            )
+            return op.Reshape(moved, op.Concat(op.Shape(moved, start=0, end=1), op.Shape(moved, start=1, end=2), [width], axis=0))
         return op.Reshape(moved, [0, 0, width if form.merge == "0,0,W" else -1])
 
 

@@ -26,11 +26,7 @@ def cases(count: int) -> settings:
     """Return settings for `count` cases."""
     slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
     return settings(
-        max_examples=max(1, int(count * (TIMES or 1))),
-        derandomize=not TIMES,
-        deadline=None,
-        database=None,
-        suppress_health_check=slow,
+        max_examples=max(1, int(count * (TIMES or 1))), derandomize=not TIMES, deadline=None, database=None, suppress_health_check=slow
     )
 
 
@@ -49,9 +45,7 @@ class Session:
         options = ort.SessionOptions()
         options.log_severity_level, options.intra_op_num_threads = 4, 1
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self._session = ort.InferenceSession(
-            ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def __call__(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

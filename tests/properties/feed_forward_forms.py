@@ -109,10 +109,7 @@ class FeedForwardWriter:
             bias = np.full(1, 0.3, np.float32) if fault == "bias of one" else op.ReduceMean(self.other, [-1])
             return op.Add(product, bias)
         if fault == "gemm scaled":
-            weight, bias = (
-                draft.normal(f"{name}.ffn_in.weight", WIDTH, form.units),
-                draft.normal(f"{name}.ffn_in.bias", form.units),
-            )
+            weight, bias = draft.normal(f"{name}.ffn_in.weight", WIDTH, form.units), draft.normal(f"{name}.ffn_in.bias", form.units)
             product = op.Gemm(op.Reshape(x, [-1, WIDTH]), weight, bias, alpha=0.5, beta=2.0)
             return op.Reshape(product, op.Concat(op.Shape(x, end=2), [form.units], axis=0))
         return write_product(draft, f"{name}.ffn_in", form.first, x, WIDTH, form.units)
@@ -148,11 +145,7 @@ class FeedForwardWriter:
         op, kind = self.op, form.activation
         half = {"wrong half": 0.51}.get(kind, 0.5)
         one = {"wrong one": 0.9}.get(kind, 1.0)
-        inner = (
-            self._tanh(form, x)
-            if kind.split()[0] in ("pow", "cube") or kind in ("wrong cubic", "wrong power")
-            else self._erf(form, x)
-        )
+        inner = self._tanh(form, x) if kind.split()[0] in ("pow", "cube") or kind in ("wrong cubic", "wrong power") else self._erf(form, x)
         grown = self._both(form, "Add", inner, np.float32(one))
         first = op.Relu(x) if kind == "half of another" else x
         if kind.endswith("last"):
@@ -191,14 +184,7 @@ class FeedForwardWriter:
         if form.norm == "none":
             return op.Identity(x)
         gamma, beta = draft.normal(f"{name}.gamma", WIDTH, mean=1.0), draft.normal(f"{name}.beta", WIDTH)
-        written = (
-            "norm over tokens",
-            "epsilon outside",
-            "epsilon large",
-            "gamma per token",
-            "variance of another",
-            "mean of another",
-        )
+        written = ("norm over tokens", "epsilon outside", "epsilon large", "gamma per token", "variance of another", "mean of another")
         if form.norm.startswith("operator") and fault not in written:
             axis = 2 if form.norm.endswith("2") else -1
             return op.LayerNormalization(x, gamma, beta, axis=axis, epsilon=form.epsilon)

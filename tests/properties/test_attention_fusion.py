@@ -25,9 +25,7 @@ def model_of(forms: list[AttentionForm], dynamic: bool) -> ir.Model:
 
 @cases(80)
 @given(st.lists(attention_forms(), min_size=FORMS, max_size=FORMS), st.booleans())
-def test_attention_in_any_form_is_right_and_fused_where_it_is_attention(
-    forms: list[AttentionForm], dynamic: bool
-) -> None:
+def test_attention_in_any_form_is_right_and_fused_where_it_is_attention(forms: list[AttentionForm], dynamic: bool) -> None:
     before = model_of(forms, dynamic)
     after, log = fused(before)
     assert_right(before, after)

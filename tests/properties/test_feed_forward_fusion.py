@@ -37,9 +37,7 @@ def expected(form: FeedForwardForm) -> dict[str, int]:
 
 @cases(48)
 @given(st.lists(feed_forward_forms(), min_size=FORMS, max_size=FORMS), st.booleans())
-def test_feed_forward_in_any_form_is_right_and_fused_where_it_is_one(
-    forms: list[FeedForwardForm], dynamic: bool
-) -> None:
+def test_feed_forward_in_any_form_is_right_and_fused_where_it_is_one(forms: list[FeedForwardForm], dynamic: bool) -> None:
     before = model_of(forms, dynamic)
     after, _ = fused(before)
     assert_right(before, after)

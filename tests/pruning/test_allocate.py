@@ -243,9 +243,7 @@ def test_an_amount_plans_as_it_says_and_states_the_macs() -> None:
     uniformly = amounts.plan(Amount(heads=2, ffn=0.5), scores, SMALL)
     assert parts(uniformly) == parts(uniform(scores, 2, 0.5))
     assert uniformly.macs == count_macs(uniformly, SMALL, 128)
-    assert parts(amounts.plan(Amount(heads=4, across=True, floor=2), scores, SMALL)) == parts(
-        globally(scores, heads=4, floor=2)
-    )
+    assert parts(amounts.plan(Amount(heads=4, across=True, floor=2), scores, SMALL)) == parts(globally(scores, heads=4, floor=2))
     assert amounts.plan(Amount(macs=0.6, length=4), scores, SMALL) == by_macs(scores, SMALL, macs=0.6, length=4)
 
 

@@ -148,9 +148,7 @@ def test_a_plan_in_the_pipeline_that_is_not_there_is_named() -> None:
     for name in ("train.tsv", "dev.tsv", "rows.npz", "mine.py"):
         Path(f"deep/{name}").touch()
     text = WHOLE.replace('passes = "fuse,int8"', 'passes = "prune{plan=gone.json},fuse,int8"')
-    with pytest.raises(
-        InputError, match=r"r\.toml:1: there is no file deep/gone\.json \(pass 1, prune\.plan\); correct it"
-    ):
+    with pytest.raises(InputError, match=r"r\.toml:1: there is no file deep/gone\.json \(pass 1, prune\.plan\); correct it"):
         study.load(write(text)).check_data()
 
 
@@ -210,14 +208,8 @@ def test_what_is_wrong_is_one_line(change: str, line: str) -> None:
         ("[plans.p]\nheads = 0.5\nbatch_size = 4", "batch_size is for distilling again; add epochs"),
         ("[plans.p]\nheads = 0.5\nteacher = 'teacher'", "teacher is for distilling again"),
         ("[plans.p]\nby = 'norm'", "this would keep everything; say how much to keep by heads, ffn or macs"),
-        (
-            "[students.s]\nlayers = 1\nlosses = { logits = 1.0, layers = [[0]] }",
-            "'students.s.losses.layers' is .* wanted pairs",
-        ),
-        (
-            "[students.s]\nlayers = 1\nwarmup = 1",
-            "'students.s.warmup' is 1, wanted a share of all steps, from 0 and below 1",
-        ),
+        ("[students.s]\nlayers = 1\nlosses = { logits = 1.0, layers = [[0]] }", "'students.s.losses.layers' is .* wanted pairs"),
+        ("[students.s]\nlayers = 1\nwarmup = 1", "'students.s.warmup' is 1, wanted a share of all steps, from 0 and below 1"),
         ("[plans.p]\nheads = 0.5\nby = 'norm'\nrows = 9", "rows is for scores from rows"),
     ],
 )

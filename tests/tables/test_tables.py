@@ -31,9 +31,7 @@ def written(width: int, **options: object) -> list[str]:
 
 def page(tmp_path: Path) -> str:
     template = tmp_path / "t.html"
-    template.write_text(
-        '{% extends "page.html" %}{% from "table.html" import table %}{% block body %}{{ table(shown) }}{% endblock %}'
-    )
+    template.write_text('{% extends "page.html" %}{% from "table.html" import table %}{% block body %}{{ table(shown) }}{% endblock %}')
     return html.render(template, title="t", facts={}, shown=TABLE)
 
 
@@ -108,8 +106,6 @@ def test_text_is_as_wide_as_the_table_and_ends_with_its_notes() -> None:
     assert lines[4] == "" and max(map(len, lines[5:])) <= 110 and " ".join(lines[5:]).split() == ["word"] * 60
 
 
-@pytest.mark.parametrize(
-    ("value", "text"), [(1234.5, "1234"), (99.96, "100.0"), (9.876, "9.88"), (0.01234, "0.0123"), (0, "0")]
-)
+@pytest.mark.parametrize(("value", "text"), [(1234.5, "1234"), (99.96, "100.0"), (9.876, "9.88"), (0.01234, "0.0123"), (0, "0")])
 def test_numbers_have_three_digits_that_count(value: float, text: str) -> None:
     assert number(value) == text

@@ -111,7 +111,8 @@ class AttentionCalls:
             for operand, side in zip(core.operands[:2], (q, k), strict=True)
         ]
         lengths = {
-            value: self._at(core, f"{name}.tokens").Shape(value, start=1, end=2) for value in dict.fromkeys(sources)
+            value: self._at(core, f"{name}.tokens").Shape(value, start=1, end=2)
+            for value in dict.fromkeys(sources)
         }
         target = self._at(core, f"{name}.target").Concat([1, 1], *(lengths[value] for value in sources), axis=0)
         return self._at(core, f"{name}.expanded").Expand(total, target)

@@ -128,10 +128,7 @@ def test_symbols_of_dimensions_are_names() -> None:
     for value in [*other.graph.inputs, *other.graph.outputs]:
         value.shape = ir.Shape([{"batch": "rows", "seq": "tokens"}.get(str(dim), dim) for dim in value.shape])
     assert said(original, other) == []
-    assert {change.what for change in diff(original, other, names=True).changes} == {
-        "dimension batch → rows",
-        "dimension seq → tokens",
-    }
+    assert {change.what for change in diff(original, other, names=True).changes} == {"dimension batch → rows", "dimension seq → tokens"}
     other.graph.inputs[0].shape = ir.Shape(["rows", "rows"])
     assert said(original, other) == ["input type: i64[batch,seq] → i64[rows,rows]"]
 

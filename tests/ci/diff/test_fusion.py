@@ -98,10 +98,7 @@ def test_merged_weights_link_what_was_three_products() -> None:
         return op.Tanh(op.MatMul(x, np.concatenate(parts, axis=1)))
 
     found = diff(model_of(apart), model_of(merged))
-    assert [change.what for change in found.changes if "→" in change.what] == [
-        "3 MatMul → MatMul",
-        "3 Relu, Concat → Tanh",
-    ]
+    assert [change.what for change in found.changes if "→" in change.what] == ["3 MatMul → MatMul", "3 Relu, Concat → Tanh"]
 
 
 def model_of(program: Callable[..., ir.Value]) -> ir.Model:

@@ -31,10 +31,7 @@ def save(path: Path, weights: int, external: bool) -> None:
 
 def megabytes(path: Path) -> int:
     done = subprocess.run(
-        [sys.executable, "-c", CODE, str(path), str(path)],
-        env={"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        check=True,
+        [sys.executable, "-c", CODE, str(path), str(path)], env={"PYTHONPATH": str(ROOT)}, capture_output=True, check=True
     )
     return int(done.stderr)
 

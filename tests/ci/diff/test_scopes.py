@@ -40,11 +40,7 @@ def scaled(name: str) -> list[onnx.NodeProto]:
 
 
 def scaled_later(name: str) -> list[onnx.NodeProto]:
-    return [
-        helper.make_node("Mul", [name, "w"], ["a"]),
-        helper.make_node("Sigmoid", ["a"], ["b"]),
-        helper.make_node("Tanh", ["b"], ["out"]),
-    ]
+    return [helper.make_node("Mul", [name, "w"], ["a"]), helper.make_node("Sigmoid", ["a"], ["b"]), helper.make_node("Tanh", ["b"], ["out"])]
 
 
 def test_equal_branches_are_equal() -> None:

@@ -71,9 +71,7 @@ class TestWhatFails:
             (small.scale_weights(1.5), ["weight-value"]),
         ],
     )  # fmt: skip
-    def test_every_kind_of_change_fails_by_default(
-        self, edit: small.Edit | None, kinds: list[str], project: Path
-    ) -> None:
+    def test_every_kind_of_change_fails_by_default(self, edit: small.Edit | None, kinds: list[str], project: Path) -> None:
         done = checked(edit)
         assert failing(done) == kinds and done.passed == (not kinds)
 
@@ -110,16 +108,12 @@ class TestWhatFails:
         assert done.passed == passes
         if not passes:
             assert failing(done) == ["cost"]
-            assert re.fullmatch(
-                rf"79 nodes are over the budget of 78 \({re.escape(allowed)}\)", done.failures[0].message
-            )
+            assert re.fullmatch(rf"79 nodes are over the budget of 78 \({re.escape(allowed)}\)", done.failures[0].message)
 
     def test_a_budget_holds_for_a_model_that_is_as_its_lock(self, project: Path) -> None:
         assert failing(checked(policy=Policy(budget={"nodes": Allowance("10")}))) == ["cost"]
 
-    def test_outputs_are_held_to_the_numbers_of_the_policy(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_outputs_are_held_to_the_numbers_of_the_policy(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         checks.lock(small.save(Path("m.onnx")), "int8")
         done = checks.check("m.ffc.lock", policy=Policy(difference=0.5, cosine=0.5))
@@ -230,9 +224,7 @@ class TestCommand:
     def test_improvements_are_told(self, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
         small.save(Path("m.onnx"), drop_gelu)
         code, out, _ = ran(["check"], capsys)
-        assert (
-            code == 0 and "passes, it costs less than the lock says" in out and "`ffc check --accept` keeps that" in out
-        )
+        assert code == 0 and "passes, it costs less than the lock says" in out and "`ffc check --accept` keeps that" in out
 
     @pytest.mark.parametrize(
         ("arguments", "code", "said"),
@@ -269,9 +261,7 @@ class TestCommand:
         Path("a.ffc.lock").write_text("", encoding="utf-8")
         small.save(Path("m.onnx"), small.change_epsilon)
         code, out, error = ran(["check", "--report", "r.md"], capsys)
-        assert code == 3 and error.endswith(
-            "lock a.ffc.lock is empty or truncated; write it again with `ffc lock`, or take it from version control"
-        )
+        assert code == 3 and error.endswith("lock a.ffc.lock is empty or truncated; write it again with `ffc lock`, or take it from version control")
         assert "epsilon: 1e-12 → 0.001" in out
         text = Path("r.md").read_text(encoding="utf-8")
         assert "2 of 2 locks fail" in text and "could not be checked: lock a.ffc.lock is empty" in text

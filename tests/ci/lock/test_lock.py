@@ -140,9 +140,7 @@ class TestSketch:
             add.outputs[0].replace_all_uses_with(add.inputs[0] or add.outputs[0])
             model.graph.remove(add, safe=True)
 
-        models = [
-            small.save(tmp_path / name, edit, layers=3) for name, edit in (("m.onnx", None), ("n.onnx", drop_bias))
-        ]
+        models = [small.save(tmp_path / name, edit, layers=3) for name, edit in (("m.onnx", None), ("n.onnx", drop_bias))]
         before, after = (checks.lock(model, None).weights for model in models)
         bias = files.load(models[0]).graph.initializers["layer0.ffn_out.bias"].const_value
         assert bias is not None
@@ -196,9 +194,7 @@ def test_a_lock_edited_by_hand_is_refused(find: str, put: str, said: str, locked
     assert said in refused(changed)
 
 
-@pytest.mark.parametrize(
-    "graph", ["%y = Relu(%x", "%y = Relu(%x)", "output %y: f32 = %x", "%y = Add(x; ; )", "  a(", "opset a"]
-)
+@pytest.mark.parametrize("graph", ["%y = Relu(%x", "%y = Relu(%x)", "output %y: f32 = %x", "%y = Add(x; ; )", "  a(", "opset a"])
 def test_a_digest_that_fits_does_not_make_text_a_graph(graph: str, locked: str) -> None:
     text = locks.unparse(replace(locks.parse(locked, "m"), graph=f"ffc.text/1\nopset ai.onnx 20\n{graph}\n"))
     assert "is broken" in refused(text)

@@ -43,11 +43,7 @@ def test_a_table_says_what_fails_and_how_much_may_be(tmp_path: Path) -> None:
     assert found.fail == ("interface", "structure")
     assert (found.improvements, found.weights, found.locks) == (False, 0.01, ("models/*.ffc.lock",))
     assert (found.difference, found.cosine, found.agreement) == (0.001, 0.99, 0.98)
-    assert {name: each.most(1000) for name, each in found.budget.items()} == {
-        "bytes": 120_000_000,
-        "macs": 1020,
-        "nodes": 450,
-    }
+    assert {name: each.most(1000) for name, each in found.budget.items()} == {"bytes": 120_000_000, "macs": 1020, "nodes": 450}
 
 
 @pytest.mark.parametrize(

@@ -31,11 +31,7 @@ from tests.ci.reports import hostile
 _SCHEMA = json.loads(Path(__file__).with_name("sarif-schema-2.1.0.json").read_text(encoding="utf-8"))
 
 
-@pytest.fixture(
-    scope="module",
-    params=hostile.NAMES,
-    ids=[f"{name:.24}".encode("unicode_escape").decode() for name in hostile.NAMES],
-)
+@pytest.fixture(scope="module", params=hostile.NAMES, ids=[f"{name:.24}".encode("unicode_escape").decode() for name in hostile.NAMES])
 def found(request: pytest.FixtureRequest) -> Check:
     """Return a check in which every name is a hostile one."""
     return hostile.check_of(request.param)
@@ -90,14 +86,8 @@ class TestMarkdown:
 
     def test_nothing_but_the_fold_is_html(self) -> None:
         found = hostile.check_of("<b>")
-        blocks = [
-            token.content.strip()
-            for token in self.tokens(markdown.checks_to_markdown([found]))[1:]
-            if "html" in token.type
-        ]
-        assert set(blocks) <= {"</details>"} | {
-            each for each in blocks if re.fullmatch(r"<details><summary>\d+ more</summary>", each)
-        }
+        blocks = [token.content.strip() for token in self.tokens(markdown.checks_to_markdown([found]))[1:] if "html" in token.type]
+        assert set(blocks) <= {"</details>"} | {each for each in blocks if re.fullmatch(r"<details><summary>\d+ more</summary>", each)}
 
 
 class _Tags(HTMLParser):
@@ -185,17 +175,13 @@ class TestSarif:
 
     def test_a_message_reads_as_the_name_was(self) -> None:
         (first, *_) = self.results(hostile.check_of("[a](b) {0} \\[c]"))
-        text = re.sub(
-            r"\\(.)|(\{)\{|(\})\}", lambda found: "".join(filter(None, found.groups())), first["message"]["text"]
-        )
+        text = re.sub(r"\\(.)|(\{)\{|(\})\}", lambda found: "".join(filter(None, found.groups())), first["message"]["text"])
         assert text == "[a](b) {0} \\[c] mode: [a](b) {0} \\[c] → [a](b) {0} \\[c] (×2)"
         uri = first["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
         assert unquote(uri) == "[a](b) {0} \\[c]"
 
     def test_every_result_has_a_fingerprint_of_its_own(self) -> None:
-        prints = [
-            each["partialFingerprints"]["primaryLocationLineHash"] for each in self.results(hostile.check_of("a"))
-        ]
+        prints = [each["partialFingerprints"]["primaryLocationLineHash"] for each in self.results(hostile.check_of("a"))]
         assert len(set(prints)) == len(prints) == 10
 
 

@@ -27,9 +27,7 @@ def passing(*, improved: bool = False) -> Check:
     """Return a check that passes: as its lock says, or with changes for the better."""
     plain = failing()
     changes = plain.diff.changes[:2] if improved else ()
-    return replace(
-        plain, path=Path("b.ffc.lock"), failures=(), improved=improved, diff=replace(plain.diff, changes=changes)
-    )
+    return replace(plain, path=Path("b.ffc.lock"), failures=(), improved=improved, diff=replace(plain.diff, changes=changes))
 
 
 def test_markdown_has_what_fails_first_and_folds_what_is_long() -> None:

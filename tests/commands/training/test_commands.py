@@ -210,9 +210,7 @@ def test_an_export_goes_over_no_file_of_the_model(place: Path, command: Command)
 
 def test_losses_that_are_named_leave_out_all_others() -> None:
     assert distill.read_losses((), "0:1", ON_A_TASK) == replace(ON_A_TASK, layers=((0, 1),))
-    assert distill.read_losses(["hidden=1", "relation_heads=4"], None, ON_A_TASK) == Losses(
-        hidden=1.0, relation_heads=4
-    )
+    assert distill.read_losses(["hidden=1", "relation_heads=4"], None, ON_A_TASK) == Losses(hidden=1.0, relation_heads=4)
 
 
 def test_help_imports_nothing_heavy_and_missing_libraries_are_named() -> None:

@@ -20,9 +20,7 @@ def by_kind(probes: list[Probe]) -> dict[str, Probe]:
     return {probe.name.rsplit(" ", 1)[0]: probe for probe in probes}
 
 
-@pytest.mark.parametrize(
-    "stages", [(), ("opset", "clean", "fuse"), ("opset", "clean", "fuse", "int8{embeddings=true}")], ids=str
-)
+@pytest.mark.parametrize("stages", [(), ("opset", "clean", "fuse"), ("opset", "clean", "fuse", "int8{embeddings=true}")], ids=str)
 def test_ids_stay_within_the_tables_they_look_up_at_every_stage(stages: tuple[str, ...]) -> None:
     probes = make(run_passes(encoder(), *stages))
     ids = np.concatenate([probe.feeds["input_ids"].ravel() for probe in probes])
@@ -122,9 +120,7 @@ def test_a_model_of_one_row_at_a_time_is_padded_all_the_same() -> None:
 
 
 @pytest.mark.parametrize("dtype", [BOOL, INT64, FLOAT], ids=str)
-@pytest.mark.parametrize(
-    "shape", [("batch", "seq", "seq"), ("batch", 1, "seq", "seq"), ("batch", 1, 1, "seq")], ids=str
-)
+@pytest.mark.parametrize("shape", [("batch", "seq", "seq"), ("batch", 1, "seq", "seq"), ("batch", 1, 1, "seq")], ids=str)
 def test_masks_per_query_are_exercised_too(shape: tuple[int | str, ...], dtype: ir.DataType) -> None:
     model = attention_with(*shape, dtype=dtype)
     probes = make(model)

@@ -33,9 +33,7 @@ def test_rows_come_in_batches_with_their_masks() -> None:
     probes = from_data(encoder(), given)
     assert sum(len(probe.feeds["input_ids"]) for probe in probes) == 40
     assert np.array_equal(np.concatenate([probe.feeds["input_ids"] for probe in probes]), given["input_ids"])
-    assert all(
-        probe.mask is not None and np.array_equal(probe.mask, probe.feeds["attention_mask"] > 0) for probe in probes
-    )
+    assert all(probe.mask is not None and np.array_equal(probe.mask, probe.feeds["attention_mask"] > 0) for probe in probes)
 
 
 def test_rows_from_a_file_take_the_types_of_the_inputs(tmp_path: Path) -> None:
@@ -88,10 +86,7 @@ def test_numbers_that_lose_nothing_are_taken() -> None:
     assert probe.feeds["x"].dtype == np.float32
     (probe,) = from_data(image_model("batch", 2), {"x": np.array([[1, -np.inf]])})
     assert probe.feeds["x"].tolist() == [[1, -np.inf]]
-    assert (
-        from_data(encoder(), rows() | {"attention_mask": np.ones((3, 5), np.bool_)})[0].feeds["attention_mask"].dtype
-        == np.int64
-    )
+    assert from_data(encoder(), rows() | {"attention_mask": np.ones((3, 5), np.bool_)})[0].feeds["attention_mask"].dtype == np.int64
     with pytest.raises(InputError, match="'x' holds NaN"):
         from_data(image_model("batch", 2), {"x": [[1.0, np.nan]]})
 
@@ -108,9 +103,7 @@ def test_fixed_sizes_must_be_met_and_fixed_batches_are_served() -> None:
 def test_an_input_that_is_the_same_for_all_rows_is_not_cut_into_batches() -> None:
     draft = Draft()
     x, bias = draft.input("x", "batch", 2), draft.input("bias", 1, 2)
-    probes = from_data(
-        draft.model({"y": (draft.op.Add(x, bias), ["batch", 2])}), {"x": np.ones((20, 2)), "bias": np.ones((1, 2))}
-    )
+    probes = from_data(draft.model({"y": (draft.op.Add(x, bias), ["batch", 2])}), {"x": np.ones((20, 2)), "bias": np.ones((1, 2))})
     assert [(len(p.feeds["x"]), len(p.feeds["bias"])) for p in probes] == [(16, 1), (4, 1)]
 
 
@@ -119,9 +112,7 @@ def test_real_tokens_of_masks_per_query_are_those_that_a_query_sees(dtype: ir.Da
     shown = np.tril(np.ones((2, 1, 4, 4), np.bool_))
     shown[1, ..., 2:] = False
     given = shown if dtype == BOOL else np.where(shown, 0, -np.inf)
-    (probe,) = from_data(
-        attention_with("batch", 1, "seq", "seq", dtype=dtype), {"x": np.ones((2, 4, 4)), "attention_mask": given}
-    )
+    (probe,) = from_data(attention_with("batch", 1, "seq", "seq", dtype=dtype), {"x": np.ones((2, 4, 4)), "attention_mask": given})
     assert probe.mask is not None
     assert probe.mask.tolist() == [[True] * 4, [True, True, False, False]]
 

@@ -41,9 +41,7 @@ def change(model: ir.Model, factor: float) -> None:
     editor = ffc.Editor(model)
     factors = np.array([factor, 1, 1], np.float32)
     editor.splice(
-        lambda op, x, w, f: op.Mul(op.MatMul(x, w), f),
-        dict(zip("xwf", [*y.producer().inputs, factors], strict=True)),
-        replaces=y,
+        lambda op, x, w, f: op.Mul(op.MatMul(x, w), f), dict(zip("xwf", [*y.producer().inputs, factors], strict=True)), replaces=y
     )  # type: ignore[union-attr]
 
 

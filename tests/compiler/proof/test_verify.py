@@ -74,9 +74,7 @@ BROKEN: dict[str, tuple[Callable[[ir.Model], None], str]] = {
 
 
 @pytest.mark.parametrize(("how", "message"), BROKEN.values(), ids=BROKEN)
-def test_a_broken_pass_is_caught_and_nothing_is_written(
-    how: Callable[[ir.Model], None], message: str, tmp_path: Path
-) -> None:
+def test_a_broken_pass_is_caught_and_nothing_is_written(how: Callable[[ir.Model], None], message: str, tmp_path: Path) -> None:
     out = tmp_path / "out.onnx"
     with pytest.raises(GateError, match=f"pass 'change'.*{message}"):
         compile_with(how, out=out)
@@ -116,9 +114,7 @@ def test_a_model_that_gives_no_numbers_is_refused() -> None:
     draft = Draft()
     x = draft.input("x", "batch", 4)
     with pytest.raises(InputError, match="output 'y' of the model is not finite"):
-        ffc.compile(
-            draft.model({"y": (draft.op.Sqrt(draft.op.Sub(draft.op.Neg(draft.op.Abs(x)), 1.0)), ["batch", 4])}), "clean"
-        )
+        ffc.compile(draft.model({"y": (draft.op.Sqrt(draft.op.Sub(draft.op.Neg(draft.op.Abs(x)), 1.0)), ["batch", 4])}), "clean")
 
 
 def heads(kind: str) -> ir.Model:
@@ -150,10 +146,7 @@ def test_models_that_give_labels_or_scores_of_tokens_are_proved(kind: str) -> No
 def test_a_model_that_gives_no_numbers_for_a_row_masked_throughout_is_proved() -> None:
     draft = Draft()
     op = draft.op
-    x, mask = (
-        draft.input("x", "batch", "seq", 4),
-        draft.input("attention_mask", "batch", "seq", dtype=ir.DataType.INT64),
-    )
+    x, mask = draft.input("x", "batch", "seq", 4), draft.input("attention_mask", "batch", "seq", dtype=ir.DataType.INT64)
     across = op.Unsqueeze(op.Cast(mask, to=ir.DataType.BOOL.value), [1])
     scores = op.Where(across, op.MatMul(x, op.Transpose(x, perm=[0, 2, 1])), np.float32(-np.inf))
     result = op.MatMul(op.Add(op.MatMul(op.Softmax(scores, axis=-1), x), 0.0), draft.normal("w", 4, 4))

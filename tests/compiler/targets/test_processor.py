@@ -18,10 +18,7 @@ def products(x: np.ndarray, weight: np.ndarray) -> list[np.ndarray]:
     scale = np.ones(weight.shape[1], np.float32)
     plain = of_program(lambda op, x, w: op.Cast(op.MatMulInteger(x, w), to=1), {"x": x}, {"w": weight}, {})
     kernel = of_program(
-        lambda op, x, w, s: op.ms.MatMulIntegerToFloat(x, w, np.float32(1), s, np.uint8(0)),
-        {"x": x},
-        {"w": weight, "s": scale},
-        {},
+        lambda op, x, w, s: op.ms.MatMulIntegerToFloat(x, w, np.float32(1), s, np.uint8(0)), {"x": x}, {"w": weight, "s": scale}, {}
     )
     return [Stock(model)({"x": x})["y"] for model in (plain, kernel)]
 
@@ -39,15 +36,9 @@ def test_it_overflows_where_it_is_said_to_and_nowhere_else(shape: tuple[int, int
 def test_narrowed_weights_are_exact_for_the_worst_of_inputs(shape: tuple[int, int, int]) -> None:
     rows, inner, outer = shape
     random = np.random.default_rng(0)
-    for weight in (
-        random.uniform(-1, 1, (inner, outer)),
-        np.ones((inner, outer)),
-        random.standard_normal((inner, outer)),
-    ):
+    for weight in (random.uniform(-1, 1, (inner, outer)), np.ones((inner, outer)), random.standard_normal((inner, outer))):
         stored, _ = quantise.columns(weight.astype(np.float32), narrow=True)
-        worst = np.where(stored[:, np.arange(rows) % outer].T > 0, 255, 0).astype(
-            np.uint8
-        )  # one column's largest sum a row
+        worst = np.where(stored[:, np.arange(rows) % outer].T > 0, 255, 0).astype(np.uint8)  # one column's largest sum a row
         for x in (worst, (255 - worst).astype(np.uint8), random.integers(0, 256, worst.shape).astype(np.uint8)):
             exact = x.astype(np.int64) @ stored.astype(np.int64)
             for found in products(x, stored):

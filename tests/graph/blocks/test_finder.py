@@ -264,9 +264,7 @@ def test_heads_laid_out_the_other_way_round_are_found_with_their_columns() -> No
     blocks = find(attention_model(Form(fault="mixed heads")))
     # [B, S, D, H] is attention too, of heads whose columns lie apart.
     assert blocks.layers[0].cuttable is not None
-    assert blocks.layers[0].cuttable.roles["q"].columns == tuple(
-        d * HEADS + h for h in range(HEADS) for d in range(SIZE)
-    )
+    assert blocks.layers[0].cuttable.roles["q"].columns == tuple(d * HEADS + h for h in range(HEADS) for d in range(SIZE))
 
 
 # The operator Attention
@@ -371,9 +369,7 @@ def test_a_causal_mask_is_a_mask_like_any_other() -> None:
 def test_every_block_of_minilm_is_found(minilm: Path) -> None:
     found = find(ffc.load(minilm))
     assert not found.unmatched
-    assert [(layer.cuttable.heads, layer.ffn.units) for layer in found.layers if layer.cuttable and layer.ffn] == [
-        (12, 1536)
-    ] * 6
+    assert [(layer.cuttable.heads, layer.ffn.units) for layer in found.layers if layer.cuttable and layer.ffn] == [(12, 1536)] * 6
     assert len(found.norms) == 13
 
 

@@ -37,9 +37,7 @@ def exported(prefix: str, folder: Path, exporter: others.Exporter) -> tuple[Path
     """Export a small classifier and return the path of the file, and its weights [in, out] by their names."""
     sizes = SMALL | {"num_hidden_layers": 1 if exporter == "dynamo" else 2}  # by dynamo, a layer takes seconds
     other = others.Other(prefix, prefix, ENCODERS[prefix][0], sizes=sizes, kind="ForSequenceClassification")
-    weights = {
-        name: value.detach().numpy().T for name, value in others.random(other).named_parameters() if value.ndim == 2
-    }
+    weights = {name: value.detach().numpy().T for name, value in others.random(other).named_parameters() if value.ndim == 2}
     return others.export(other, folder, exporter), weights
 
 
@@ -52,10 +50,7 @@ def expected(prefix: str, weights: Mapping[str, np.ndarray]) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("prefix", "exporter"),
     [(prefix, "TorchScript") for prefix in ENCODERS]
-    + [
-        pytest.param(prefix, "dynamo", marks=[pytest.mark.slow] if prefix != "Gemma3Text" else [])
-        for prefix in ENCODERS
-    ],
+    + [pytest.param(prefix, "dynamo", marks=[pytest.mark.slow] if prefix != "Gemma3Text" else []) for prefix in ENCODERS],
 )
 def test_products_are_named_as_their_modules_are(prefix: str, exporter: others.Exporter, tmp_path: Path) -> None:
     path, weights = exported(prefix, tmp_path, exporter)

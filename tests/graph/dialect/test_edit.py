@@ -91,11 +91,7 @@ def test_call_takes_attributes_and_literals() -> None:
     gamma, beta = np.full(3, 2, np.float32), np.zeros(3, np.float32)
     editor.splice(ops.Norm.call, [values["plus"], gamma, beta], {"epsilon": 1e-5}, replaces=values["relu"], rule="norm")
     (call,) = [node for node in model.graph if node.domain == "ffc"]
-    assert (call.op_type, call.outputs[0].name, call.attributes["epsilon"].as_float()) == (
-        "Norm",
-        "relu",
-        pytest.approx(1e-5),
-    )
+    assert (call.op_type, call.outputs[0].name, call.attributes["epsilon"].as_float()) == ("Norm", "relu", pytest.approx(1e-5))
     found = constant(call.inputs[1])
     assert found is not None
     assert np.array_equal(found, gamma)

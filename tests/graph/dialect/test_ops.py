@@ -50,9 +50,7 @@ def norm(x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, epsilon: float) -> 
     return centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + epsilon) * gamma + beta
 
 
-def attention(
-    q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | float, heads: int, scale: float
-) -> np.ndarray:
+def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | float, heads: int, scale: float) -> np.ndarray:
     batch, tokens, _ = q.shape
     q, k, v = (x.reshape(batch, tokens, heads, -1).transpose(0, 2, 1, 3) for x in (q, k, v))
     scores = (q @ k.transpose(0, 1, 3, 2)).astype(np.float64) * scale + mask
@@ -103,9 +101,7 @@ def test_int8_product_quantises_its_input_on_the_fly(rows: bool) -> None:
 def test_attention_is_the_softmax_of_scaled_and_masked_scores_times_values(heads: int, mask: str | None) -> None:
     q, k, v = normal(2, 5, 12), normal(2, 5, 12), normal(2, 5, 6)
     if mask is None:
-        assert np.allclose(
-            run("Attention", q, k, v, heads=heads, scale=0.7), attention(q, k, v, 0.0, heads, 0.7), atol=1e-5
-        )
+        assert np.allclose(run("Attention", q, k, v, heads=heads, scale=0.7), attention(q, k, v, 0.0, heads, 0.7), atol=1e-5)
         return
     added = np.zeros((2, 1, 5, 5), np.float32) if mask == "right" else normal(1, heads, 5, 5)
     if mask == "right":

@@ -342,13 +342,7 @@ def _seconds(model: ir.Model) -> float:
 
 @pytest.mark.parametrize(
     "attributes",
-    [
-        {},
-        {"strides": [4, 2]},
-        {"pads": [1, 0, 2, 3]},
-        {"dilations": [2, 1], "strides": [3, 3], "pads": [1, 1, 1, 1]},
-        {"auto_pad": "VALID"},
-    ],
+    [{}, {"strides": [4, 2]}, {"pads": [1, 0, 2, 3]}, {"dilations": [2, 1], "strides": [3, 3], "pads": [1, 1, 1, 1]}, {"auto_pad": "VALID"}],
     ids=str,
 )
 def test_a_convolution_has_the_shape_that_onnxruntime_gives_it(attributes: dict[str, Any]) -> None:

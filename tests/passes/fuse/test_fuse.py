@@ -99,9 +99,7 @@ def random_feeds(model: ir.Model, batch: int, length: int) -> dict[str, np.ndarr
     found = {}
     for value in model.graph.inputs:
         assert value.shape is not None and value.name is not None
-        shape = [
-            dim if isinstance(dim, int) else {"batch": batch, "seq": length}[str(dim.value)] for dim in value.shape
-        ]
+        shape = [dim if isinstance(dim, int) else {"batch": batch, "seq": length}[str(dim.value)] for dim in value.shape]
         found[value.name] = random.standard_normal(shape).astype(np.float32)
     return found
 
@@ -143,17 +141,7 @@ def test_what_is_no_attention_stays_equal_and_is_reported(fault: str) -> None:
     assert difference(run_stock(model, inputs), run_stock(after, inputs)) < 1e-5
 
 
-TAKEN = (
-    "context read twice",
-    "cross",
-    "unmerged",
-    "rotary",
-    "one key head",
-    "filled",
-    "filled inverted",
-    "subtracted",
-    "scaled mask",
-)
+TAKEN = ("context read twice", "cross", "unmerged", "rotary", "one key head", "filled", "filled inverted", "subtracted", "scaled mask")
 
 
 @pytest.mark.parametrize("fault", TAKEN)

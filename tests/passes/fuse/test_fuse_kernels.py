@@ -88,21 +88,9 @@ def optimised(form: Optimised, layers: int = 2) -> ir.Model:
     kinds = draft.normal("type", 2, WIDTH) if form.types else None
     gamma, beta = draft.normal("gamma", WIDTH, mean=1.0), draft.normal("beta", WIDTH)
     counted = mask if form.mask == "lengths" else None
-    places = op.Cast(
-        op.Sub(op.CumSum(op.Add(op.Mul(ids, np.int32(0)), np.int32(1)), np.int64(1)), np.int32(1)), to=INT32.value
-    )
+    places = op.Cast(op.Sub(op.CumSum(op.Add(op.Mul(ids, np.int32(0)), np.int32(1)), np.int64(1)), np.int32(1)), to=INT32.value)
     x, lengths = op.ms.EmbedLayerNormalization(
-        ids,
-        types if form.types else None,
-        word,
-        place,
-        kinds,
-        gamma,
-        beta,
-        counted,
-        places if form.places else None,
-        outputs=2,
-        epsilon=1e-5,
+        ids, types if form.types else None, word, place, kinds, gamma, beta, counted, places if form.places else None, outputs=2, epsilon=1e-5
     )
     padding = {"ones": mask, "lengths": lengths, "none": None}[form.mask]
     for layer in range(layers):
@@ -130,9 +118,7 @@ def _optimised_layer(draft: Draft, name: str, x: Any, mask: Any, form: Optimised
     return _skip_norm(draft, f"{name}.ffn_out", form, wide, x, UNITS, parameters("norm2"))
 
 
-def _skip_norm(
-    draft: Draft, name: str, form: Optimised, x: Any, skip: Any, inner: int, parameters: tuple[Any, Any]
-) -> Any:
+def _skip_norm(draft: Draft, name: str, form: Optimised, x: Any, skip: Any, inner: int, parameters: tuple[Any, Any]) -> Any:
     op = draft.op
     product, bias = op.MatMul(x, draft.normal(name, inner, WIDTH)), draft.normal(f"{name}.bias", WIDTH)
     if form.bias:
@@ -177,11 +163,7 @@ def test_a_whole_compile_takes_an_optimised_encoder(passes: str, tmp_path: Path)
     result = ffc.compile(path, passes, out=tmp_path / "out.onnx")
     assert result.report.verdict is not None and result.report.verdict.cosine > 0.99
     assert count(result.model, "Attention") == 2
-    assert not {node.op_type for node in result.model.graph if node.domain} & {
-        "Attention",
-        "SkipLayerNormalization",
-        "BiasGelu",
-    }
+    assert not {node.op_type for node in result.model.graph if node.domain} & {"Attention", "SkipLayerNormalization", "BiasGelu"}
 
 
 def test_an_optimised_encoder_compiles_to_a_portable_one() -> None:
@@ -270,16 +252,12 @@ def test_attention_of_onnxruntime_in_other_forms_is_left_alone_with_the_reason(f
     assert difference(run_stock(model, inputs), run_stock(after, inputs)) < 1e-6
 
 
-def skip_norm_model(
-    *, extra: int = 0, beta: bool = True, bias: bool = False, skip: tuple[int | str, ...] = ("batch", "seq", WIDTH)
-) -> ir.Model:
+def skip_norm_model(*, extra: int = 0, beta: bool = True, bias: bool = False, skip: tuple[int | str, ...] = ("batch", "seq", WIDTH)) -> ir.Model:
     """Return a model of one ``SkipLayerNormalization``; `extra` is the further output that is one of the model too."""
     draft = Draft()
     x, other = draft.input("x", "batch", "seq", WIDTH), draft.input("skip", *skip)
     shift, vector = draft.normal("beta", WIDTH) if beta else None, draft.normal("bias", WIDTH) if bias else None
-    found = draft.op.ms.SkipLayerNormalization(
-        x, other, draft.normal("gamma", WIDTH, mean=1.0), shift, vector, outputs=4, epsilon=1e-3
-    )
+    found = draft.op.ms.SkipLayerNormalization(x, other, draft.normal("gamma", WIDTH, mean=1.0), shift, vector, outputs=4, epsilon=1e-3)
     outputs = {"y": (found[0], ["batch", "seq", WIDTH])}
     if extra:
         outputs["sum"] = (found[extra], ["batch", "seq", WIDTH])

@@ -59,9 +59,7 @@ def streams(model: nn.Module, rows: Rows, plan: Plan | None = None) -> list[np.n
         inputs.append(args[0])
 
     batch = collator()([rows[index] for index in range(len(rows))])
-    inside = {
-        id(module): module for layer in find_layers(model) for module in model.get_submodule(layer.name).modules()
-    }
+    inside = {id(module): module for layer in find_layers(model) for module in model.get_submodule(layer.name).modules()}
     handles = [m.register_forward_pre_hook(norm) for m in inside.values() if isinstance(m, nn.LayerNorm)]
     nothing: list[Tensor | None] = [None] * 2
     with torch.no_grad(), masked(model, *(factors(model, plan) if plan else (nothing, nothing))):
