@@ -5,8 +5,9 @@ A message is one line: what failed, where, why, and what to do about it.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 __all__ = [
     "CannotApplyError",
@@ -16,6 +17,7 @@ __all__ = [
     "MissingError",
     "UsageError",
     "innermost",
+    "located",
     "nearest",
     "one_line",
 ]
@@ -70,6 +72,15 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if close:
         return f"; did you mean '{close[0]}'?"
     return f"; known: {', '.join(names)}" if names else ""
+
+
+@contextlib.contextmanager
+def located(place: str) -> Iterator[None]:
+    """Put a place before the message of an error."""
+    try:
+        yield
+    except FfcError as error:
+        raise type(error)(f"{place}: {error}") from error
 
 
 def innermost(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -24,8 +24,11 @@ _PROPERTY = "ffc_lock"
 _WIDTH = 120
 
 
-class FfcLock(Protocol):
+class FfcLock:
     """What the fixture `ffc_lock` gives."""
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self._request = request
 
     def __call__(
         self,
@@ -55,6 +58,24 @@ class FfcLock(Protocol):
         Returns:
             The lock of the model as it is now, with what it costs.
         """
+        from ffc.ci.lock.lock import beside
+        from ffc.errors import FfcError
+
+        config = self._request.config
+        root, accept = config.rootpath, bool(config.getoption("--ffc-accept"))
+        source = root / model
+        path = beside(source) if lock is None else root / lock
+        if lock is None and not source.resolve().is_relative_to(root.resolve()):
+            pytest.fail(f"{source} lies outside of the project in {root}; say where its lock is: lock=", pytrace=False)
+        held = _Held(root, source, path, passes, target, [str(root / plugin) for plugin in plugins])
+        rules = root / policy if isinstance(policy, str | Path) else policy
+        try:
+            found, written = held.accept(rules) if accept else (held.check(rules), False)
+        except FfcError as error:
+            pytest.fail(str(error), pytrace=False)
+        if written:
+            self._request.node.user_properties.append((_PROPERTY, _shown(path, root)))
+        return found
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -75,34 +96,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def ffc_lock(request: pytest.FixtureRequest) -> FfcLock:
     """Return a function that fails the test unless a model still compiles to what its lock says."""
-    root, accept = request.config.rootpath, bool(request.config.getoption("--ffc-accept"))
-
-    def hold(
-        model: str | Path,
-        passes: str | None = "fuse,int8",
-        *,
-        lock: str | Path | None = None,
-        policy: str | Path | Policy | None = None,
-        target: str = "cpu",
-        plugins: Sequence[str] = (),
-    ) -> Lock:
-        from ffc.errors import FfcError
-
-        source = root / model
-        path = source.with_name(f"{source.stem}.ffc.lock") if lock is None else root / lock
-        if lock is None and not source.resolve().is_relative_to(root.resolve()):
-            pytest.fail(f"{source} lies outside of the project in {root}; say where its lock is: lock=", pytrace=False)
-        held = _Held(root, source, path, passes, target, [str(root / plugin) for plugin in plugins])
-        rules = root / policy if isinstance(policy, str | Path) else policy
-        try:
-            found, written = held.accept(rules) if accept else (held.check(rules), False)
-        except FfcError as error:
-            pytest.fail(str(error), pytrace=False)
-        if written:
-            request.node.user_properties.append((_PROPERTY, _shown(path, root)))
-        return found
-
-    return hold
+    return FfcLock(request)
 
 
 @dataclass(frozen=True)

@@ -16,22 +16,18 @@ if TYPE_CHECKING:
 
 __all__ = ["check"]
 
-_PATH = click.Path(path_type=Path)
-
 
 @click.command()
-@click.argument("locks", type=_PATH, nargs=-1, metavar="[LOCK]...")
-@click.option("--model", type=_PATH, metavar="MODEL", help="Compile this one, not the model that the lock names.")
+@click.argument("locks", type=shared.PATH, nargs=-1, metavar="[LOCK]...")
+@click.option("--model", type=shared.PATH, metavar="MODEL", help="Compile this one, not the model that the lock names.")
 @click.option("--accept", is_flag=True, help="Write the locks anew where the models differ from them.")
-@click.option("--policy", "policy_file", type=_PATH, metavar="FILE.toml", help="Take [tool.ffc.check] from this file.")
 @click.option(
-    "--report",
-    "reports",
-    type=_PATH,
-    multiple=True,
-    metavar="PATH",
-    help="Write what was found as .json, .md, .html (one lock), .xml (JUnit) or .sarif.  [repeatable]",
+    "--policy", "policy_file", type=shared.PATH, metavar="FILE.toml", help="Take [tool.ffc.check] from this file."
 )
+@click.option(
+    "--report", "reports", type=shared.PATH, multiple=True, metavar="PATH",
+    help="Write what was found as .json, .md, .html (one lock), .xml (JUnit) or .sarif.  [repeatable]",
+)  # fmt: skip
 @click.option("--annotate", is_flag=True, help="Print what fails as annotations of GitHub Actions too.")
 @shared.as_json
 @click.pass_context
@@ -83,9 +79,9 @@ def _checked(path: Path, model: Path | None, policy: Policy | None, *, accept: b
     from ffc.ci.reports import content
     from ffc.ci.reports.terminal import checked
 
-    click.echo(f"checking {one_line(str(path))}", err=True)
+    shared.say(f"checking {one_line(str(path))}")
     try:
-        found = checks.check(path, model=model, policy=policy, progress=lambda line: click.echo(line, err=True))
+        found = checks.check(path, model=model, policy=policy, progress=shared.say)
     except FfcError as error:
         failed = checks.Unfinished(path, error)
         click.echo(f"{content.place(path)}: {content.unfinished(failed)}", err=True)

@@ -17,32 +17,21 @@ __all__ = ["compile_"]
 
 
 @click.command("compile")
-@click.argument("model", type=click.Path(path_type=Path), required=False, callback=shared.find_model)
+@click.argument("model", type=shared.PATH, required=False, callback=shared.find_model)
 @click.option("--passes", metavar="TEXT", help="The pipeline, such as 'fuse,int8{skip=head}'.  [default: fuse,int8]")
-@click.option("--set", "sets", multiple=True, metavar="PASS.OPTION=VALUE", help="One option of a pass.  [repeatable]")
+@shared.sets
 @shared.plugins
-@click.option(
-    "-o",
-    "--output",
-    "out",
-    type=click.Path(path_type=Path),
-    metavar="OUT",
-    help="The file to write.  [default: <stem>.ffc.onnx]",
-)
+@shared.output(help="The file to write.  [default: <stem>.ffc.onnx]")
 @click.option("--target", metavar="NAME", help="What to lower to; portable is any runtime.  [default: cpu]")
+@shared.rows
 @click.option(
-    "--data", type=click.Path(path_type=Path), metavar="ROWS.npz", help="Rows of your own to prove the passes on."
-)
-@click.option(
-    "--report", "reports", type=click.Path(path_type=Path), multiple=True, metavar="PATH",
+    "--report", "reports", type=shared.PATH, multiple=True, metavar="PATH",
     help="Write the report as .json, .md or .html.  [repeatable]",
 )  # fmt: skip
 @click.option(
-    "--recipe",
-    type=click.Path(path_type=Path),
-    metavar="FILE.toml",
+    "--recipe", type=shared.PATH, metavar="FILE.toml",
     help="Read all of this from a file; what is given here comes first.  [default: [tool.ffc] of pyproject.toml]",
-)
+)  # fmt: skip
 @shared.as_json
 def compile_(model: Path | None, recipe: Path | None, as_json: bool, **given: Any) -> None:
     """Compile MODEL, an ONNX file, through a pipeline of passes, each proved on the model.
@@ -64,7 +53,7 @@ def compile_(model: Path | None, recipe: Path | None, as_json: bool, **given: An
         )
     said = {name: value for name, value in given.items() if value not in (None, ())}
     wanted = recipes.changed(base, model=model, **said)
-    result = recipes.compile(wanted, progress=lambda line: click.echo(line, err=True))
+    result = recipes.compile(wanted, progress=shared.say)
     if as_json:
         click.echo(to_json(result.report), nl=False)
     else:

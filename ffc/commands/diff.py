@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,23 +15,18 @@ if TYPE_CHECKING:
 
 __all__ = ["diff"]
 
-_MODEL = click.Path(path_type=Path)
+_FORMS = (".json", ".md", ".html")
 
 
 @click.command()
-@click.argument("before", type=_MODEL, callback=shared.find_model)
-@click.argument("after", type=_MODEL, callback=shared.find_model)
+@click.argument("before", type=shared.PATH, callback=shared.find_model)
+@click.argument("after", type=shared.PATH, callback=shared.find_model)
 @click.option("--names", is_flag=True, help="Count renamed nodes as changes too.")
 @click.option("--numerics", is_flag=True, help="Run both on the same seeded inputs, and compare what they give.")
 @click.option(
-    "-o",
-    "--output",
-    "outs",
-    type=_MODEL,
-    multiple=True,
-    metavar="PATH",
+    "-o", "--output", "outs", type=shared.PATH, multiple=True, metavar="PATH",
     help="Write the diff as .json, .md or .html too.  [repeatable]",
-)
+)  # fmt: skip
 @shared.as_json
 @click.pass_context
 def diff(
@@ -59,31 +53,19 @@ def diff(
     shared.hush()
     found = diffs.diff(before, after, names=names, numerics=numerics)
     for out in outs:
-        publish.write_text(out, _FORMS[out.suffix](found), f"'{out}'")
+        publish.write_text(out, _text(found, out.suffix), f"'{out}'")
     if as_json:
-        click.echo(_json(found), nl=False)
+        click.echo(_text(found, ".json"), nl=False)
     else:
         shared.print_rich(terminal(found))
     if not found.equal:
         context.exit(GateError.exit_code)
 
 
-def _json(found: Diff) -> str:
+def _text(found: Diff, form: str) -> str:
+    """Write a diff in one of the forms."""
+    from ffc.ci.page.page import diff_page
     from ffc.ci.reports.data import to_json
-
-    return to_json(found)
-
-
-def _markdown(found: Diff) -> str:
     from ffc.ci.reports.markdown import to_markdown
 
-    return to_markdown(found)
-
-
-def _html(found: Diff) -> str:
-    from ffc.ci.page.page import diff_page
-
-    return diff_page(found)
-
-
-_FORMS: dict[str, Callable[[Diff], str]] = {".json": _json, ".md": _markdown, ".html": _html}
+    return dict(zip(_FORMS, (to_json, to_markdown, diff_page), strict=True))[form](found)

@@ -15,13 +15,9 @@ __all__ = ["explain"]
 @click.command()
 @shared.model
 @click.option(
-    "--pass",
-    "passes",
-    default="fuse",
-    show_default=True,
-    metavar="TEXT",
+    "--pass", "passes", default="fuse", show_default=True, metavar="TEXT",
     help="The pass, such as 'int8{skip=head}'; of a pipeline the last one.",
-)
+)  # fmt: skip
 @shared.plugins
 @shared.as_json
 @click.pass_context
@@ -34,7 +30,7 @@ def explain(context: click.Context, model: Path, passes: str, plugins: tuple[str
     from ffc.compiler.explain.table import explained
 
     shared.hush()
-    found = explanation.explain(model, passes, plugins=plugins, progress=lambda line: click.echo(line, err=True))
+    found = explanation.explain(model, passes, plugins=plugins, progress=shared.say)
     if as_json:
         click.echo(explanation.to_json(found), nl=False)
     else:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+import json
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -31,8 +34,6 @@ def passes(name: str | None, plugins: tuple[str, ...], as_json: bool) -> None:
         raise UsageError(f"unknown pass '{name}'{nearest(name, library)}")
     shown = [_describe(library, each) for each in ([name] if name else sorted(library))]
     if as_json:
-        import json
-
         click.echo(json.dumps(shown[0] if name else shown, indent=2, ensure_ascii=False))
     elif name:
         click.echo(_one_pass(shown[0]))
@@ -42,9 +43,6 @@ def passes(name: str | None, plugins: tuple[str, ...], as_json: bool) -> None:
 
 def _describe(library: Library, name: str) -> dict[str, Any]:
     """Return what is known of a pass, as data."""
-    import dataclasses
-    import inspect
-
     from ffc.compiler.option_values import spell
     from ffc.compiler.syntax import kinds
 

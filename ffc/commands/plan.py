@@ -21,7 +21,7 @@ __all__ = ["plan"]
 @click.command()
 @shared.model_or_folder
 @options(Amount)
-@click.option("--importance", type=click.Path(path_type=Path), metavar="FILE", help="Scores: importance.safetensors.")
+@click.option("--importance", type=shared.PATH, metavar="FILE", help="Scores: importance.safetensors.")
 @click.option("--by", type=click.Choice(["norm"]), help="Score by the weights themselves.")
 @shared.output("plan.json")
 @shared.as_json

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,9 +19,9 @@ __all__ = ["reduce"]
 @click.command()
 @shared.model
 @click.option("--passes", metavar="TEXT", help="The pipeline that fails.  [default: fuse,int8]")
-@click.option("--set", "sets", multiple=True, metavar="PASS.OPTION=VALUE", help="One option of a pass.  [repeatable]")
+@shared.sets
 @shared.plugins
-@click.option("--target", default="cpu", show_default=True, metavar="NAME", help="What to lower to.")
+@shared.target
 @click.option(
     "--when", metavar="COMMAND",
     help="A command that exits with status 0 where a model still shows it, such as 'python check.py {model}'. {inputs} "
@@ -35,23 +35,9 @@ __all__ = ["reduce"]
     "--seconds", type=click.FloatRange(min=0, min_open=True), default=600, show_default=True, metavar="SECONDS",
     help="When to stop with the smallest found so far.",
 )  # fmt: skip
-@click.option(
-    "-o", "--output", "out", type=click.Path(path_type=Path), metavar="FOLDER",
-    help="The folder to write.  [default: <stem>.reduced]",
-)  # fmt: skip
+@shared.output(metavar="FOLDER", help="The folder to write.  [default: <stem>.reduced]")
 @shared.as_json
-def reduce(
-    model: Path,
-    passes: str | None,
-    sets: tuple[str, ...],
-    plugins: tuple[str, ...],
-    target: str,
-    when: str | None,
-    timeout: float,
-    seconds: float,
-    out: Path | None,
-    as_json: bool,
-) -> None:
+def reduce(model: Path, out: Path | None, as_json: bool, **given: Any) -> None:
     """Reduce MODEL to the smallest that still goes wrong, and write a folder that shows it to others.
 
     What goes wrong is its compile, or what --when tells. The folder holds the model, inputs, a script that shows the
@@ -61,10 +47,7 @@ def reduce(
 
     shared.hush()
     folder = out or Path(f"{model.stem}.reduced")
-    found = reducing.reduce(
-        model, passes, when=when, out=folder, sets=sets, plugins=plugins, target=target, timeout=timeout,
-        seconds=seconds, progress=lambda line: click.echo(line, err=True),
-    )  # fmt: skip
+    found = reducing.reduce(model, out=folder, progress=shared.say, **given)
     if found.reproduced is False:
         click.echo(f"warning: {folder}/reproduce.py does not show it in a process of its own", err=True)
     click.echo(json.dumps(_as_data(found, folder), indent=2) if as_json else _in_words(found, folder))

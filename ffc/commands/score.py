@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -127,8 +128,6 @@ def _range(name: str, scores: np.ndarray) -> str:
 
 
 def _to_json(importance: Importance, out: Path) -> str:
-    import json
-
     layers = [
         {"heads": layer.heads.tolist(), "units": len(layer.ffn), "unit_range": _ends(layer.ffn)}
         for layer in importance.layers

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,23 +19,17 @@ if TYPE_CHECKING:
 
 __all__ = ["study"]
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
-
-def _options(command: _Command) -> _Command:
+def _options(command: shared.Command) -> shared.Command:
     """Add what both commands take."""
-    path = click.Path(path_type=Path)
     for add in (
         shared.as_json,
         click.option(
-            "--data-folder", type=path, metavar="DIR",
+            "--data-folder", type=shared.PATH, metavar="DIR",
             help="What the files of [task] are relative to.  [default: the folder of FILE]",
         ),
-        click.option(
-            "-o", "--output", "out", type=path, metavar="OUT",
-            help="The folder of the run.  [default: build/ and the stem of FILE]",
-        ),
-        click.argument("file", type=path),
+        shared.output(help="The folder of the run.  [default: build/ and the stem of FILE]"),
+        click.argument("file", type=shared.PATH),
     ):  # fmt: skip
         command = add(command)
     return command
@@ -102,7 +95,7 @@ def show(file: Path, out: Path | None, data_folder: Path | None, as_json: bool) 
 
 
 @study.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.argument("runs", nargs=-1, required=True, type=shared.PATH, metavar="RUN...")
 @click.option("--markdown", is_flag=True, help="Print Markdown.")
 def table(runs: tuple[Path, ...], markdown: bool) -> None:
     """Print the chosen systems of several runs side by side, each against its teacher, and the overall row.

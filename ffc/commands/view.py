@@ -13,10 +13,7 @@ __all__ = ["view"]
 
 @click.command()
 @shared.model
-@click.option(
-    "-o", "--output", "out", type=click.Path(path_type=Path), metavar="OUT",
-    help="The page to write.  [default: the model's name with .html, in the folder at hand]",
-)  # fmt: skip
+@shared.output(help="The page to write.  [default: the model's name with .html, in the folder at hand]")
 def view(model: Path, out: Path | None) -> None:
     """Draw MODEL as one HTML page that needs nothing else."""
     out = out or Path(model.with_suffix(".html").name)
@@ -28,5 +25,6 @@ def view(model: Path, out: Path | None) -> None:
 
     shared.hush()
     loaded = load(model, lazily=True)
-    publish.write_text(out, model_page(of_model(loaded, str(model), weights=False), cost(loaded)), f"'{out}'")
+    page = model_page(of_model(loaded, str(model), weights=False), cost(loaded))
+    publish.write_text(out, page, f"'{out}'")
     click.echo(f"wrote {out}", err=True)

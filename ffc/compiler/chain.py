@@ -32,7 +32,9 @@ def open_model(model: str | Path | ir.Model) -> ir.Model:
         InputError: If the file is missing, broken or unsafe.
     """
     if isinstance(model, ir.Model):
-        return clone(model)
+        copy = clone(model)
+        files.name_standard(copy)
+        return copy
     if not isinstance(model, str | Path):
         raise UsageError(f"a model is a path or an onnx_ir.Model, not {type(model).__name__}")
     loaded = files.load(model)

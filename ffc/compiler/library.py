@@ -40,27 +40,35 @@ def builtin_folder() -> Path:
 
 
 class Library(Mapping[str, type[Pass]]):
-    """All passes that can be named, by name."""
+    """All passes that can be named, by name.
 
-    def __init__(self) -> None:
+    Attributes:
+        files: What was added by file: ``file.py`` or ``file.py:Name``, seen from the current folder.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """Make a library without passes; files that are added to it are seen from `folder`."""
+        self.files: list[str] = []
+        self._folder = folder
         self._passes: dict[str, type[Pass]] = {}
         self._origins: dict[str, str] = {}
         self._functions: dict[str, Function] = {}
 
     @classmethod
-    def default(cls, plugins: Sequence[str] = ()) -> Self:
+    def default(cls, plugins: Sequence[str] = (), folder: Path | None = None) -> Self:
         """Return the built-in passes, those of installed packages, and those of `plugins`.
 
         Args:
             plugins: ``file.py:Name`` for one pass, or ``file.py`` for all that the file defines; a pass that takes
                 several files is a folder with an ``__init__.py``, which stands for it here.
+            folder: From where such files are seen, those that a pipeline names too; None for the current folder.
 
         Raises:
             InputError: If a file is missing or cannot be loaded.
             MissingError: If a file imports what is not installed.
             UsageError: If two passes have the same name, or a file does not define what it should.
         """
-        library = cls()
+        library = cls(folder)
         library.add_folder(builtin_folder())
         library.add_entry_points()
         for plugin in plugins:
@@ -110,6 +118,7 @@ class Library(Mapping[str, type[Pass]]):
             MissingError: If it imports what is not installed.
             UsageError: If it does not define the pass, or a pass has a name that is taken.
         """
+        text = text if self._folder is None else str(self._folder / text)
         path, _, name = text.rpartition(":") if not text.endswith(".py") else (text, "", "")
         if not path.endswith(".py"):
             raise UsageError(f"plugin {text!r} is not of the form file.py or file.py:Name")
@@ -125,6 +134,7 @@ class Library(Mapping[str, type[Pass]]):
         wanted = [found[name]] if name else list(found.values())
         for kind in wanted:
             self._add(kind, f"{path}:{kind.__name__}")
+        self.files.append(text)
         return wanted
 
     def _add(self, kind: type[Pass], origin: str) -> None:
@@ -137,7 +147,6 @@ class Library(Mapping[str, type[Pass]]):
         _validate(kind, origin)
         self._passes[kind.name] = kind
         self._origins[kind.name] = origin
-
 
     def _bring_functions(self, kind: type[Pass], origin: str) -> None:
         """Make the functions known that the file of a pass declares; another file may have declared others since."""

@@ -25,13 +25,10 @@ from ffc.compiler.proof.trial import Trial
 from ffc.compiler.proof.verify import Prover
 from ffc.compiler.reports.report import Report, Step
 from ffc.graph import files
-from ffc.graph.cost import Cost, cost
+from ffc.graph.cost import BATCH, LENGTH, Cost, cost
 from ffc.graph.files import targets
 
 __all__ = ["Result", "compile", "versions"]
-
-BATCH, LENGTH = 1, 128
-"""Where MACs are counted."""
 
 _LARGE = 1 << 26
 """Bytes of weights that are not left in memory until Python gets around to it."""
@@ -98,7 +95,7 @@ def compile(
     rows = [] if data is None else from_data(source, data)
     tell("running the model as it came")
     prover = Prover(source, [*probes.make(source), *rows])
-    before = cost(source, BATCH, LENGTH)
+    before = cost(source)
     stage = Stage(source, prover.source, prover.source)
     del source  # its weights go as soon as no stage needs them
     steps: list[Step] = []
@@ -141,7 +138,7 @@ def _step(item: Pass, needed_by: str | None, stage: Stage, before: Cost, prover:
             change = Change(item.name, item.contract, after, item.provider, lambda model: run(item, model, Log()))
             stage, verdict = prove(change, stage, prover)
     seconds = time.perf_counter() - started
-    spent = cost(stage.model, BATCH, LENGTH) if verdict else before
+    spent = cost(stage.model) if verdict else before
     decided = syntax.unparse([replace(item, **log.decided)]) if log.decided else text  # type: ignore[arg-type]
     return stage, Step(text, decided, needed_by, log.done, log.taken, log.notes, _skipped(log), spent, seconds, verdict)
 

@@ -6,32 +6,17 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
+from ffc.compiler.library import Library
 from ffc.compiler.option_values import Kind, Part, choices, describe, read, spell
 from ffc.compiler.passes import Pass
 from ffc.errors import UsageError, nearest
 
-__all__ = ["Options", "Source", "kinds", "parse", "unparse", "with_options"]
+__all__ = ["Options", "kinds", "parse", "unparse", "with_options"]
 
 _PATH = re.compile(r"\.py(:[^:]*)?$")
 _ESCAPES = {"n": "\n", "t": "\t"}
-
-
-class Source(Protocol):
-    """Where passes come from; `ffc.compiler.library.Library` is one."""
-
-    def __getitem__(self, name: str, /) -> type[Pass]:
-        """Return the pass of that name."""
-
-    def __contains__(self, name: object, /) -> bool:
-        """Whether there is a pass of that name."""
-
-    def keys(self) -> Any:
-        """All names."""
-
-    def add_file(self, text: str, /) -> list[type[Pass]]:
-        """Load ``file.py:Name`` or all of ``file.py``, and return the passes."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +62,7 @@ Options = dict[str, Given]
 _SPACE = " \t\r\n"
 
 
-def parse(text: str, library: Source, sets: Mapping[str, str] | Sequence[str] = ()) -> list[Pass]:
+def parse(text: str, library: Library, sets: Mapping[str, str] | Sequence[str] = ()) -> list[Pass]:
     """Read a pipeline.
 
     Args:
@@ -248,7 +233,7 @@ def _quoted(source: Text, opening: int) -> tuple[str, int]:
     return "".join(characters), position + 1
 
 
-def _lookup(source: Text, name: str, column: int, library: Source) -> type[Pass]:
+def _lookup(source: Text, name: str, column: int, library: Library) -> type[Pass]:
     if _PATH.search(name):
         found = library.add_file(name)
         if name.endswith(".py"):

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from ffc.graph.order import subgraphs
 from ffc.graph.shapes.dim import Dim, Expr, evaluate, product
 from ffc.graph.shapes.inference import Shapes, infer
 from ffc.graph.shapes.kernels import einsum_sizes
 from ffc.graph.shapes.rule import ODDITIES, Fact, Shape, Site, UnknownError
 
-__all__ = ["Cost", "ProductCounter", "cost", "is_parameter", "products"]
+__all__ = ["BATCH", "LENGTH", "Cost", "ProductCounter", "cost", "is_parameter", "products"]
 
 # Operators that multiply and accumulate but have no formula here.
 _UNCOUNTED = frozenset(
@@ -20,7 +21,10 @@ _UNCOUNTED = frozenset(
     LongformerAttention MoE PackedAttention PackedMultiHeadAttention QAttention QLinearConv QMoE RNN""".split()
 )
 
-_DOMAINS = frozenset(("", "ai.onnx", "com.microsoft"))
+_DOMAINS = frozenset(("", "com.microsoft"))
+
+BATCH, LENGTH = 1, 128
+"""Where multiply-accumulates are counted, where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Cost:
     macs_unknown: int
 
 
-def cost(model: ir.Model, batch: int = 1, length: int = 128) -> Cost:
+def cost(model: ir.Model, batch: int = BATCH, length: int = LENGTH) -> Cost:
     """Return what `model` costs at `batch` rows of `length` tokens.
 
     Args:
@@ -127,14 +131,8 @@ def _evaluated(macs: Dim, sizes: Mapping[str, int]) -> int | None:
 
 def _nested(node: ir.Node) -> Iterator[ir.Node]:
     """Yield the nodes of the subgraphs of `node`."""
-    for attribute in node.attributes.values():
-        if attribute.is_ref():
-            continue
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield from attribute.as_graph().all_nodes()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            for graph in attribute.as_graphs():
-                yield from graph.all_nodes()
+    for _, graph in subgraphs(node):
+        yield from graph.all_nodes()
 
 
 def _macs(site: Site, outputs: Sequence[Fact]) -> Dim | None:

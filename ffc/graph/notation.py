@@ -11,18 +11,11 @@ import numpy as np
 import onnx_ir as ir
 
 __all__ = [
-    "Notation",
-    "digest",
-    "is_learned",
-    "is_small",
-    "operator",
-    "quoted",
-    "quoted_string",
-    "tensor_type",
-    "typed",
-]
+    "SHOWN_ELEMENTS", "Notation", "digest", "is_learned", "is_small", "operator", "quoted", "quoted_string",
+    "tensor_type", "typed",
+]  # fmt: skip
 
-_SHOWN_ELEMENTS = 8
+SHOWN_ELEMENTS = 8
 """Up to this many elements, a tensor is a parameter to read (axes, shapes, scales) rather than a weight."""
 
 _PLAIN = re.compile(r"[A-Za-z_][\w.\-]*", re.ASCII)
@@ -82,7 +75,7 @@ class Notation:
 
 def is_small(tensor: ir.TensorProtocol) -> bool:
     """Whether a tensor is one to read (axes, shapes, scales) rather than a weight."""
-    return tensor.size <= _SHOWN_ELEMENTS
+    return tensor.size <= SHOWN_ELEMENTS
 
 
 def is_learned(tensor: ir.TensorProtocol) -> bool:

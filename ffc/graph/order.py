@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import onnx_ir as ir
 
-__all__ = ["captured", "operands_of", "ordered", "trimmed"]
+__all__ = ["captured", "operands_of", "ordered", "subgraphs", "trimmed"]
 
 
 def ordered(graph: ir.Graph) -> list[ir.Node]:
@@ -37,14 +37,20 @@ def _enter(value: ir.Value, graph: ir.Graph, entered: set[ir.Node]) -> list[tupl
 def operands_of(node: ir.Node) -> list[ir.Value]:
     """Return the values a node reads: its inputs, then what its subgraphs take from around them."""
     values = [value for value in node.inputs if value is not None]
-    for _, attribute in sorted(node.attributes.items()):
+    return values + [value for _, graph in subgraphs(node) for value in captured(graph)]
+
+
+def subgraphs(node: ir.Node) -> list[tuple[str, ir.Graph]]:
+    """Return the subgraphs of a node by attribute, several of one numbered as in ``name[0]``."""
+    found: list[tuple[str, ir.Graph]] = []
+    for name, attribute in sorted(node.attributes.items()):
         if attribute.is_ref():
             continue
         if attribute.type == ir.AttributeType.GRAPH:
-            values += captured(attribute.as_graph())
+            found.append((name, attribute.as_graph()))
         elif attribute.type == ir.AttributeType.GRAPHS:
-            values += [value for graph in attribute.as_graphs() for value in captured(graph)]
-    return values
+            found += [(f"{name}[{index}]", graph) for index, graph in enumerate(attribute.as_graphs())]
+    return found
 
 
 def captured(graph: ir.Graph) -> list[ir.Value]:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from ffc.graph.notation import Notation, operator, quoted, typed
-from ffc.graph.order import ordered, trimmed
+from ffc.graph.order import ordered, subgraphs, trimmed
 
 __all__ = ["ENDS_SECTION", "FORMAT", "text"]
 
@@ -121,19 +121,15 @@ class _Scope:
 
     def node(self, node: ir.Node) -> list[str]:
         operands = ", ".join(self.operand(value) for value in trimmed(node.inputs))
-        plain, nested = [], []
+        plain = []
         label = self.label(node)
         inner = _Scope(self.notation, prefix=f"{label}/", names=self.names, inlined=self.inlined)
         for name, attribute in sorted(node.attributes.items()):
             if attribute.is_ref():
                 plain.append(f"{name}=@{attribute.ref_attr_name}")
-            elif attribute.type == ir.AttributeType.GRAPH:
-                nested += inner.subgraph(name, attribute.as_graph())
-            elif attribute.type == ir.AttributeType.GRAPHS:
-                for index, graph in enumerate(attribute.as_graphs()):
-                    nested += inner.subgraph(f"{name}[{index}]", graph)
-            else:
+            elif attribute.type not in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
                 plain.append(f"{name}={self.notation.attribute(attribute)}")
+        nested = [line for name, graph in subgraphs(node) for line in inner.subgraph(name, graph)]
         results = self.define(node, label)
         call = f"{results} = {operator(node)}({_semicolon(operands, ', '.join(plain))})"
         return [call, *_indented(nested)]

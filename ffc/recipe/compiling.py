@@ -17,13 +17,14 @@ from ffc.compiler.reports import writing
 from ffc.errors import UsageError
 from ffc.graph import files
 from ffc.graph.files import targets
-from ffc.recipe.file import File, parse, read_text
+from ffc.recipe.file import File, parse, projects, read_text, table_of
 from ffc.settings.setting import Wanted, check, setting
 from ffc.settings.wanted import PATH, PATHS
 
-__all__ = ["CompileKeys", "Recipe", "changed", "compile", "find", "inputs", "load", "of_keys"]
+__all__ = [
+    "CompileKeys", "Recipe", "changed", "compile", "find", "inputs", "listed", "load", "moved", "of_keys", "paths_of",
+]  # fmt: skip
 
-_PROJECT = "pyproject.toml"
 _TABLE = ("tool", "ffc")
 _OF_A_STUDY = {"task", "teacher", "students", "plans", "choose"}
 """Tables that no recipe has, and a study (`ffc.study.study`) does."""
@@ -100,21 +101,11 @@ def find(folder: str | os.PathLike[str] = ".") -> Recipe | None:
         InputError: If that file is not TOML.
         UsageError: As `load`.
     """
-    start = Path(folder).resolve()
-    for each in (start, *start.parents):
-        path = each / _PROJECT
-        if not path.is_file():
-            continue
-        shown = Path(os.path.relpath(path))
-        text = read_text(shown)
-        if "ffc" not in text:  # so that a project's broken file is no concern of those who do not use it
-            continue
-        tools = parse(shown, text).get("tool")
-        table = tools.get("ffc") if isinstance(tools, dict) else None
-        if isinstance(table, dict):
-            table = {key: value for key, value in table.items() if key not in _OF_OTHERS} or None
-        if table is not None:
-            return _read(File(shown, text, _TABLE), table)
+    for path in projects(folder):
+        if found := table_of(path, _TABLE):
+            file, table = found
+            if keys := {key: value for key, value in table.items() if key not in _OF_OTHERS}:
+                return _read(file, keys)
     return None
 
 
@@ -189,7 +180,7 @@ def inputs(recipe: Recipe) -> dict[str, Path]:
     if recipe.data is not None:
         found["data"] = recipe.data
     for number, item in enumerate(recipe.passes, 1):
-        found |= {f"pass {number}, {item.name}.{name}": path for name, path in _paths(item).items()}
+        found |= {f"pass {number}, {item.name}.{name}": path for name, path in paths_of(item).items()}
     return found
 
 
@@ -199,10 +190,16 @@ def _file_of(plugin: str) -> Path:
     return Path(f"{path}.py" if found else plugin)
 
 
-def _paths(item: Pass) -> dict[str, Path]:
+def paths_of(item: Pass) -> dict[str, Path]:
     """Return the options of a pass that are paths."""
     values = {field.name: getattr(item, field.name) for field in dataclasses.fields(item) if field.init}
     return {name: value for name, value in values.items() if isinstance(value, Path)}
+
+
+def moved(item: Pass, move: Callable[[Path], Path]) -> Pass:
+    """Return a pass whose paths are seen from elsewhere."""
+    paths: dict[str, Any] = {name: move(path) for name, path in paths_of(item).items()}
+    return replace(item, **paths)
 
 
 _Scalar = bool | int | float | str
@@ -237,17 +234,15 @@ class _Keys(CompileKeys):
     report: str | Sequence[str] = setting(PATHS, default=())
 
 
-def _read(file: File, data: Any) -> Recipe:
+def _read(file: File, data: Mapping[str, Any]) -> Recipe:
     """Turn what a file holds into a recipe: checked, its paths seen from the current folder."""
-    if not isinstance(data, dict):
-        file.fail((), f"'{'.'.join(file.table)}' is {data!r}, wanted a table")
     keys = file.read(_Keys, data)
     folder = file.path.parent
     return replace(
         of_keys(file, keys),
         model=folder / keys.model if keys.model else None,
         out=folder / keys.out if keys.out else None,
-        reports=tuple(folder / path for path in _listed(keys.report)),
+        reports=tuple(folder / path for path in listed(keys.report)),
     )
 
 
@@ -259,14 +254,13 @@ def of_keys(file: File, keys: CompileKeys) -> Recipe:
         UsageError: If the pipeline is malformed.
     """
     folder = file.path.parent
-    plugins = [_in_folder(folder, plugin) for plugin in _listed(keys.plugins)]
     passes = keys.passes if isinstance(keys.passes, str) else ",".join(keys.passes)
     options = {
         f"{name}.{option}": _spelled(value) for name, table in keys.options.items() for option, value in table.items()
     }
     try:
-        library = _Beside(Library.default(plugins), folder)
-        asked = tuple(_moved(item, folder) for item in syntax.parse(passes, library, options))
+        library = Library.default(listed(keys.plugins), folder)
+        asked = tuple(moved(item, folder.joinpath) for item in syntax.parse(passes, library, options))
         chain.with_lower((), Library.default(), keys.target)  # which refuses an unknown target
     except UsageError as error:
         raise UsageError(f"{file.name}: {error}") from error
@@ -275,46 +269,15 @@ def of_keys(file: File, keys: CompileKeys) -> Recipe:
         passes=asked,
         target=keys.target,
         data=folder / keys.data if keys.data else None,
-        plugins=(*plugins, *library.files),
+        plugins=tuple(library.files),
     )
 
 
-def _listed(value: str | Sequence[str]) -> list[str]:
+def listed(value: str | Sequence[str]) -> list[str]:
+    """Return what is written as one text or as a list of them as a list."""
     return [value] if isinstance(value, str) else list(value)
-
-
-def _in_folder(folder: Path, plugin: str) -> str:
-    return str(folder / plugin)
 
 
 def _spelled(value: _Scalar | Sequence[_Scalar]) -> str:
     """Write an option as ``--set`` takes it; a text stands there as it is."""
     return value if isinstance(value, str) else spell(value)
-
-
-def _moved(item: Pass, folder: Path) -> Pass:
-    """Return a pass whose paths, given relative to `folder`, are seen from the current one."""
-    moved: dict[str, Any] = {name: folder / path for name, path in _paths(item).items()}
-    return replace(item, **moved)
-
-
-class _Beside:
-    """A library to which the files that a pipeline names are added from `folder`; it remembers which."""
-
-    def __init__(self, library: Library, folder: Path) -> None:
-        self.files: list[str] = []
-        self._library = library
-        self._folder = folder
-
-    def __getitem__(self, name: str) -> type[Pass]:
-        return self._library[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._library
-
-    def keys(self) -> Any:
-        return self._library.keys()
-
-    def add_file(self, text: str) -> list[type[Pass]]:
-        self.files.append(_in_folder(self._folder, text))
-        return self._library.add_file(self.files[-1])

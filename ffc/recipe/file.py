@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 import typing
@@ -13,7 +14,9 @@ from typing import Any, NoReturn, TypeVar, cast
 from ffc.errors import InputError, UsageError, nearest
 from ffc.settings.setting import Setting, SettingError, fields, members, refused, types_of
 
-__all__ = ["File", "parse", "read_text"]
+__all__ = ["File", "parse", "projects", "read_text", "table_of"]
+
+_PROJECT = "pyproject.toml"
 
 _T = TypeVar("_T")
 
@@ -125,6 +128,33 @@ def parse(path: Path, text: str) -> dict[str, Any]:
         raise InputError(f"{place}: not TOML: {what[:1].lower()}{what[1:]}") from error
     except RecursionError as error:
         raise InputError(f"{path}: it is nested too deep") from error
+
+
+def projects(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield the ``pyproject.toml`` of a folder and of those above it, the nearest first, seen from the current one."""
+    start = Path(folder).resolve()
+    for each in (start, *start.parents):
+        if (each / _PROJECT).is_file():
+            yield Path(os.path.relpath(each / _PROJECT))
+
+
+def table_of(path: Path, table: tuple[str, ...]) -> tuple[File, dict[str, Any]] | None:
+    """Return a table of ffc's in a ``pyproject.toml`` and what it holds, or None where there is none.
+
+    Raises:
+        InputError: If the file is missing or not TOML.
+        UsageError: If it is no table.
+    """
+    text = read_text(path)
+    if "ffc" not in text:  # so that a project's broken file is no concern of those who do not use it
+        return None
+    data: Any = parse(path, text)
+    for key in table:
+        data = data.get(key) if isinstance(data, dict) else None
+    file = File(path, text, table)
+    if data is not None and not isinstance(data, dict):
+        file.fail((), f"'{'.'.join(table)}' is {data!r}, wanted a table")
+    return None if data is None else (file, data)
 
 
 def _keys(text: str) -> Iterator[tuple[int, tuple[str, ...]]]:

@@ -23,24 +23,13 @@ def measure(
     rows: Rows,
     tokenizer: PreTrainedTokenizerFast,
     *,
-    queries: int = 100,
-    rounds: int = 3,
-    dollars_per_hour: float = 0.0,
-    progress: Tell | None = None,
+    queries: int,
+    rounds: int,
+    progress: Tell,
 ) -> Measurements:
-    """Time all systems of a run on a sample of its validation rows, making tokens left out.
+    """Time all systems of a run, its files in `folder`, on a sample of its validation rows, making tokens left out.
 
-    The teacher is served in all four ways, students without padding, what is pruned in the two of ONNX.
-
-    Args:
-        run: What was made.
-        folder: The folder that its paths are relative to.
-        rows: The encoded validation rows.
-        tokenizer: The tokenizer of all systems.
-        queries: Size of the sample.
-        rounds: How many rounds count.
-        dollars_per_hour: Price of the machine, all its cores; 0 leaves costs out.
-        progress: Told before each round.
+    The teacher is served in all four ways, students without padding, what is pruned in the two of ONNX. Prices are 0.
 
     Raises:
         UsageError: If there is no row or no round.
@@ -63,4 +52,4 @@ def measure(
     found: dict[str, dict[str, Measurement]] = {}
     for (name, way), taken in latency(answers, len(chosen), rounds=rounds, progress=progress).items():
         found.setdefault(name, {})[way] = taken
-    return Measurements(len(chosen), rows.max_length, dollars_per_hour, found)
+    return Measurements(len(chosen), rows.max_length, 0.0, found)

@@ -7,7 +7,6 @@ import functools
 import hashlib
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,21 +15,16 @@ from ffc.errors import InputError
 from ffc.study.study import Study
 
 if TYPE_CHECKING:
-    from torch import nn
     from transformers import PreTrainedTokenizerFast
 
     from ffc.train.encoding import Collator, Rows
     from ffc.train.tasks import Example, Scores, Task
 
-__all__ = ["Resources", "load_weights"]
+__all__ = ["Resources"]
 
 
 class Resources:
-    """Loads what a study is made from, once.
-
-    Attributes:
-        study: The study.
-    """
+    """Loads what a study is made from, once."""
 
     def __init__(self, study: Study) -> None:
         self.study = study
@@ -96,14 +90,7 @@ class Resources:
         return metrics.score(self.task, logits, self.task.validation)
 
     def same_tokenizer(self, source: str) -> None:
-        """Check that a checkpoint was trained with the tokenizer of the teacher.
-
-        Args:
-            source: The checkpoint, as `ffc.train.models.loading.locate` takes it.
-
-        Raises:
-            InputError: If it has another.
-        """
+        """Refuse a checkpoint that was trained with another tokenizer than the teacher's."""
         from ffc.train.models import pretrained
 
         other = pretrained.tokenizer(source)
@@ -121,10 +108,3 @@ class Resources:
             for row in part:
                 state.update(json.dumps(dataclasses.astuple(row)).encode())
         return state.hexdigest()
-
-
-def load_weights(folder: Path) -> nn.Module:
-    """Return a model that a step has saved, on the GPU if there is one."""
-    from ffc.train.models.loading import load, on_gpu
-
-    return on_gpu(load(folder))

@@ -14,20 +14,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from ffc.errors import FfcError, InputError, UsageError
+from ffc.errors import InputError, UsageError, located
 from ffc.graph.files import publish
 from ffc.progress import Tell
 
 if os.name == "posix":
     import fcntl
 
-__all__ = ["Done", "Job", "Progress", "State", "Step", "digest_of", "run", "states"]
+__all__ = ["Done", "Job", "Progress", "State", "Step", "Work", "digest_of", "run", "states"]
 
 _FORMAT = "ffc.step/1"
 _RECORD = "step.json"
 _SCRATCH = "scratch"
 _LOCK = ".lock"
-_BLOCK = 1 << 20
 
 State = Literal["done", "stale", "to do"]
 
@@ -79,6 +78,10 @@ class Job:
     tell: Tell
 
 
+Work = Callable[[Job], Mapping[str, Any]]
+"""Does a step, and returns what it found, as JSON: the same from the same inputs, so no times."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One step.
@@ -87,7 +90,7 @@ class Step:
         name: Its folder, relative to that of the run.
         title: What people call it.
         version: Raised whenever its work changes, so that what older versions made is done again.
-        work: Does it, and returns what it found, as JSON: the same from the same inputs, so no times.
+        work: Does it.
         settings: All that it depends on but files and steps, as JSON.
         inputs: Files and folders that it reads, by a word.
         needs: Names of the steps whose files or results it reads.
@@ -96,7 +99,7 @@ class Step:
     name: str
     title: str
     version: int
-    work: Callable[[Job], Mapping[str, Any]]
+    work: Work
     settings: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, Path] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
@@ -162,11 +165,8 @@ def digest_of(path: Path) -> str:
 @functools.lru_cache(maxsize=1024)
 def _digest_of_file(path: Path, size: int, changed: int) -> str:
     """Return the sha256 of a file that is as it was when it had this size and time."""
-    state = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            state.update(block)
-    return state.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _files(folder: Path) -> list[Path]:
@@ -221,10 +221,8 @@ def _do(step: Step, folder: Path, done: Mapping[str, Done], tell: Tell) -> Done:
     started = time.perf_counter()
     _remove(draft)
     scratch.mkdir(parents=True)
-    try:
+    with located(step.title):
         result = dict(step.work(Job(draft, scratch, {name: done[name] for name in step.needs}, tell)))
-    except FfcError as error:
-        raise type(error)(f"{step.title}: {error}") from error
     shutil.rmtree(scratch)
     seconds = time.perf_counter() - started
     output = _digest({"files": digest_of(draft), "result": result})

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ffc.errors import InputError, UsageError, nearest
-from ffc.recipe.compiling import Recipe, inputs, of_keys
+from ffc.recipe.compiling import Recipe, inputs, listed, of_keys
 from ffc.recipe.file import File, parse, read_text
 from ffc.settings.data import Data
 from ffc.study.keys import PlanKeys, StudyKeys
@@ -54,9 +54,7 @@ class Study:
 
     def students_of(self, plan: str) -> tuple[str, ...]:
         """Return the systems that a plan prunes, in the order of the file."""
-        named = self.keys.plans[plan].student
-        listed = [named] if isinstance(named, str) else named
-        return tuple(listed) or tuple(self.keys.students) or (TEACHER,)
+        return tuple(listed(self.keys.plans[plan].student)) or tuple(self.keys.students) or (TEACHER,)
 
     def plans_of(self, student: str) -> Iterator[tuple[str, PlanKeys]]:
         """Yield the plans that prune a system, in the order of the file."""
@@ -120,8 +118,7 @@ def load(path: str | os.PathLike[str], *, data_folder: str | os.PathLike[str] | 
     data = parse(path, text)
     if not data.keys() & {"task", "teacher"}:
         raise UsageError(
-            f"{path} has neither [task] nor [teacher], so it is no study; a recipe is for "
-            f"`ffc compile --recipe {path}`"
+            f"{path} has neither [task] nor [teacher], so it is no study; a recipe is for `ffc compile --recipe {path}`"
         )
     file = File(path, text)
     keys = file.read(StudyKeys, data)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ffc.errors import FfcError, InputError
+from ffc.errors import InputError, located
 from ffc.settings.losses import ON_LABELS, Losses
 from ffc.settings.training import Training
 from ffc.study.keys import PlanKeys, TeacherKeys
-from ffc.study.resources import Resources, load_weights
-from ffc.study.steps import Job
+from ffc.study.resources import Resources
+from ffc.study.steps import Done, Job
 from ffc.study.study import TEACHER
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from ffc.pruning.sizes import LayerSizes
     from ffc.train.learning.callbacks import History
 
-__all__ = ["IMPORTANCE", "MODEL", "ONNX", "PLAN", "distil", "plan", "prune", "score", "student", "teacher"]
+__all__ = ["IMPORTANCE", "MODEL", "ONNX", "PLAN", "distil", "model_of", "plan", "prune", "score", "student", "teacher"]
 
 MODEL = "model"
 """The folder of a step that holds weights and tokenizer."""
@@ -31,27 +30,28 @@ ONNX = "model.onnx"
 IMPORTANCE = "importance.safetensors"
 PLAN = "plan.json"
 
-Work = Callable[[Job], Mapping[str, Any]]
+
+def model_of(step: Done) -> nn.Module:
+    """Return the model that a step has saved, on the GPU if there is one."""
+    from ffc.train.models.loading import load, on_gpu
+
+    return on_gpu(load(step.folder / MODEL))
 
 
-def teacher(resources: Resources, keys: TeacherKeys, training: Mapping[str, Any]) -> Work:
-    """Return the work that trains the teacher on labels; with 0 epochs it is taken as it is."""
+def teacher(resources: Resources, keys: TeacherKeys, training: Mapping[str, Any], job: Job) -> Mapping[str, Any]:
+    """Train the teacher on labels; with 0 epochs it is taken as it is."""
+    from ffc.train.models import pretrained
 
-    def work(job: Job) -> Mapping[str, Any]:
-        from ffc.train.models import pretrained
-
-        source = resources.study.source(keys.model)
-        model = pretrained.classifier(source, resources.task, seed=training["seed"])
-        pretrained.check_length(resources.study.keys.max_length, model)
-        if not training["epochs"]:
-            other = pretrained.classifier(source, resources.task, seed=training["seed"] + 1)
-            _check_head(resources, keys, model, other)
-        _rehearse(resources, TEACHER, model)
-        for name in resources.study.keys.students:
-            _rehearse(resources, name, _fresh(resources, name, model, training["seed"]))
-        return _trained(resources, job, model, training, ON_LABELS)
-
-    return work
+    source = resources.study.source(keys.model)
+    model = pretrained.classifier(source, resources.task, seed=training["seed"])
+    pretrained.check_length(resources.study.keys.max_length, model)
+    if not training["epochs"]:
+        other = pretrained.classifier(source, resources.task, seed=training["seed"] + 1)
+        _check_head(resources, keys, model, other)
+    _rehearse(resources, TEACHER, model)
+    for name in resources.study.keys.students:
+        _rehearse(resources, name, _fresh(resources, name, model, training["seed"]))
+    return _trained(resources, job, model, training, ON_LABELS)
 
 
 def _check_head(resources: Resources, keys: TeacherKeys, one: nn.Module, other: nn.Module) -> None:
@@ -73,34 +73,23 @@ def _rehearse(resources: Resources, name: str, model: nn.Module) -> None:
     study = resources.study
     for plan, keys in study.plans_of(name):
         scores = replace(plans.by_norm(model), method="rehearsal")  # any will do
-        with _located(study.file.place(("plans", plan))):
+        with located(study.file.place(("plans", plan))):
             amount.plan(keys.amount, scores, plans.layer_sizes(model))
 
 
-@contextlib.contextmanager
-def _located(place: str) -> Iterator[None]:
-    """Put a place in the study's file before the message of an error."""
-    try:
-        yield
-    except FfcError as error:
-        raise type(error)(f"{place}: {error}") from error
+def student(
+    resources: Resources, name: str, training: Mapping[str, Any], taught_by: str, job: Job
+) -> Mapping[str, Any]:
+    """Make the student `name` and distil it from the step `taught_by`."""
+    from ffc.train.learning import activation
 
-
-def student(resources: Resources, name: str, training: Mapping[str, Any], taught_by: str) -> Work:
-    """Return the work that makes the student `name` and distils it from the step `taught_by`."""
     keys = resources.study.keys.students[name]
-
-    def work(job: Job) -> Mapping[str, Any]:
-        from ffc.train.learning import activation
-
-        master = load_weights(job.done[taught_by].folder / MODEL)
-        model = _fresh(resources, name, master, training["seed"])
-        _rehearse(resources, name, model)
-        if keys.activation and keys.anneal is None:
-            activation.relu_for_gelu(model)
-        return _trained(resources, job, model, training, keys.losses, teacher=master, anneal=keys.anneal)
-
-    return work
+    master = model_of(job.done[taught_by])
+    model = _fresh(resources, name, master, training["seed"])
+    _rehearse(resources, name, model)
+    if keys.activation and keys.anneal is None:
+        activation.relu_for_gelu(model)
+    return _trained(resources, job, model, training, keys.losses, teacher=master, anneal=keys.anneal)
 
 
 def _fresh(resources: Resources, name: str, master: nn.Module, seed: int) -> nn.Module:
@@ -111,95 +100,75 @@ def _fresh(resources: Resources, name: str, master: nn.Module, seed: int) -> nn.
     study = resources.study
     keys = study.keys.students[name]
     if keys.layers is not None:
-        with _located(study.file.place(("students", name, "layers"))):
+        with located(study.file.place(("students", name, "layers"))):
             return students.keep_layers(master, keys.layers)
     assert keys.model is not None  # StudentKeys wants one of the two
     source = study.source(keys.model)
-    with _located(study.file.place(("students", name, "model"))):
+    with located(study.file.place(("students", name, "model"))):
         resources.same_tokenizer(source)
         return pretrained.classifier(source, resources.task, seed=seed)
 
 
-def score(resources: Resources, keys: PlanKeys, seed: int, scored: str) -> Work:
-    """Return the work that scores heads and units of the step `scored` by gradients on training rows."""
+def score(resources: Resources, keys: PlanKeys, seed: int, scored: str, job: Job) -> Mapping[str, Any]:
+    """Score heads and units of the step `scored` by gradients on training rows."""
+    from ffc.train.pruning import importance
 
-    def work(job: Job) -> Mapping[str, Any]:
-        from ffc.train.pruning import importance
-
-        rows = resources.sample(keys.rows, seed)
-        found = importance.score(
-            load_weights(job.done[scored].folder / MODEL),
-            rows,
-            resources.collator,
-            method="fisher" if keys.by == "fisher" else "taylor",
-            on=keys.on,
-            data=f"{resources.task.name} train",
-            seed=seed,
-            progress=job.tell,
-        )
-        found.save(job.folder / IMPORTANCE)
-        return {"samples": found.samples}
-
-    return work
+    rows = resources.sample(keys.rows, seed)
+    found = importance.score(
+        model_of(job.done[scored]),
+        rows,
+        resources.collator,
+        method="fisher" if keys.by == "fisher" else "taylor",
+        on=keys.on,
+        data=f"{resources.task.name} train",
+        seed=seed,
+        progress=job.tell,
+    )
+    found.save(job.folder / IMPORTANCE)
+    return {"samples": found.samples}
 
 
-def plan(resources: Resources, keys: PlanKeys, seed: int, scored: str, scores: str | None) -> Work:
-    """Return the work that plans what to keep of the step `scored`.
+def plan(
+    resources: Resources, keys: PlanKeys, seed: int, scored: str, scores: str | None, job: Job
+) -> Mapping[str, Any]:
+    """Plan what to keep of the step `scored` by the scores of the step `scores`, None where the plan needs none."""
+    from ffc.pruning import Importance, allocate, amount
+    from ffc.train.models import slicing
+    from ffc.train.pruning import plans
 
-    Args:
-        resources: What the study is made from.
-        keys: The plan, as stated.
-        seed: Of random scores, and of the rows of a search.
-        scored: The step with the weights.
-        scores: The step with their importance, or None where the plan needs none or makes its own.
-    """
-
-    def work(job: Job) -> Mapping[str, Any]:
-        from ffc.pruning import Importance, allocate, amount
-        from ffc.train.models import slicing
-        from ffc.train.pruning import plans
-
-        model = load_weights(job.done[scored].folder / MODEL)
-        layers = plans.layer_sizes(model)
-        if keys.by == "search":
-            made = _searched(resources, keys, seed, job, model)
-        elif keys.steps > 1:
-            made = _iterated(resources, keys, seed, job, model, layers)
-        else:
-            found = plans.by_norm(model) if scores is None else Importance.load(job.done[scores].folder / IMPORTANCE)
-            found = allocate.random_like(found, seed) if keys.by == "random" else found
-            made = amount.plan(keys.amount, found, layers)
-        slicing.stamp(made, model).save(job.folder / PLAN)
-        return {"summary": made.summary().splitlines()}
-
-    return work
+    model = model_of(job.done[scored])
+    layers = plans.layer_sizes(model)
+    if keys.by == "search":
+        made = _searched(resources, keys, seed, job, model)
+    elif keys.steps > 1:
+        made = _iterated(resources, keys, seed, job, model, layers)
+    else:
+        found = plans.by_norm(model) if scores is None else Importance.load(job.done[scores].folder / IMPORTANCE)
+        found = allocate.random_like(found, seed) if keys.by == "random" else found
+        made = amount.plan(keys.amount, found, layers)
+    slicing.stamp(made, model).save(job.folder / PLAN)
+    return {"summary": made.summary().splitlines()}
 
 
-def prune(resources: Resources, scored: str, planned: str) -> Work:
-    """Return the work that cuts the step `scored` down to the plan of the step `planned`."""
+def prune(resources: Resources, scored: str, planned: str, job: Job) -> Mapping[str, Any]:
+    """Cut the step `scored` down to the plan of the step `planned`."""
+    from ffc.pruning import Plan
+    from ffc.train.models import slicing
+    from ffc.train.models.checkpoint import save_pruned
 
-    def work(job: Job) -> Mapping[str, Any]:
-        from ffc.pruning import Plan
-        from ffc.train.models import slicing
-        from ffc.train.models.checkpoint import save_pruned
-
-        model = load_weights(job.done[scored].folder / MODEL)
-        pruned = slicing.apply(model, Plan.load(job.done[planned].folder / PLAN))
-        save_pruned(pruned.to("cpu"), job.folder / MODEL, resources.tokenizer)
-        return {}
-
-    return work
+    model = model_of(job.done[scored])
+    pruned = slicing.apply(model, Plan.load(job.done[planned].folder / PLAN))
+    save_pruned(pruned.to("cpu"), job.folder / MODEL, resources.tokenizer)
+    return {}
 
 
-def distil(resources: Resources, losses: Losses, training: Mapping[str, Any], pruned: str, taught_by: str) -> Work:
-    """Return the work that distils the step `pruned` from the step `taught_by`."""
-
-    def work(job: Job) -> Mapping[str, Any]:
-        model = load_weights(job.done[pruned].folder / MODEL)
-        master = load_weights(job.done[taught_by].folder / MODEL)
-        return _trained(resources, job, model, training, losses, teacher=master)
-
-    return work
+def distil(
+    resources: Resources, losses: Losses, training: Mapping[str, Any], pruned: str, taught_by: str, job: Job
+) -> Mapping[str, Any]:
+    """Distil the step `pruned` from the step `taught_by`."""
+    model = model_of(job.done[pruned])
+    master = model_of(job.done[taught_by])
+    return _trained(resources, job, model, training, losses, teacher=master)
 
 
 def _trained(
@@ -225,12 +194,7 @@ def _trained(
             **given,
         )
     save_pruned(model.to("cpu"), job.folder / MODEL, resources.tokenizer)
-    if history is None:
-        return {}
-    return {
-        "loss": [list(point) for point in history.loss],
-        "steps": history.steps,
-    }
+    return {} if history is None else {"loss": [list(point) for point in history.loss], "steps": history.steps}
 
 
 def _searched(resources: Resources, keys: PlanKeys, seed: int, job: Job, model: nn.Module) -> Plan:

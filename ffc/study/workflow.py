@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ffc.compiler import syntax
-from ffc.recipe.compiling import inputs
+from ffc.recipe.compiling import inputs, listed
 from ffc.settings.losses import ON_A_TASK, Losses
 from ffc.study import outputs, weights
 from ffc.study.keys import PlanKeys, StudentKeys
 from ffc.study.resources import Resources
-from ffc.study.steps import Step
+from ffc.study.steps import Step, Work
 from ffc.study.study import FILES, TEACHER, Study
 
 __all__ = ["DATA", "PlannedSystem", "Workflow", "workflow"]
@@ -82,24 +83,25 @@ class _Maker:
     def __init__(self, study: Study) -> None:
         self.study = study
         self.resources = Resources(study)
+        self.encoding = {"max_length": study.keys.max_length}
         self.systems: list[PlannedSystem] = []
         self.steps: dict[str, Step] = {}
 
     def whole(self) -> None:
-        keys = self.study.keys
-        task = {name: _listed(name, value) for name, value in asdict(self.study.task()).items()}
+        task = asdict(self.study.task())
+        task |= {name: listed(task[name]) for name in ("text", "labels")}  # as JSON has them, however they are written
         files = {name: path for name in FILES if (path := task.pop(name))}
-        settings = {**task, "seed": keys.seed, "max_length": keys.max_length}
-        self._add(DATA, "data", outputs.data(self.resources), settings, (), files)
+        settings = {**task, "seed": self.study.keys.seed, **self.encoding}
+        self._add(DATA, "data", partial(outputs.data, self.resources), settings, (), files)
         self._teacher()
-        for name, student in keys.students.items():
+        for name, student in self.study.keys.students.items():
             self._student(name, student)
 
     def _add(
         self,
         name: str,
         title: str,
-        work: weights.Work,
+        work: Work,
         settings: Mapping[str, Any],
         needs: tuple[str, ...],
         inputs: Mapping[str, Path] | None = None,
@@ -114,8 +116,8 @@ class _Maker:
         made = self._add(
             _step(TEACHER, "train"),
             "teacher: train" if keys.epochs else "teacher: take",
-            weights.teacher(self.resources, keys, training),
-            {"model": keys.model, "training": training, **self._encoding()},
+            partial(weights.teacher, self.resources, keys, training),
+            {"model": keys.model, "training": training, **self.encoding},
             (DATA,),
             self._sources(keys.model),
         )
@@ -130,8 +132,8 @@ class _Maker:
         made = self._add(
             _step(name, "distil"),
             f"{name}: distil",
-            weights.student(self.resources, name, training, master),
-            {**settings, "losses": _stated(keys.losses), "training": training, **self._encoding()},
+            partial(weights.student, self.resources, name, training, master),
+            {**settings, "losses": _stated(keys.losses), "training": training, **self.encoding},
             (DATA, master),
             self._sources(keys.model) if keys.model else {},
         )
@@ -150,8 +152,8 @@ class _Maker:
                 pruned = self._add(
                     _step(system, "distil"),
                     f"{system}: distil again",
-                    weights.distil(self.resources, learned, training, pruned, master),
-                    {"losses": _stated(learned), "training": training, **self._encoding()},
+                    partial(weights.distil, self.resources, learned, training, pruned, master),
+                    {"losses": _stated(learned), "training": training, **self.encoding},
                     (DATA, pruned, master),
                 )
             self._system(PlannedSystem(system, "pruned", student, name, _plan_words(keys), training["seed"], pruned))
@@ -163,18 +165,18 @@ class _Maker:
             scored = self._add(
                 _step(student, f"score-{keys.by}-{keys.on}-{keys.rows}-{seed}"),
                 f"{student}: score by {keys.by} on {keys.rows} rows",
-                weights.score(self.resources, keys, seed, made),
-                {"by": keys.by, "on": keys.on, "rows": keys.rows, "seed": seed, **self._encoding()},
+                partial(weights.score, self.resources, keys, seed, made),
+                {"by": keys.by, "on": keys.on, "rows": keys.rows, "seed": seed, **self.encoding},
                 (DATA, made),
             )
         planned = self._add(
             _step(system, "plan"),
             f"{system}: plan",
-            weights.plan(self.resources, keys, seed, made, scored),
-            {**_planned_by(keys), "seed": seed, **self._encoding()},
+            partial(weights.plan, self.resources, keys, seed, made, scored),
+            {**_planned_by(keys), "seed": seed, **self.encoding},
             (DATA, made, *([scored] if scored else [])),
         )
-        prune = weights.prune(self.resources, made, planned)
+        prune = partial(weights.prune, self.resources, made, planned)
         return self._add(_step(system, "prune"), f"{system}: prune", prune, {}, (made, planned))
 
     def _system(self, system: PlannedSystem) -> None:
@@ -184,14 +186,14 @@ class _Maker:
         exported = self._add(
             system.step("export"),
             f"{system.name}: export",
-            outputs.export(self.resources, system.weights, f"{system.name}: {system.words}"),
+            partial(outputs.export, self.resources, system.weights, f"{system.name}: {system.words}"),
             {"words": system.words},
             (DATA, system.weights),
         )
         compiled = self._add(
             system.step("compile"),
             f"{system.name}: compile",
-            outputs.compile(self.resources, exported, DATA),
+            partial(outputs.compile, self.resources, exported, DATA),
             {"passes": syntax.unparse(compiling.passes), "target": compiling.target},
             (DATA, exported),
             inputs(compiling),
@@ -199,13 +201,10 @@ class _Maker:
         self._add(
             system.step("evaluate"),
             f"{system.name}: evaluate",
-            outputs.evaluate(self.resources, exported, compiled),
-            self._encoding(),
+            partial(outputs.evaluate, self.resources, exported, compiled),
+            self.encoding,
             (DATA, exported, compiled),
         )
-
-    def _encoding(self) -> dict[str, Any]:
-        return {"max_length": self.study.keys.max_length}
 
     def _sources(self, model: str) -> dict[str, Path]:
         """Return the files of a model that lies in a folder; what lies below it, such as this run, is none of them."""
@@ -214,13 +213,6 @@ class _Maker:
         place = Path(loading.locate(self.study.source(model)))
         files = sorted(place.iterdir()) if place.is_dir() else []
         return {f"model {file.name}": file for file in files if file.suffix in _OF_MODELS and file.is_file()}
-
-
-def _listed(name: str, value: Any) -> Any:
-    """Return the value of a key of the task as JSON has it: columns and labels are lists, however they are written."""
-    if name not in ("text", "labels"):
-        return value
-    return [value] if isinstance(value, str) else list(value)
 
 
 def _step(system: str, what: str) -> str:

@@ -24,6 +24,17 @@ def test_outputs_stay_equal_on_the_way_to_23(opset: int) -> None:
     assert difference(run_stock(model, inputs), run_stock(after, inputs)) < 1e-6
 
 
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_standard_operators_may_be_imported_by_their_long_name(tmp_path: Path, in_memory: bool) -> None:
+    model = encoder(opset=20)
+    model.opset_imports["ai.onnx"] = model.opset_imports.pop("")
+    path = tmp_path / "m.onnx"
+    ir.save(model, path)
+    after = ffc.compile(model if in_memory else path, "opset").model
+    assert after.opset_imports == {"": 23}
+    assert ("ai.onnx" in model.opset_imports) and ("" not in model.opset_imports)
+
+
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
 def test_a_real_export_is_converted(kind: encoders.Kind, exported: Callable[..., Path]) -> None:
     path = exported(kind)

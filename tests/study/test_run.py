@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -329,8 +330,8 @@ def test_plans_of_every_kind(folder: Path, stated: dict[str, Any], heads: list[i
     scores = None
     if wanted.by in ("taylor", "fisher") and wanted.steps == 1:
         scores = "scores"
-        done[scores] = work(weights.score(resources, wanted, 0, "base"), folder / "scores", done)
-    planned = work(weights.plan(resources, wanted, 0, "base", scores), folder / "plan", done)
+        done[scores] = work(partial(weights.score, resources, wanted, 0, "base"), folder / "scores", done)
+    planned = work(partial(weights.plan, resources, wanted, 0, "base", scores), folder / "plan", done)
     plan = Plan.load(planned.folder / weights.PLAN)
     assert heads is None or [len(layer.heads or ()) for layer in plan.layers] == heads
     assert all(layer.fingerprints for layer in plan.layers)
@@ -345,7 +346,7 @@ def test_a_system_that_fails_a_contract_stays_as_it_was_exported(
     strict = changed("max_length = 16", "max_length = 16\noptions = { int8 = { cosine = 1.0 } }")
     exported = made / "systems" / "small" / "export"
     done = {"export": steps.Done(exported, "", 0.0, {}), "data": steps.Done(made / "data", "", 0.0, {})}
-    kept = work(outputs.compile(Resources(strict), "export", "data"), folder / "refused", done)
+    kept = work(partial(outputs.compile, Resources(strict), "export", "data"), folder / "refused", done)
     assert kept.result["pipeline"] == "" and "int8" in kept.result["refused"]
     assert (kept.folder / weights.ONNX).read_bytes() == (exported / weights.ONNX).read_bytes()
 
@@ -387,6 +388,6 @@ def test_training_that_ends_beyond_all_numbers_is_no_finished_step(
         running.run(wild, Path("wild"), Quiet())
 
 
-def work(does: weights.Work, folder: Path, done: dict[str, steps.Done]) -> steps.Done:
+def work(does: steps.Work, folder: Path, done: dict[str, steps.Done]) -> steps.Done:
     (folder / "scratch").mkdir(parents=True, exist_ok=True)
     return steps.Done(folder, "", 0.0, dict(does(steps.Job(folder, folder / "scratch", done, Quiet().tell))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 __all__ = ["KINDS", "Change", "Kind"]
 
@@ -48,4 +48,4 @@ class Change:
     after: tuple[int, ...] = ()
     by: str = ""
     scope: str = ""
-    detail: Mapping[str, object] = field(default_factory=dict)
+    detail: Mapping[str, Any] = field(default_factory=dict)

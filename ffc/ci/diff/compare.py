@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from ffc.ci.diff.changes import Change
@@ -13,17 +14,11 @@ from ffc.ci.matching.pairing import pair
 from ffc.ci.matching.regions import Region, regions
 from ffc.ci.matching.snapshot import Function, Graph, Node, Operand, Snapshot, Source, Weight, defaults
 
-__all__ = ["compare"]
+__all__ = ["compare", "counted"]
 
 
 def compare(before: Snapshot, after: Snapshot, *, names: bool = False) -> tuple[Matching, list[Change]]:
-    """Match two models and return what changed, the matching of their main graphs first.
-
-    Args:
-        before: One model.
-        after: The other.
-        names: Whether names of nodes and values count.
-    """
+    """Match two models and return the matching of their main graphs, and what changed; of names only if asked."""
     matching = pair(before.graph, after.graph)
     changes = [*opset_changes(before.opsets, after.opsets), *interface_changes(matching)]
     changes = [change for change in changes if names or change.kind != "name"]
@@ -58,8 +53,7 @@ def _function(was: Function, now: Function, names: bool) -> Iterator[Change]:
         yield Change("interface", f"{len(was.graph.inputs)} → {len(now.graph.inputs)} inputs")
     if len(was.graph.outputs) != len(now.graph.outputs):
         yield Change("interface", f"{len(was.graph.outputs)} → {len(now.graph.outputs)} outputs")
-    places = [index if index < len(now.graph.inputs) else -1 for index in range(len(was.graph.inputs))]
-    matching = pair(was.graph, now.graph, places)
+    matching = pair(was.graph, now.graph, _by_place(was.graph, now.graph))
     yield from _Comparison(matching, was.opsets, now.opsets, names).changes()
 
 
@@ -87,7 +81,7 @@ class _Comparison:
     def region(self, region: Region) -> Change:
         before = [self.matching.before.nodes[index] for index in region.before]
         after = [self.matching.after.nodes[index] for index in region.after]
-        was, now = _counted(before), _counted(after)
+        was, now = counted(before), counted(after)
         what = f"{was} → {now}" if was and now else f"{was} removed" if was else f"{now} inserted"
         where = next((node.name for node in [*before, *after] if node.name), "")
         by = "; ".join(dict.fromkeys(node.by for node in after if node.by))
@@ -121,15 +115,11 @@ class _Comparison:
         return gone or (isinstance(now, Source) and now.node >= 0 and self.matching.backward[now.node] < 0)
 
     def attribute(self, op: str, name: str, value: str | None, side: int) -> str:
-        if value is not None:
-            return value
-        domain, _, kind = op.rpartition(".")
-        usual = defaults(kind, domain, self.opsets[side].get(domain, 0)).get(name)
-        return "none" if usual is None else usual
+        return defaults(op, self.opsets[side]).get(name, "none") if value is None else value
 
     def said(self, operand: Operand, side: int, named: bool = False) -> str:
         """Return an operand in words, with its name or without."""
-        graph = (self.matching.before, self.matching.after)[side]
+        graph = self.matching.graphs[side]
         if operand is None:
             return "nothing"
         if isinstance(operand, Weight):
@@ -162,8 +152,6 @@ class _Comparison:
                 other = self.matching.after.outputs[index][1]
             else:
                 continue
-            if isinstance(operand, Weight) and isinstance(other, Weight):
-                self.weights.setdefault((id(operand), id(other)), (operand, other, []))
             if not self.matching.same(operand, other) and not self.told(operand, other):
                 what = f"output {port.name}: {self.said(operand, 0)} → {self.said(other, 1)}"
                 detail = {"before": self.said(operand, 0, True), "after": self.said(other, 1, True)}
@@ -178,7 +166,7 @@ class _Comparison:
             if one is None or other is None:
                 yield Change("structure", f"{first.op} subgraph {name} {'new' if one is None else 'gone'}", scope)
                 continue
-            inner = pair(one, other, _inner_inputs(one, other))
+            inner = pair(one, other, _by_place(one, other))
             for change in _Comparison(inner, *self.opsets, self.names).changes():
                 yield replace(change, scope=scope, before=(was,), after=(now,))
 
@@ -193,13 +181,12 @@ class _Comparison:
                 yield Change("name", f"{first.op} renamed", first.name, (was,), (now,), detail=detail)
 
 
-def _inner_inputs(one: Graph, other: Graph) -> list[int]:
+def _by_place(one: Graph, other: Graph) -> list[int]:
+    """Pair the inputs of two graphs by place."""
     return [index if index < len(other.inputs) else -1 for index in range(len(one.inputs))]
 
 
-def _counted(nodes: list[Node]) -> str:
+def counted(nodes: Iterable[Node]) -> str:
     """Say which operators there are, in the order in which they first come, with their number where it is not one."""
-    counts: dict[str, int] = {}
-    for node in nodes:
-        counts[node.op] = counts.get(node.op, 0) + 1
+    counts = Counter(node.op for node in nodes)
     return ", ".join(f"{count} {op}" if count > 1 else op for op, count in counts.items())

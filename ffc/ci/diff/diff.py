@@ -18,10 +18,7 @@ from ffc.errors import UsageError
 from ffc.graph import files
 from ffc.graph.cost import Cost, cost, is_parameter
 
-__all__ = ["BATCH", "LENGTH", "Diff", "diff"]
-
-BATCH, LENGTH = 1, 128
-"""Where multiply-accumulates are counted."""
+__all__ = ["Diff", "diff"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +70,10 @@ def diff(
         first, second = pool.map(functools.partial(_read, to_run=numerics), (before, after))
     matching, changes = compare(first.snapshot, second.snapshot, names=names)
     if numerics:
-        changes += _measured(first.model, second.model)
+        from ffc.ci.diff.numerics import compare_outputs, numeric_change  # onnxruntime, which only this needs
+
+        change = numeric_change(compare_outputs(first.model, second.model))
+        changes += [] if change is None else [change]
     return Diff(first.snapshot, second.snapshot, (first.cost, second.cost), tuple(changes), matching)
 
 
@@ -87,8 +87,13 @@ class _Side:
 
 
 def _read(model: str | Path | ir.Model, to_run: bool) -> _Side:
-    opened = _open(model, to_run)
-    snapshot = of_model(opened, _name(model))
+    if isinstance(model, ir.Model):
+        opened, name = model, "a model in memory"
+    elif isinstance(model, str | Path):
+        opened, name = files.load(model, lazily=True, to_run=to_run), str(model)
+    else:
+        raise UsageError(f"a model is a path or an onnx_ir.Model, not {type(model).__name__}")
+    snapshot = of_model(opened, name)
     return _Side(opened, snapshot, _cost(opened, snapshot))
 
 
@@ -96,27 +101,8 @@ def _cost(model: ir.Model, snapshot: Snapshot) -> Cost:
     """Return what a model costs, its constants counted as weights whether they are initializers or nodes."""
     tensors = {id(weight.tensor): weight.tensor for weight in snapshot.weights() if weight.tensor is not None}
     return replace(
-        cost(model, BATCH, LENGTH),
+        cost(model),
         nodes=len(snapshot.graph.nodes),
         parameters=sum(tensor.size for tensor in tensors.values() if is_parameter(tensor)),
         bytes=sum(tensor.nbytes for tensor in tensors.values()),
     )
-
-
-def _measured(before: ir.Model, after: ir.Model) -> list[Change]:
-    from ffc.ci.diff.numerics import compare_outputs, numeric_change  # onnxruntime, which only this needs
-
-    change = numeric_change(compare_outputs(before, after))
-    return [] if change is None else [change]
-
-
-def _open(model: str | Path | ir.Model, to_run: bool) -> ir.Model:
-    if isinstance(model, ir.Model):
-        return model
-    if not isinstance(model, str | Path):
-        raise UsageError(f"a model is a path or an onnx_ir.Model, not {type(model).__name__}")
-    return files.load(model, lazily=True, to_run=to_run)
-
-
-def _name(model: str | Path | ir.Model) -> str:
-    return "a model in memory" if isinstance(model, ir.Model) else str(model)

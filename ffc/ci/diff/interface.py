@@ -16,14 +16,9 @@ _TYPE = re.compile(r"(\w+)\[(.+)\]")
 
 def opset_changes(was: Mapping[str, int], now: Mapping[str, int]) -> Iterator[Change]:
     """Yield changed versions; a domain that only one side imports shows in the nodes, if any use it."""
-    for domain in sorted({_domain(each) for each in was} & {_domain(each) for each in now}):
-        versions = [{_domain(key): version for key, version in each.items()}[domain] for each in (was, now)]
-        if versions[0] != versions[1]:
-            yield Change("interface", f"opset {domain}: {versions[0]} → {versions[1]}", f"opset {domain}")
-
-
-def _domain(name: str) -> str:
-    return name or "ai.onnx"
+    for name, domain in sorted((domain or "ai.onnx", domain) for domain in was.keys() & now.keys()):
+        if was[domain] != now[domain]:
+            yield Change("interface", f"opset {name}: {was[domain]} → {now[domain]}", f"opset {name}")
 
 
 def interface_changes(matching: Matching) -> Iterator[Change]:
@@ -55,7 +50,7 @@ def _outputs(before: Sequence[Port], after: Sequence[Port], symbols: _Symbols) -
     for was, now in zip(gone, new, strict=False):
         yield from _port("output", was, now, symbols)
     for port in gone[len(new) :]:
-        yield Change("interface", f"output gone: {port.type}", port.name)
+        yield from _port("output", port, None, symbols)
     for port in new[len(gone) :]:
         yield Change("interface", f"output new: {port.type}", port.name)
 

@@ -13,37 +13,32 @@ from ffc.errors import CannotApplyError
 __all__ = ["compare_outputs", "numeric_change"]
 
 
-def compare_outputs(before: ir.Model, after: ir.Model, seed: int = 0) -> Verdict:
+def compare_outputs(before: ir.Model, after: ir.Model) -> Verdict:
     """Run two models on the same seeded inputs, masks full, padded and holed among them, and measure the difference.
 
-    Args:
-        before: The reference.
-        after: The other; it takes and gives the same.
-        seed: Of the inputs.
-
     Raises:
-        CannotApplyError: If they do not take and give the same, or the other does not run.
-        InputError: If the reference does not run, or differs from itself.
+        CannotApplyError: If they do not take and give the same, or the one after does not run.
+        InputError: If the one before does not run, or differs from itself.
     """
     for what, first, second in (
         ("input", before.graph.inputs, after.graph.inputs),
         ("output", before.graph.outputs, after.graph.outputs),
     ):
-        names = [{value.name for value in side} for side in (first, second)]
-        odd = next(iter(sorted(str(name) for name in names[0] ^ names[1])), None)
-        if odd is not None:
+        names = [{str(value.name) for value in side} for side in (first, second)]
+        if names[0] != names[1]:
+            odd = min(names[0] ^ names[1])
             side = "first" if odd in names[0] else "second"
             raise CannotApplyError(
                 f"numbers cannot be compared: only the {side} model has the {what} '{odd}'; "
                 "compare without numerics, or models that take and give the same"
             )
-    prover = Prover(before, probes.make(before, seed))
+    prover = Prover(before, probes.make(before))
     return measure(prover.probes, prover.source, prover.run(after), "same inputs")
 
 
-def numeric_change(verdict: Verdict, tolerance: float = Equal().tolerance) -> Change | None:
-    """Return what was measured as a change, or None within a tolerance relative to the scale of the outputs."""
-    if verdict.difference <= tolerance:
+def numeric_change(verdict: Verdict) -> Change | None:
+    """Return what was measured as a change, or None within the tolerance of equality."""
+    if verdict.difference <= Equal().tolerance:
         return None
     agreement = "" if verdict.agreement is None else f", agreement {verdict.agreement:.4f}"
     what = f"outputs differ by {verdict.difference:.1e} of their scale, cosine {verdict.cosine:.6f}{agreement}"

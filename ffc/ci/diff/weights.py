@@ -15,7 +15,7 @@ _SHOWN = 40
 
 def described(weight: Weight) -> str:
     """Return a weight as text: type and elements of a small one, type and the start of the hash of a large one."""
-    if weight.size <= 8 and weight.content:
+    if weight.content and not weight.is_large:
         return f"{weight.type}{{{weight.content[:_SHOWN]}}}"
     return f"{weight.type}#{weight.content[:8]}" if weight.content else weight.type
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -125,7 +126,7 @@ def lock(
         UsageError, InputError, CannotApplyError, GateError: As `ffc.compile` does.
         InputError: If the lock cannot be written, or a file has a name that no line can hold.
     """
-    path = Path(model).with_name(Path(model).stem + locks.SUFFIX) if out is None else Path(out)
+    path = locks.beside(Path(model)) if out is None else Path(out)
     name = paths.seen(model, path.parent) if source is None else source
     if passes is None:
         made = lock_of(files.load(model, lazily=True), Making(name, None, "", target), pipeline.versions())
@@ -171,7 +172,8 @@ def check(
     compiled, verdict = _made(old.making, path.parent, source, progress)
     new = lock_of(compiled, old.making, pipeline.versions())
     found = _compared(old, new, compiled, path)
-    improved = rules.improvements and not _interface(found) and is_better(old.cost, new.cost)
+    for_callers = any(change.kind == "interface" for change in found.changes)
+    improved = rules.improvements and not for_callers and is_better(old.cost, new.cost)
     failures = [*_changed(found, rules, improved), *_over_budget(old, new, rules), *_numbers(verdict, rules)]
     return Check(path, source, rules, found, verdict, tuple(failures), improved and not failures, new)
 
@@ -208,10 +210,6 @@ def _compared(old: Lock, new: Lock, compiled: ir.Model, path: Path) -> Diff:
     return Diff(before, after, (old.cost, new.cost), tuple(changes), matching)
 
 
-def _interface(found: Diff) -> bool:
-    return any(change.kind == "interface" for change in found.changes)
-
-
 def _changed(found: Diff, policy: Policy, improved: bool) -> list[Failure]:
     failures = []
     for group in found.groups:
@@ -225,7 +223,7 @@ def _is_within(group: Group, policy: Policy) -> bool:
     """Whether weights moved no further than the policy allows."""
     if group.kind != "weight-value":
         return False
-    return all(float(str(each.detail.get("relative", "inf"))) <= policy.weights for each in group.changes)
+    return all(each.detail.get("relative", math.inf) <= policy.weights for each in group.changes)
 
 
 def _over_budget(old: Lock, new: Lock, policy: Policy) -> list[Failure]:
@@ -233,12 +231,9 @@ def _over_budget(old: Lock, new: Lock, policy: Policy) -> list[Failure]:
         return []
     failures = []
     for name in _COSTS:
-        allowance = policy.budget.get(name)
-        now = getattr(new.cost, name)
-        if allowance is not None and now > allowance.most(getattr(old.cost, name)):
-            most = allowance.most(getattr(old.cost, name))
-            shown = f"{now} {name} are over the budget of {most} ({allowance.text})"
-            failures.append(Failure("cost", shown))
+        allowance, now = policy.budget.get(name), getattr(new.cost, name)
+        if allowance is not None and now > (most := allowance.most(getattr(old.cost, name))):
+            failures.append(Failure("cost", f"{now} {name} are over the budget of {most} ({allowance.text})"))
     return failures
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from ffc.ci.diff.diff import BATCH, LENGTH
 from ffc.ci.lock.reading import MalformedError, read_text
 from ffc.ci.lock.sketch import Sketch, of_snapshot
 from ffc.ci.matching.snapshot import Snapshot, of_model
@@ -22,10 +21,9 @@ from ffc.graph.cost import Cost, cost
 from ffc.graph.files import publish
 from ffc.graph.text import text
 
-__all__ = ["FORMAT", "SUFFIX", "Lock", "Making", "load", "lock_of", "parse", "save", "settled", "unparse"]
+__all__ = ["FORMAT", "Lock", "Making", "beside", "load", "lock_of", "parse", "save", "settled", "unparse"]
 
 FORMAT = "ffc.lock/1"
-SUFFIX = ".ffc.lock"
 
 _HINT = "# ffc check compiles again and compares; ffc check --accept writes this anew"
 _CONFLICT = re.compile(r"(<{7}|>{7}|\|{7}) |={7}$")
@@ -86,6 +84,11 @@ class Lock:
             raise InputError(f"lock {name} is broken: {error}; {_AGAIN}") from error
 
 
+def beside(model: Path) -> Path:
+    """Return where the lock of a model lies, unless another place is named."""
+    return model.with_name(f"{model.stem}.ffc.lock")
+
+
 def settled(model: ir.Model) -> ir.Model:
     """Return a clone in the form that locks hold: constants as initializers, nothing that no output needs."""
     clone = model.clone()
@@ -103,15 +106,9 @@ def settled(model: ir.Model) -> ir.Model:
 
 
 def lock_of(model: ir.Model, making: Making, versions: Mapping[str, str]) -> Lock:
-    """Return the lock of a compiled model.
-
-    Args:
-        model: The model; it is not changed.
-        making: How it was made.
-        versions: Versions to record.
-    """
+    """Return the lock of a compiled model, which is not changed."""
     form = settled(model)
-    return Lock(making, versions, of_snapshot(of_model(form)), cost(form, BATCH, LENGTH), text(form, weights=False))
+    return Lock(making, versions, of_snapshot(of_model(form)), cost(form), text(form, weights=False))
 
 
 def unparse(lock: Lock) -> str:
@@ -135,11 +132,7 @@ def _histogram(graph: str) -> list[str]:
 
 
 def parse(content: str, name: str) -> Lock:
-    """Read the text of a lock.
-
-    Args:
-        content: The text.
-        name: What messages call it.
+    """Read the text of a lock that messages call `name`.
 
     Raises:
         InputError: If it is of another format, truncated, edited by hand, or broken otherwise.

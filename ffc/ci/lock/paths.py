@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ffc.compiler import syntax
 from ffc.compiler.library import Library
 from ffc.compiler.passes import Pass
 from ffc.errors import InputError
+from ffc.recipe.compiling import moved
 
 __all__ = ["plugins_of", "read_pipeline", "seen", "write_pipeline"]
-
-
-class _Remembering(Library):
-    """A library that knows which files were added to it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.files: list[str] = []
-
-    def add_file(self, text: str) -> list[type[Pass]]:
-        if text not in self.files:
-            self.files.append(text)
-        return super().add_file(text)
 
 
 def plugins_of(pipeline: str, sets: Mapping[str, str] | Sequence[str], plugins: Sequence[str]) -> list[str]:
@@ -36,9 +22,9 @@ def plugins_of(pipeline: str, sets: Mapping[str, str] | Sequence[str], plugins: 
         UsageError: If the pipeline is malformed.
         InputError: If such a file is missing or broken.
     """
-    library = _Remembering.default(plugins)
+    library = Library.default(plugins)
     syntax.parse(pipeline, library, sets)
-    return library.files
+    return list(dict.fromkeys(library.files))
 
 
 def seen(path: str | Path, folder: Path) -> str:
@@ -55,7 +41,8 @@ def seen(path: str | Path, folder: Path) -> str:
 
 def write_pipeline(pipeline: str, plugins: Sequence[str], folder: Path) -> str:
     """Return a pipeline with the paths in its options as seen from the folder of a lock."""
-    return syntax.unparse(_moved(pipeline, plugins, lambda path: Path(seen(path, folder))))
+    items = syntax.parse(pipeline, Library.default(plugins))
+    return syntax.unparse([moved(item, lambda path: Path(seen(path, folder))) for item in items])
 
 
 def read_pipeline(pipeline: str, plugins: Sequence[str], folder: Path) -> list[Pass]:
@@ -64,13 +51,4 @@ def read_pipeline(pipeline: str, plugins: Sequence[str], folder: Path) -> list[P
     Raises:
         UsageError: If the pipeline is malformed.
     """
-    return _moved(pipeline, plugins, lambda path: folder / path)
-
-
-def _moved(pipeline: str, plugins: Sequence[str], move: Callable[[Path], Path]) -> list[Pass]:
-    items = []
-    for item in syntax.parse(pipeline, Library.default(plugins)):
-        values = {field.name: getattr(item, field.name) for field in dataclasses.fields(item) if field.init}
-        paths: dict[str, Any] = {name: move(value) for name, value in values.items() if isinstance(value, Path)}
-        items.append(dataclasses.replace(item, **paths))
-    return items
+    return [moved(item, folder.joinpath) for item in syntax.parse(pipeline, Library.default(plugins))]

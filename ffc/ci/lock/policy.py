@@ -5,20 +5,18 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ffc.ci.diff.changes import KINDS, Kind
 from ffc.errors import InputError
 from ffc.graph.cost import Cost
-from ffc.recipe.file import File, parse, read_text
+from ffc.recipe.file import projects, table_of
 from ffc.settings.setting import Wanted, changed, check, setting
 from ffc.settings.wanted import FROM_0
 
 __all__ = ["Allowance", "Policy", "find", "is_better", "load", "require"]
 
-_PROJECT = "pyproject.toml"
 _TABLE = ("tool", "ffc", "check")
 _FAILING = tuple(kind for kind in KINDS if kind != "name")
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -108,10 +106,8 @@ class _Check:
 
     fail: Sequence[Kind] = setting(Wanted("a list of kinds of changes"), default=_FAILING)
     improvements: bool = setting(Wanted("true or false"), default=True)
-    weights: float = setting(FROM_0, default=1e-5)
-    locks: Sequence[str] = setting(
-        Wanted("a list of patterns such as 'models/*.ffc.lock'"), default=("**/*.ffc.lock",)
-    )
+    weights: float = setting(FROM_0, default=Policy.weights)
+    locks: Sequence[str] = setting(Wanted("a list of patterns such as 'models/*.ffc.lock'"), default=Policy.locks)
     budget: _Budget = setting(Wanted("a table"), default=_Budget())
     numerics: _Numerics = setting(Wanted("a table"), default=_Numerics())
 
@@ -128,14 +124,8 @@ def find(folder: str | os.PathLike[str] = ".") -> Policy:
         InputError: If that file is not TOML.
         UsageError: If a key is unknown or of the wrong type; the message names the line.
     """
-    start = Path(folder).resolve()
-    for each in (start, *start.parents):
-        path = each / _PROJECT
-        if path.is_file():
-            found = load(Path(os.path.relpath(path)))
-            if found is not None:
-                return found
-    return Policy(folder=Path(folder))
+    found = (policy for path in projects(folder) if (policy := load(path)) is not None)
+    return next(found, Policy(folder=Path(folder)))
 
 
 def load(path: Path) -> Policy | None:
@@ -145,17 +135,10 @@ def load(path: Path) -> Policy | None:
         InputError: If the file is missing or not TOML.
         UsageError: As `find`.
     """
-    text = read_text(path)
-    if "ffc" not in text:  # so that a project's broken file is no concern of those who do not use it
+    found = table_of(path, _TABLE)
+    if found is None:
         return None
-    data: Any = parse(path, text)
-    for key in _TABLE:
-        data = data.get(key) if isinstance(data, dict) else None
-    file = File(path, text, _TABLE)
-    if data is None:
-        return None
-    if not isinstance(data, dict):
-        file.fail((), f"'{'.'.join(_TABLE)}' is {data!r}, wanted a table")
+    file, data = found
     keys = file.read(_Check, data)
     return Policy(
         source=file.name,
@@ -184,5 +167,4 @@ def require(path: Path) -> Policy:
 
 def is_better(was: Cost, now: Cost) -> bool:
     """Whether a model costs less of something and more of nothing."""
-    before, after = ((cost.nodes, cost.parameters, cost.bytes, cost.macs, cost.macs_unknown) for cost in (was, now))
-    return after != before and all(new <= old for old, new in zip(before, after, strict=True))
+    return now != was and all(new <= old for old, new in zip(astuple(was), astuple(now), strict=True))

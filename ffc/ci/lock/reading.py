@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,11 +24,7 @@ class MalformedError(Exception):
 
 
 def read_text(lines: Sequence[str], name: str = "") -> Snapshot:
-    """Read the canonical text of a model, as `ffc.graph.text.text` writes it without weights.
-
-    Args:
-        lines: Its lines, without ends.
-        name: What messages call the model.
+    """Read the lines of the canonical text of a model, as `ffc.graph.text.text` writes it without weights.
 
     Raises:
         MalformedError: If it is not such a text.
@@ -68,7 +65,7 @@ def _function(lines: Sequence[str]) -> tuple[str, Function]:
     body = [line.removeprefix("  ") for line in lines[1:-1]]
     opsets = _opsets(body)
     scope = _Body(opsets)
-    ports = [Port(scope.name(each), "?") for each in parameters]
+    ports = [Port(_named(each)[0], "?") for each in parameters]
     graph = scope.body([line for line in body if not line.startswith("opset ")], ports, ())
     named = dict(_attribute(each) if "=" in each else (each, "") for each in attributes)
     domain, _, kind = identifier.rpartition(".")
@@ -90,7 +87,7 @@ class _Body:
         """Read the main graph: inputs, nodes and outputs."""
         ports = []
         for line in [line for line in lines if line.startswith("input ")]:
-            name, _, rest = _named(line.removeprefix("input %"))
+            name, rest = _named(line.removeprefix("input %"))
             kind, _, default = rest.removeprefix(": ").partition(" = ")
             ports.append(Port(name, kind, default))
         ends = [line for line in lines if line.startswith("output ")]
@@ -109,7 +106,7 @@ class _Body:
             elif not line.startswith("unused "):
                 self.node(line, nested)
         for line in ends:
-            name, _, rest = _named(line.removeprefix("output %"))
+            name, rest = _named(line.removeprefix("output %"))
             kind, _, operand = rest.removeprefix(": ").rpartition(" = ")
             outputs.append((Port(name, kind), self.operand(operand)))
         extra = [Port("", "?") for _ in self.around]
@@ -121,11 +118,10 @@ class _Body:
         operands, attributes = _halves(inside)
         lifted = _constant(op, dict(map(_attribute, attributes)))
         if lifted is not None:
-            self.values[self.name(results.removeprefix("%"))] = lifted
+            self.values[_named(results.removeprefix("%"))[0]] = lifted
             return
         read = [self.operand(each) for each in operands]
-        domain, _, kind = op.rpartition(".")
-        usual = defaults(kind, domain, self.opsets.get(domain, 0))
+        usual = defaults(op, self.opsets)
         values = {name: value for name, value in map(_attribute, attributes) if usual.get(name) != value}
         graphs = {}
         for name, ports, lines in _subgraphs(nested):
@@ -143,17 +139,13 @@ class _Body:
             return None
         if not written.startswith("%"):
             return _weight(written)
-        name = self.name(written[1:])
+        name, _ = _named(written[1:])
         if name not in self.values:
             if self.outer is None:
                 raise MalformedError(f"value {written[:60]!r} is read and never computed")
             self.values[name] = Source(-1, self.inputs + len(self.around))
             self.around.append(written[1:])
         return self.values[name]
-
-    @staticmethod
-    def name(written: str) -> str:
-        return _named(written)[0]
 
 
 def _constant(op: str, attributes: dict[str, str]) -> Weight | None:
@@ -177,23 +169,20 @@ def _weight(written: str) -> Weight:
     if found is None:
         raise MalformedError(f"operand {written[:60]!r} is neither a value nor a tensor")
     kind, content = found.group(1), found.group(2)
-    size = 1
-    for dim in re.findall(r"\d+", kind.partition("[")[2]):
-        size *= int(dim)
-    return Weight(kind, content or "", size)
+    return Weight(kind, content or "", math.prod(map(int, re.findall(r"\d+", kind.partition("[")[2]))))
 
 
-def _named(written: str) -> tuple[str, str, str]:
-    """Return the name that a text begins with, its spelling, and the rest."""
+def _named(written: str) -> tuple[str, str]:
+    """Return the name that a text begins with, and the rest."""
     if written.startswith('"'):
         try:
             name, end = json.JSONDecoder().raw_decode(written)
         except ValueError as error:
             raise MalformedError(f"name {written[:60]!r} has no end") from error
-        return str(name), written[:end], written[end:]
+        return str(name), written[end:]
     end = next((index for index, char in enumerate(written) if char in " ,;()"), len(written))
     end = end - 1 if written[:end].endswith(":") else end
-    return written[:end], written[:end], written[end:]
+    return written[:end], written[end:]
 
 
 def _call(written: str) -> tuple[str, str]:
@@ -263,6 +252,6 @@ def _subgraphs(lines: Sequence[str]) -> Iterator[tuple[str, list[Port], list[str
         name, inside = _call(line.removesuffix(" {"))
         ports = []
         for each in _split(inside):
-            label, _, rest = _named(each.removeprefix("%"))
+            label, rest = _named(each.removeprefix("%"))
             ports.append(Port(label, rest.removeprefix(": ")))
         yield name, ports, body

@@ -100,7 +100,7 @@ def _weights(graph: Graph, scope: str) -> Iterator[tuple[str, str, Weight | None
             if _TENSOR.fullmatch(text):
                 yield place, text, None
         for slot, operand in enumerate(node.operands):
-            if isinstance(operand, Weight) and (operand.size > 8 or _is_learned(operand)):
+            if isinstance(operand, Weight) and (operand.is_large or _is_learned(operand)):
                 yield f"{place}:{slot}", operand.key, operand
         for name in sorted(node.graphs):
             yield from _weights(node.graphs[name], f"{place}/{name}")

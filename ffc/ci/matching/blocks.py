@@ -56,7 +56,7 @@ def _sections(graph: Graph) -> list[int]:
 def _ends_norm(graph: Graph, index: int) -> bool:
     """Whether a node adds to the norm before it, or multiplies it by, a weight: the rest of a norm written out."""
     node = graph.nodes[index]
-    follows = any(isinstance(operand, Source) and operand.node == index - 1 for operand in node.operands)
+    follows = index - 1 in node.sources
     before = graph.nodes[index - 1]
     scaled = any(isinstance(operand, Weight) and operand.size >= _LARGE for operand in node.operands)
     kinds = {"Add": ("RMSNormalization", "Mul"), "Mul": ("Div",), "Div": ("Sqrt",)}
@@ -73,7 +73,7 @@ def _is_root_of_variance(graph: Graph, index: int) -> bool:
     for kinds in (("Sqrt",), ("Add",), ("ReduceMean",)):
         if graph.nodes[place].op not in kinds:
             return False
-        sources = [op.node for op in graph.nodes[place].operands if isinstance(op, Source) and op.node >= 0]
+        sources = graph.nodes[place].sources
         if not sources:
             return kinds == ("ReduceMean",)
         place = sources[0]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ffc.ci.matching.snapshot import Graph, Node, Operand, Source, Weight
@@ -18,8 +18,6 @@ from ffc.ci.matching.snapshot import Graph, Node, Operand, Source, Weight
 __all__ = ["Matcher", "Matching", "paired_inputs", "slots"]
 
 COMMUTATIVE = frozenset(("Add", "And", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Equal", "Mul", "Or", "Xor"))
-_LARGE = 9
-"""Elements from which a weight tells nodes apart."""
 _MOST_CONSUMERS = 32
 """Readers of one value that are looked at; a mask may have thousands."""
 
@@ -40,6 +38,16 @@ class Matching:
     inputs: Sequence[int]
     forward: list[int]
     backward: list[int]
+
+    @property
+    def graphs(self) -> tuple[Graph, Graph]:
+        """The graphs by side: 0 is before, 1 after."""
+        return self.before, self.after
+
+    @property
+    def partners(self) -> tuple[list[int], list[int]]:
+        """For each node of a side its partner on the other one, or -1."""
+        return self.forward, self.backward
 
     def same(self, was: Operand, now: Operand) -> bool:
         """Whether two operands are the same value, weights by content where both are known."""
@@ -84,6 +92,10 @@ def paired_inputs(before: Graph, after: Graph) -> list[int]:
     return paired
 
 
+_Inputs = Mapping[int, int] | None
+"""For the inputs of the graph after those that they are matched with; None where inputs go by their own place."""
+
+
 @dataclass
 class _Numbers:
     """Gives equal things equal numbers, so that what is upstream of a node is one number, without collisions."""
@@ -106,12 +118,12 @@ class Matcher:
         self.matching = matching
         self.near = False
         self.joined: list[tuple[int, int]] = []
-        self.graphs = (matching.before, matching.after)
+        self.graphs = matching.graphs
         numbers = _Numbers()
-        inputs = [{}, {now: was for was, now in enumerate(matching.inputs) if now >= 0}]
+        inputs = (None, {now: was for was, now in enumerate(matching.inputs) if now >= 0})
         self.content = [[_content(node, numbers) for node in graph.nodes] for graph in self.graphs]
         self.upstream = [
-            _upstream(graph, self.content[side], inputs[side], numbers, side) for side, graph in enumerate(self.graphs)
+            _upstream(graph, self.content[side], inputs[side], numbers) for side, graph in enumerate(self.graphs)
         ]
         self.downstream = [_downstream(graph, self.content[side], numbers) for side, graph in enumerate(self.graphs)]
         self.candidates: list[tuple[float, int, int, int]] = []
@@ -120,38 +132,32 @@ class Matcher:
 
     def run(self) -> None:
         """Match all that evidence speaks for."""
-        self.match_unique(self.upstream)
-        self.match_unique([list(_by_weight(graph)) for graph in self.graphs])
+        self.match(self.upstream)
+        self.match([list(_by_weight(graph)) for graph in self.graphs])
         self.grow()
-        self.match_unique(self.downstream)
+        self.match(self.downstream)
         self.grow()
-        self.match_in_order(self.upstream)
-        self.match_in_order(self.downstream)
+        self.match(self.upstream, in_order=True)
+        self.match(self.downstream, in_order=True)
         self.grow()
-        self.match_unique([[(node.op, node.name) if node.name else None for node in g.nodes] for g in self.graphs])
+        self.match([[(node.op, node.name) if node.name else None for node in g.nodes] for g in self.graphs])
         self.grow()
 
-    def match_unique(self, keys: Sequence[Sequence[Hashable]]) -> None:
-        """Match the unmatched nodes whose key occurs once on each side; None is no key."""
+    def match(self, keys: Sequence[Sequence[Hashable]], *, in_order: bool = False) -> None:
+        """Match the unmatched nodes of equal keys that occur once on each side, or all in canonical order."""
         places = [self._free(side, keys[side]) for side in (0, 1)]
         for key, was in places[0].items():
             now = places[1].get(key, [])
-            if len(was) == len(now) == 1 and not self._contradicted(was[0], now[0]):
-                self._join(was[0], now[0])
-
-    def match_in_order(self, keys: Sequence[Sequence[Hashable]]) -> None:
-        """Match nodes that are alike in all that is upstream, or downstream, in canonical order."""
-        places = [self._free(side, keys[side]) for side in (0, 1)]
-        for key, was in places[0].items():
-            for first, second in zip(was, places[1].get(key, []), strict=False):
-                if not self._contradicted(first, second):
-                    self._join(first, second)
+            if in_order or len(was) == len(now) == 1:
+                for first, second in zip(was, now, strict=False):
+                    if not self._contradicted(first, second):
+                        self._join(first, second)
 
     def _free(self, side: int, keys: Sequence[Hashable]) -> dict[Hashable, list[int]]:
+        """Return the unmatched nodes of a side by key; None is no key."""
         found = defaultdict(list)
-        partners = (self.matching.forward, self.matching.backward)[side]
         for index, key in enumerate(keys):
-            if partners[index] < 0 and key is not None:
+            if self.matching.partners[side][index] < 0 and key is not None:
                 found[key].append(index)
         return found
 
@@ -170,9 +176,8 @@ class Matcher:
         groups: list[dict[tuple[int, int, str], list[int]]] = []
         for side, index in enumerate((was, now)):
             found = defaultdict(list)
-            partners = (self.matching.forward, self.matching.backward)[side]
             for reader, slot, output in self.graphs[side].consumers[index]:
-                if partners[reader] < 0:
+                if self.matching.partners[side][reader] < 0:
                     op = self.graphs[side].nodes[reader].op
                     found[(-1 if op in COMMUTATIVE else slot, output, op)].append(reader)
             groups.append(found)
@@ -257,7 +262,7 @@ class Matcher:
             return -1.0 if known else 0.0
         if isinstance(was, Weight) and isinstance(now, Weight):
             if self.matching.same(was, now):
-                return 4.0 if was.size >= _LARGE else 1.0
+                return 4.0 if was.is_large else 1.0
             return 1.0 if was.type == now.type else -1.0
         return 0.0 if was is now else -2.0
 
@@ -286,35 +291,32 @@ def _content(node: Node, numbers: _Numbers) -> int:
 
 def _graph_content(graph: Graph, numbers: _Numbers) -> int:
     content = [_content(node, numbers) for node in graph.nodes]
-    up = _upstream(graph, content, {}, numbers, 0)
-    outputs = tuple(_operand_number(operand, up, {}, numbers, 0) for _, operand in graph.outputs)
+    up = _upstream(graph, content, None, numbers)
+    outputs = tuple(_operand_number(operand, up, None, numbers) for _, operand in graph.outputs)
     return numbers.of(("graph", len(graph.inputs), outputs, tuple(sorted(up))))
 
 
-def _upstream(graph: Graph, content: Sequence[int], inputs: dict[int, int], numbers: _Numbers, side: int) -> list[int]:
+def _upstream(graph: Graph, content: Sequence[int], inputs: _Inputs, numbers: _Numbers) -> list[int]:
     """Return for each node a number for itself and all that is upstream of it."""
     found: list[int] = []
     for index, node in enumerate(graph.nodes):
-        operands = [_operand_number(operand, found, inputs, numbers, side) for operand in node.operands]
+        operands = [_operand_number(operand, found, inputs, numbers) for operand in node.operands]
         if node.op in COMMUTATIVE:
             operands.sort()
         found.append(numbers.of(("up", content[index], *operands)))
     return found
 
 
-def _operand_number(
-    operand: Operand, found: Sequence[int], inputs: dict[int, int], numbers: _Numbers, side: int
-) -> int:
-    """Return a number for an operand; inputs after go by the number of the one before that they are matched with."""
+def _operand_number(operand: Operand, found: Sequence[int], inputs: _Inputs, numbers: _Numbers) -> int:
     if operand is None:
         return numbers.of("none")
     if isinstance(operand, Weight):
         return numbers.of(operand.key)
     if operand.node >= 0:
         return numbers.of(("of", found[operand.node], operand.index))
-    if side and operand.index not in inputs:
-        return numbers.of(("new input", operand.index))
-    return numbers.of(("input", inputs.get(operand.index, operand.index)))
+    if inputs is None:
+        return numbers.of(("input", operand.index))
+    return numbers.of(("input", inputs[operand.index]) if operand.index in inputs else ("new input", operand.index))
 
 
 def _downstream(graph: Graph, content: Sequence[int], numbers: _Numbers) -> list[int]:
@@ -338,7 +340,7 @@ def _by_weight(graph: Graph) -> Iterable[Hashable]:
             (
                 (node.op, slot, operand.key)
                 for slot, operand in enumerate(node.operands)
-                if isinstance(operand, Weight) and operand.size >= _LARGE and operand.content
+                if isinstance(operand, Weight) and operand.is_large and operand.content
                 and readers[operand.key] == 1
             ),
             None,

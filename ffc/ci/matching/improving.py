@@ -27,8 +27,8 @@ def improve(matcher: Matcher) -> bool:
 def _exchange(matching: Matching) -> bool:
     """Let unmatched nodes take the place of matched ones where that means fewer changes; say whether any did."""
     any_did = False
-    for side, own in enumerate((matching.forward, matching.backward)):
-        others = (matching.backward, matching.forward)[side]
+    for side, own in enumerate(matching.partners):
+        others = matching.partners[1 - side]
         for node in [index for index, partner in enumerate(own) if partner < 0]:
             for other in _related(matching, side, node):
                 rival = others[other]
@@ -160,7 +160,7 @@ def _surroundings(matching: Matching) -> list[tuple[set[int], set[int]]]:
     """Return the nodes around changes, before and after, those apart that are apart, large ones left out."""
     doubtful = {node for node in range(len(matching.forward)) if matching.forward[node] < 0 or _changes(matching, node)}
     for node in [node for node, partner in enumerate(matching.backward) if partner < 0]:
-        doubtful.update(each for each in _neighbours_before(matching, node))
+        doubtful.update(_neighbours_before(matching, node))
     found, seen = [], set[int]()
     for start in sorted(doubtful):
         if start in seen:
@@ -169,10 +169,11 @@ def _surroundings(matching: Matching) -> list[tuple[set[int], set[int]]]:
         seen |= around
         if len(around) <= _MOST_TOGETHER:
             after = {matching.forward[node] for node in around if matching.forward[node] >= 0}
-            free = {each for node in after for each in _neighbours(matching.after, node) if matching.backward[each] < 0}
-            while free - after:
-                after |= free
-                free = {e for node in free for e in _neighbours(matching.after, node) if matching.backward[e] < 0}
+            front = after
+            while front:
+                beside = {each for node in front for each in _neighbours(matching.after, node)}
+                front = {each for each in beside - after if matching.backward[each] < 0}
+                after = after | front
             if len(after) <= _MOST_TOGETHER:
                 found.append((around, after))
     return found
@@ -196,22 +197,19 @@ def _neighbours_before(matching: Matching, node: int) -> list[int]:
 
 
 def _neighbours(graph: Graph, node: int) -> list[int]:
-    sources = [op.node for op in graph.nodes[node].operands if isinstance(op, Source) and op.node >= 0]
-    return sources + [reader for reader, _, _ in graph.consumers[node][:_MOST_READERS]]
+    return graph.nodes[node].sources + [reader for reader, _, _ in graph.consumers[node][:_MOST_READERS]]
 
 
 def _related(matching: Matching, side: int, node: int) -> list[int]:
     """Return the nodes of the other side of the same operator that stand in the same relation to a matched node."""
-    graph, other = (matching.before, matching.after)[:: 1 - 2 * side]
-    partners = (matching.forward, matching.backward)[side]
+    graph, other, partners = matching.graphs[side], matching.graphs[1 - side], matching.partners[side]
     found: set[int] = set()
-    for operand in graph.nodes[node].operands:
-        if isinstance(operand, Source) and operand.node >= 0 and partners[operand.node] >= 0:
-            found.update(reader for reader, _, _ in other.consumers[partners[operand.node]][:_MOST_READERS])
+    for source in graph.nodes[node].sources:
+        if partners[source] >= 0:
+            found.update(reader for reader, _, _ in other.consumers[partners[source]][:_MOST_READERS])
     for reader, _, _ in graph.consumers[node][:_MOST_READERS]:
         if partners[reader] >= 0:
-            operands = other.nodes[partners[reader]].operands
-            found.update(each.node for each in operands if isinstance(each, Source) and each.node >= 0)
+            found.update(other.nodes[partners[reader]].sources)
     return sorted(each for each in found if other.nodes[each].op == graph.nodes[node].op)
 
 
@@ -219,8 +217,7 @@ def _cost(matching: Matching, touched: Iterable[tuple[int, int]]) -> int:
     """Count the changes at some nodes, given by side and place, and at those that read them."""
     sides: tuple[set[int], set[int]] = (set(), set())
     for side, node in touched:
-        graph = (matching.before, matching.after)[side]
-        sides[side].update((node, *(reader for reader, _, _ in graph.consumers[node])))
+        sides[side].update((node, *(reader for reader, _, _ in matching.graphs[side].consumers[node])))
     sides[0].update(matching.backward[node] for node in sides[1] if matching.backward[node] >= 0)
     unmatched = sum(matching.backward[node] < 0 for node in sides[1])
     return unmatched + sum(_changes(matching, node) for node in sides[0])

@@ -15,8 +15,6 @@ from ffc.ci.matching.snapshot import Graph, Weight
 
 __all__ = ["links"]
 
-_LARGE = 9
-
 
 @dataclass(frozen=True, eq=False)
 class _Site:
@@ -51,7 +49,7 @@ def _sites(graph: Graph, partners: Sequence[int]) -> list[_Site]:
         for index, node in enumerate(graph.nodes)
         if partners[index] < 0
         for operand in node.operands
-        if isinstance(operand, Weight) and operand.size >= _LARGE
+        if isinstance(operand, Weight) and operand.is_large
     ]
 
 
@@ -92,9 +90,7 @@ def _in_order(
 def _merged(before: Sequence[_Site], after: Sequence[_Site]) -> list[tuple[_Site, _Site]]:
     """Link weights that together have the size of one on the other side, a run of neighbours at a time."""
     found = [(was, now) for now, run in _runs(after, before) for was in run]
-    taken = {id(site) for pair in found for site in pair}
-    split = _runs([site for site in before if id(site) not in taken], [s for s in after if id(s) not in taken])
-    return found + [(was, now) for was, run in split for now in run]
+    return found + [(was, now) for was, run in _runs(*_rest(before, after, found)) for now in run]
 
 
 def _runs(wholes: Sequence[_Site], parts: Sequence[_Site]) -> list[tuple[_Site, list[_Site]]]:

@@ -55,7 +55,7 @@ def _weight_size(node: Node) -> int:
 
 def _unmatched_siblings(matching: Matching, side: int, node: int) -> list[int]:
     """Return the sizes of the weights of unmatched nodes of the same operator that read the same value."""
-    graph, partners = ((matching.before, matching.forward), (matching.after, matching.backward))[side]
+    graph, partners = matching.graphs[side], matching.partners[side]
     source = next((each for each in graph.nodes[node].operands if isinstance(each, Source)), None)
     if source is None:
         return []
@@ -75,9 +75,9 @@ def _pair_within_regions(matcher: Matcher) -> None:
     matching = matcher.matching
     for region in regions(matching):
         sides: list[dict[str, list[int]]] = [defaultdict(list), defaultdict(list)]
-        for side, (graph, nodes) in enumerate(((matching.before, region.before), (matching.after, region.after))):
+        for side, nodes in enumerate((region.before, region.after)):
             for node in nodes:
-                sides[side][graph.nodes[node].op].append(node)
+                sides[side][matching.graphs[side].nodes[node].op].append(node)
         for op, was in sides[0].items():
             now = sides[1].get(op, [])
             if len(was) == len(now) == 1:

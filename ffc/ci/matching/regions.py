@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ffc.ci.matching.growth import Matching
 from ffc.ci.matching.lineage import links
-from ffc.ci.matching.snapshot import Graph, Source
+from ffc.ci.matching.snapshot import Graph
 
 __all__ = ["Region", "regions"]
 
@@ -31,7 +31,7 @@ def regions(matching: Matching) -> list[Region]:
     for was, now in links(matching):
         groups.join((0, was), (1, now))
     anchors: list[dict[int, Hashable]] = [{}, {}]
-    for side, partners in enumerate((matching.forward, matching.backward)):
+    for side, partners in enumerate(matching.partners):
         for index, partner in enumerate(partners):
             if partner >= 0:
                 anchors[side][index] = ("matched", index if side == 0 else partner)
@@ -39,11 +39,11 @@ def regions(matching: Matching) -> list[Region]:
                 anchors[side][index] = ("weight", groups.root((side, index)))
     before = _parts(matching.before, matching.forward, anchors[0])
     after = _parts(matching.after, matching.backward, anchors[1])
-    found = [
-        Region(tuple(was), tuple(now)) for key in before if key in after for was, now in [(before[key], after[key])]
-    ]
+    found: list[Region] = []
     for key, nodes in before.items():
-        if key not in after:
+        if key in after:
+            found.append(Region(tuple(nodes), tuple(after[key])))
+        else:
             found += [Region(tuple(part), ()) for part in _connected(matching.before, nodes)]
     for key, nodes in after.items():
         if key not in before:
@@ -77,9 +77,9 @@ def _connected(graph: Graph, nodes: Sequence[int]) -> list[list[int]]:
     for node in nodes:
         sets.join(node, node)
     for node in nodes:
-        for operand in graph.nodes[node].operands:
-            if isinstance(operand, Source) and operand.node in sets:
-                sets.join(node, operand.node)
+        for source in graph.nodes[node].sources:
+            if source in sets:
+                sets.join(node, source)
     parts: dict[Hashable, list[int]] = defaultdict(list)
     for node in nodes:
         parts[sets.root(node)].append(node)
@@ -92,11 +92,11 @@ def _place(region: Region, matching: Matching) -> tuple[int, int]:
         return region.before[0], 0
     waiting = [region.after[0]]
     while waiting:
-        sources = [op.node for op in matching.after.nodes[waiting.pop()].operands if isinstance(op, Source)]
-        known = [matching.backward[node] for node in sources if node >= 0 and matching.backward[node] >= 0]
+        sources = matching.after.nodes[waiting.pop()].sources
+        known = [matching.backward[node] for node in sources if matching.backward[node] >= 0]
         if known:
             return max(known), 1
-        waiting += [node for node in sources if node >= 0][:1]
+        waiting += sources[:1]
     return -1, region.after[0]
 
 

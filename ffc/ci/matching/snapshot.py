@@ -15,12 +15,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from ffc.graph.notation import Notation, digest, is_learned, is_small, operator, tensor_type, typed
-from ffc.graph.order import operands_of, ordered, trimmed
+from ffc.graph.notation import SHOWN_ELEMENTS, Notation, digest, is_learned, is_small, operator, tensor_type, typed
+from ffc.graph.order import operands_of, ordered, subgraphs, trimmed
 
 __all__ = ["Function", "Graph", "Node", "Operand", "Port", "Snapshot", "Source", "Weight", "defaults", "of_model"]
-
-_STANDARD = ("", "ai.onnx")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -45,6 +43,11 @@ class Weight:
     def key(self) -> str:
         """What equal tensors have in common."""
         return f"{self.type}{{{self.content}}}"
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it is no parameter to read, such as axes: then it tells nodes apart."""
+        return self.size > SHOWN_ELEMENTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,11 @@ class Node:
     name: str = ""
     by: str = ""
     graphs: Mapping[str, Graph] = field(default_factory=dict)
+
+    @property
+    def sources(self) -> list[int]:
+        """The nodes that it reads, as often as it reads them."""
+        return [operand.node for operand in self.operands if isinstance(operand, Source) and operand.node >= 0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +186,7 @@ def of_model(model: ir.Model, name: str = "", *, weights: bool = True) -> Snapsh
     reader = functools.partial(_Reader, notation=notation, weights=weights, known=known)
     functions = {}
     for identifier, function in model.functions.items():
-        opsets = dict(function.opset_imports)
+        opsets = _opsets(function)
         attributes = {
             key: "" if each.type == ir.AttributeType.UNDEFINED or each.value is None else notation.attribute(each)
             for key, each in sorted(function.attributes.items())
@@ -186,8 +194,13 @@ def of_model(model: ir.Model, name: str = "", *, weights: bool = True) -> Snapsh
         functions[":".join(identifier).rstrip(":")] = Function(
             reader(opsets=opsets).graph(function.graph)[0], attributes, opsets
         )
-    opsets = dict(model.opset_imports)
+    opsets = _opsets(model)
     return Snapshot(reader(opsets=opsets).graph(model.graph)[0], functions, opsets, name, weights)
+
+
+def _opsets(of: ir.Model | ir.Function) -> dict[str, int]:
+    """Return the version of each domain; that of standard operators is "", as nodes say it, whatever an import says."""
+    return {"" if domain == "ai.onnx" else domain: version for domain, version in of.opset_imports.items()}
 
 
 @dataclass
@@ -230,24 +243,24 @@ class _Reader:
 
     def node(self, node: ir.Node, operand: Callable[[ir.Value | None], Operand]) -> Node:
         operands = [operand(value) for value in trimmed(node.inputs)]
-        usual = defaults(node.op_type, node.domain, self.opsets.get(node.domain, 0))
+        op = operator(node)
+        usual = defaults(op, self.opsets)
         attributes, graphs = {}, {}
         for name, attribute in sorted(node.attributes.items()):
             if attribute.is_ref():
                 attributes[name] = f"@{attribute.ref_attr_name}"
-            elif attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
-                single = attribute.type == ir.AttributeType.GRAPH
-                for index, body in enumerate([attribute.as_graph()] if single else attribute.as_graphs()):
-                    key = name if single else f"{name}[{index}]"
-                    graphs[key], around = self.graph(body)
-                    operands += [operand(value) for value in around]
             elif attribute.type in (ir.AttributeType.TENSOR, ir.AttributeType.TENSORS):
                 attributes[name] = self.tensors(attribute)
+            elif attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
+                continue  # they follow
             elif (text := self.notation.attribute(attribute)) != usual.get(name):
                 attributes[name] = text
+        for name, body in subgraphs(node):
+            graphs[name], around = self.graph(body)
+            operands += [operand(value) for value in around]
         outputs = tuple(value.name or "" for value in node.outputs)
         by = node.metadata_props.get("ffc.by", "")
-        return Node(operator(node), attributes, tuple(operands), outputs, node.name or "", by, graphs)
+        return Node(op, attributes, tuple(operands), outputs, node.name or "", by, graphs)
 
     def tensors(self, attribute: ir.Attr) -> str:
         single = attribute.type == ir.AttributeType.TENSOR
@@ -263,10 +276,10 @@ class _Reader:
 
     def lifted(self, node: ir.Node, where: Mapping[ir.Value, Operand]) -> Weight | None:
         """Return the weight that a Constant node holds or an Identity repeats, or None for any other node."""
-        if node.op_type == "Identity" and node.domain in _STANDARD and node.inputs[0] is not None:
+        if node.op_type == "Identity" and not node.domain and node.inputs[0] is not None:
             copied = where.get(node.inputs[0], self.weight(node.inputs[0]))
             return copied if isinstance(copied, Weight) else None
-        if node.op_type != "Constant" or node.domain not in _STANDARD or len(node.attributes) != 1:
+        if node.op_type != "Constant" or node.domain or len(node.attributes) != 1:
             return None
         (attribute,) = node.attributes.values()
         if attribute.is_ref() or attribute.type not in _HELD:
@@ -319,11 +332,16 @@ def _all_nodes(graph: ir.Graph) -> Iterator[ir.Node]:
             waiting = later
 
 
+def defaults(op: str, opsets: Mapping[str, int]) -> Mapping[str, str]:
+    """Return the text of each attribute that an operator has by default in some opsets, as far as onnx knows it."""
+    domain, _, kind = op.rpartition(".")
+    return _defaults(kind, domain, opsets.get(domain, 0))
+
+
 @functools.lru_cache(maxsize=4096)
-def defaults(op_type: str, domain: str, version: int) -> Mapping[str, str]:
-    """Return the text of each attribute that an operator has by default, as far as onnx knows it."""
+def _defaults(op_type: str, domain: str, version: int) -> Mapping[str, str]:
     try:
-        schema = onnx.defs.get_schema(op_type, version or 1, "" if domain in _STANDARD else domain)
+        schema = onnx.defs.get_schema(op_type, version or 1, domain)
     except onnx.defs.SchemaError:
         return {}
     found = {}

@@ -52,11 +52,9 @@ class Outline:
 
 
 def outlines(graphs: Sequence[Graph], states: Sequence[Sequence[str]]) -> list[Outline]:
-    """Return the blocks of graphs that are drawn side by side, named alike.
+    """Return the blocks of one or two graphs that are drawn side by side, named alike.
 
-    Args:
-        graphs: One or two graphs.
-        states: For each of their nodes what became of it: layers in which that differs are not equal.
+    Layers are equal where also what became of their nodes, their states, is.
     """
     paths = [_paths(graph) for graph in graphs]
     stacks = _stacks(graphs, paths, states)

@@ -34,12 +34,7 @@ def diff_page(found: Diff) -> str:
 
 
 def model_page(snapshot: Snapshot, cost: Cost) -> str:
-    """Draw one model as one HTML page.
-
-    Args:
-        snapshot: The model.
-        cost: What it costs at batch 1 and 128 tokens.
-    """
+    """Draw one model, and what it costs at batch 1 and 128 tokens, as one HTML page."""
     return _page(snapshot.name, records.of_snapshot(snapshot, cost))
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 
 from ffc.ci.diff.changes import Change
+from ffc.ci.diff.compare import counted
 from ffc.ci.diff.diff import Diff
 from ffc.ci.diff.groups import Group, groups
 from ffc.ci.matching.snapshot import Graph, Node, Operand, Snapshot, Source, Weight
@@ -26,8 +27,7 @@ _Pair = tuple[Snapshot, Snapshot]
 def of_diff(found: Diff) -> _Record:
     """Return what a page on two models draws."""
     models = (found.before, found.after)
-    partners = (found.matching.forward, found.matching.backward)
-    states = [_states(found.changes, models, partners[side], side) for side in (0, 1)]
+    states = [_states(found.changes, models, partners, side) for side, partners in enumerate(found.matching.partners)]
     drawn = outlines([model.graph for model in models], states)
     return {
         "models": [_model(*each) for each in zip(models, found.costs, drawn, states, strict=True)],
@@ -69,7 +69,7 @@ def _model(snapshot: Snapshot, cost: Cost, outline: Outline, states: Sequence[st
     ]
     return {
         "name": snapshot.name,
-        "cost": [cost.nodes, cost.parameters, cost.bytes, cost.macs, cost.macs_unknown],
+        "cost": list(astuple(cost)),
         "opsets": {domain or "ai.onnx": version for domain, version in snapshot.opsets.items()},
         "inputs": [[port.name, port.type, _cut(port.default)] for port in graph.inputs],
         "outputs": [[port.name, port.type, weights.operand(operand)] for port, operand in graph.outputs],
@@ -114,14 +114,12 @@ def _node(node: Node, weights: _Weights) -> list[object]:
 
 def _body(graph: Graph) -> str:
     """Say what a function or a subgraph holds, which is not drawn."""
-    counts = Counter(node.op for node in graph.nodes)
-    listed = ", ".join(f"{count} {op}" if count > 1 else op for op, count in counts.items())
-    return _cut(f"{len(graph.nodes)} nodes: {listed}")
+    return _cut(f"{len(graph.nodes)} nodes: {counted(graph.nodes)}")
 
 
 def _weight(weight: Weight) -> list[object]:
     data = {} if weight.tensor is None else spread(weight.tensor)
-    hashed = weight.tensor is None or weight.size > 8
+    hashed = weight.tensor is None or weight.is_large
     return [weight.type, weight.name, weight.content[:8] if hashed else _cut(weight.content), weight.size, data]
 
 

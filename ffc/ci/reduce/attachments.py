@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import importlib.metadata
 import inspect
 import shutil
@@ -17,6 +16,7 @@ from ffc.compiler.chain import chain
 from ffc.compiler.library import GROUP, PACKAGE, Library, builtin_folder
 from ffc.compiler.passes import Pass
 from ffc.errors import UsageError
+from ffc.recipe.compiling import paths_of
 
 __all__ = ["Attachments"]
 
@@ -69,10 +69,9 @@ class Attachments:
         moved = []
         for item in passes:
             there = copy.copy(item)
-            for each in dataclasses.fields(item):
-                value = getattr(item, each.name)
-                if isinstance(value, Path) and value.is_file():
-                    object.__setattr__(there, each.name, Path(self.add(value)))  # as it will be, not to be checked now
+            for name, path in paths_of(item).items():
+                if path.is_file():
+                    object.__setattr__(there, name, Path(self.add(path)))  # as it will be, not to be checked now
             moved.append(there)
         return syntax.unparse(moved)
 

@@ -12,7 +12,7 @@ from ffc.graph.text import text
 from ffc.tables import markdown
 from ffc.tables.table import Table, columns
 
-__all__ = ["command_script", "compile_script", "function_script", "readme"]
+__all__ = ["FUNCTION_SCRIPT", "command_script", "compile_script", "readme"]
 
 _MOST_LINES = 120
 """Lines of a model as text that a README shows."""
@@ -82,7 +82,7 @@ sys.exit(1 if status == 0 else 0)
 """
 )
 
-_FUNCTION = '''\
+FUNCTION_SCRIPT = '''\
 """Runs the model on inputs.npz and prints what it gives; the function that tells the fault is not in this folder."""
 
 import os
@@ -96,17 +96,13 @@ session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionPro
 for output, array in zip(session.get_outputs(), session.run(None, dict(np.load("inputs.npz")))):
     print(output.name, array.shape, array, sep="\\n")
 '''
+"""Runs the model, where the condition was a function."""
 
 
 def compile_script(failure: Failure, pipeline: str, plugins: Sequence[str], target: str, seconds: float) -> str:
     """Return a script that compiles ``model.onnx`` and exits with status 1 if that fails as `failure` says.
 
-    Args:
-        failure: How.
-        pipeline: The passes.
-        plugins: Files with passes, beside the script.
-        target: What `lower` writes.
-        seconds: How long a compile may take.
+    The plugins lie beside the script; a compile that takes longer than `seconds` hangs.
     """
     arguments = f"'model.onnx', {pipeline!r}, target={target!r}, plugins={list(plugins)!r}"
     if failure.died:
@@ -118,18 +114,8 @@ def compile_script(failure: Failure, pipeline: str, plugins: Sequence[str], targ
 
 
 def command_script(words: Sequence[str], seconds: float) -> str:
-    """Return a script that runs a command and exits with status 1 if that ends with 0.
-
-    Args:
-        words: The words of the command, with the names of files beside the script.
-        seconds: How long it may take.
-    """
+    """Return a script that runs a command for `seconds` at most, and exits with status 1 if that ends with 0."""
     return _COMMAND.format(words=list(words), seconds=seconds)
-
-
-def function_script() -> str:
-    """Return a script that runs the model, where the condition was a function."""
-    return _FUNCTION
 
 
 def readme(found: Reduction, message: str, command: str, *, absent: Sequence[str], inputs: bool, tells: bool) -> str:

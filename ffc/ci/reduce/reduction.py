@@ -14,7 +14,6 @@ from ffc.ci.reduce import reproducer
 from ffc.ci.reduce.cases.case import Case, Reduction
 from ffc.ci.reduce.cases.conditions import Command, Compiles, Condition, Holds
 from ffc.ci.reduce.cases.search import Search
-from ffc.ci.reduce.cases.stages import Stages
 from ffc.ci.reduce.cases.strategies import shrink
 from ffc.compiler.chain import as_passes, chain, open_model, with_lower
 from ffc.compiler.library import Library
@@ -83,9 +82,11 @@ def reduce(
         raise CannotApplyError(_refusal(condition, whole, failure))
     tell(f"{failure.kind}{f' in {failure.step}' if failure.step else ''}: {one_line(failure.message, 200)}")
     search = Search(whole, failure, condition, started + seconds, tell, tried=1)
-    finished = shrink(search, library, Stages(library, target, timeout))
+    finished = shrink(search, library, target, timeout)
     found = _found(search, whole, time.monotonic() - started, finished)
-    return found if out is None else _written(found, condition, library, Path(out))
+    if out is None:
+        return found
+    return dataclasses.replace(found, reproduced=reproducer.write(found, condition, library, Path(out)))
 
 
 def _found(search: Search, whole: Case, seconds: float, finished: bool) -> Reduction:
@@ -134,11 +135,6 @@ def _refusal(condition: Condition, whole: Case, said: str) -> str:
         return f"nothing to reduce: with {whole.pipeline!r} {said}; {advice}"
     wanted = "exit with status 0" if isinstance(condition, Command) else "return True"
     return f"nothing to reduce: the condition of --when must {wanted} on the whole model, and {said}"
-
-
-def _written(found: Reduction, condition: Condition, library: Library, out: Path) -> Reduction:
-    reproduced = reproducer.write(found, condition, library, out)
-    return dataclasses.replace(found, reproduced=reproduced)
 
 
 def _import_early() -> None:

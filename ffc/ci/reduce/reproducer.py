@@ -32,15 +32,7 @@ _START_SECONDS = 60
 
 @dataclass(frozen=True)
 class _Shown:
-    """How a fault is shown.
-
-    Attributes:
-        script: What ``reproduce.py`` holds.
-        command: The same as a command to type.
-        attachments: Files that they need.
-        seconds: How long a run may take.
-        tells: Whether the exit status of the script tells.
-    """
+    """How a fault is shown: by ``reproduce.py``, whose status may tell, and by a command to type."""
 
     script: str
     command: str
@@ -62,12 +54,6 @@ def check_target(folder: Path) -> None:
 
 def write(found: Reduction, condition: Condition, library: Library, folder: Path) -> bool | None:
     """Write a reproducer, whole or not at all, and run it.
-
-    Args:
-        found: The reduction.
-        condition: What tells that it goes wrong.
-        library: Where its passes come from.
-        folder: The folder to make.
 
     Returns:
         Whether its script, in a process of its own, shows the fault; None where a function tells that.
@@ -106,7 +92,7 @@ def _shown(found: Reduction, condition: Condition, library: Library) -> _Shown:
         filled = command.filled({"model": "model.onnx", "inputs": "inputs.npz", "passes": pipeline})
         script = documents.command_script(filled, condition.seconds)
         return _Shown(script, shlex.join(filled), attachments, condition.seconds)
-    return _Shown(documents.function_script(), "ffc print model.onnx", attachments, 0, tells=False)
+    return _Shown(documents.FUNCTION_SCRIPT, "ffc print model.onnx", attachments, 0, tells=False)
 
 
 def _fill(folder: Path, found: Reduction, shown: _Shown) -> None:

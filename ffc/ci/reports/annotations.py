@@ -25,9 +25,8 @@ def to_annotations(done: Sequence[Check | Unfinished]) -> str:
             lines.append(f"::error {where},title=ffc check::{_data(content.unfinished(each))}")
             continue
         for failure in each.failures:
-            said = content.said(failure.group) if failure.group else failure.message
-            count = f" (×{failure.group.count})" if failure.group and failure.group.count > 1 else ""
-            lines.append(f"::error {where},title={_property(f'ffc check: {failure.kind}')}::{_data(said + count)}")
+            title = _property(f"ffc check: {failure.kind}")
+            lines.append(f"::error {where},title={title}::{_data(content.of_failure(failure))}")
         if each.improved:
             lines.append(f"::notice {where},title=ffc check::{_data(content.verdict(each))}")
     return "".join(f"{line}\n" for line in lines)

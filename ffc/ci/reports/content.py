@@ -6,6 +6,7 @@ that JUnit and a terminal need; each form escapes what else means something in i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,9 +17,9 @@ from ffc.graph.cost import Cost
 from ffc.tables.table import Table, columns, number
 
 if TYPE_CHECKING:  # what compiles takes a while to import
-    from ffc.ci.lock.check import Check, Unfinished
+    from ffc.ci.lock.check import Check, Failure, Unfinished
 
-__all__ = ["costs", "makers", "place", "said", "summary", "times", "unfinished", "verdict"]
+__all__ = ["costs", "makers", "of_failure", "place", "said", "summary", "times", "unfinished", "verdict"]
 
 _COSTS = (
     ("nodes", "nodes", 1.0),
@@ -51,13 +52,18 @@ def place(path: Path) -> str:
 def said(group: Group) -> str:
     """Return what a group of changes is, in one line without place and number."""
     text = one_line(group.what, 400)
-    moved = [float(str(change.detail["relative"])) for change in group.changes if "largest" in change.detail]
-    if moved and "→" not in text:
-        low, high = min(moved), max(moved)
-        text += (
-            f", moved by {low:.1e} of its norm" if low == high else f", moved by {low:.1e} to {high:.1e} of its norm"
-        )
-    return text
+    moved = [change.detail["relative"] for change in group.changes if "largest" in change.detail]
+    if not moved or "→" in text:
+        return text
+    low, high = min(moved), max(moved)
+    return f"{text}, moved by {low:.1e}{'' if low == high else f' to {high:.1e}'} of its norm"
+
+
+def of_failure(failure: Failure) -> str:
+    """Return what a failure is, in one line with its number."""
+    if failure.group is None:
+        return one_line(failure.message)
+    return f"{said(failure.group)}{f' (×{failure.group.count})' if failure.group.count > 1 else ''}"
 
 
 def times(group: Group) -> str:
@@ -72,10 +78,10 @@ def makers(group: Group) -> str:
 
 def summary(groups: Sequence[Group]) -> str:
     """Say how many changes of which kinds there are."""
-    counts: dict[str, int] = {}
+    counts = Counter[str]()
     for group in groups:
-        counts[group.kind] = counts.get(group.kind, 0) + group.count
-    total = sum(counts.values())
+        counts[group.kind] += group.count
+    total = counts.total()
     kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     return f"{total} change{'s' if total != 1 else ''}: {kinds}" if total else "no changes"
 
@@ -87,13 +93,12 @@ def unfinished(found: Unfinished) -> str:
 
 def verdict(found: Check, *, accepted: bool = False) -> str:
     """Say how a check ended, and what to do."""
+    changes = summary(found.diff.groups)
     if accepted:
-        return f"accepted, {summary(found.diff.groups)}; commit the lock"
+        return f"accepted, {changes}; commit the lock"
     if not found.passed:
         takes = "; `ffc check --accept` takes it" if any(failure.group for failure in found.failures) else ""
-        return f"fails, {summary(found.diff.groups)}{takes}"
+        return f"fails, {changes}{takes}"
     if found.improved:
-        return (
-            f"passes, it costs less than the lock says ({summary(found.diff.groups)}); `ffc check --accept` keeps that"
-        )
-    return f"passes, {summary(found.diff.groups)}"
+        return f"passes, it costs less than the lock says ({changes}); `ffc check --accept` keeps that"
+    return f"passes, {changes}"

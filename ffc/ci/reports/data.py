@@ -7,7 +7,8 @@ import json
 from typing import Any
 
 from ffc.ci.diff.changes import Change
-from ffc.ci.diff.diff import BATCH, LENGTH, Diff
+from ffc.ci.diff.diff import Diff
+from ffc.graph.cost import BATCH, LENGTH
 
 __all__ = ["FORMAT", "change_data", "to_data", "to_json"]
 

@@ -21,36 +21,29 @@ _SHOWN = 30
 """Groups that are shown at once; the others are folded, so that a comment stays one screen."""
 
 
-def to_markdown(found: Diff, key: str = "") -> str:
-    """Write a diff as Markdown.
-
-    Args:
-        found: The diff.
-        key: Tells this comment from others on the same pull request; by default the name of the model before.
-    """
-    lines = [marker(key or found.before.name), f"### ffc diff: {content.summary(found.groups)}", ""]
+def to_markdown(found: Diff) -> str:
+    """Write a diff as Markdown; the name of the model before tells this comment from others on a pull request."""
+    lines = [marker(found.before.name), f"### ffc diff: {content.summary(found.groups)}", ""]
     lines += [f"{code(found.before.name)} → {code(found.after.name)}", ""]
-    lines += costs(found)
+    lines += _costs(found)
     if found.changes:
-        lines += ["", *changes(found)]
+        lines += ["", *_changes(found)]
     return "\n".join(lines) + "\n"
 
 
-def costs(found: Diff) -> list[str]:
-    """Return the lines of the table of costs."""
+def _costs(found: Diff) -> list[str]:
     return markdown.lines(content.costs(found.costs))
 
 
-def changes(found: Diff) -> list[str]:
-    """Return the lines of the table of changes."""
-    shown, rest = (markdown.lines(_changes(groups)) for groups in (found.groups[:_SHOWN], found.groups[_SHOWN:]))
+def _changes(found: Diff) -> list[str]:
+    shown, rest = (markdown.lines(_table(groups)) for groups in (found.groups[:_SHOWN], found.groups[_SHOWN:]))
     if len(found.groups) <= _SHOWN:
         return shown
     summary = f"<details><summary>{len(found.groups) - _SHOWN} more</summary>"
     return [*shown, "", summary, "", *rest, "", "</details>"]
 
 
-def _changes(groups: Sequence[Group]) -> Table:
+def _table(groups: Sequence[Group]) -> Table:
     rows = (
         (group.kind, content.times(group), Code(content.said(group)), Code(content.makers(group)), Code(group.where))
         for group in groups
@@ -75,5 +68,5 @@ def checks_to_markdown(done: Sequence[Check | Unfinished]) -> str:
         lines += [f"#### {'✅' if each.passed else '❌'} {code(str(each.path))}", "", content.verdict(each), ""]
         lines += [f"- **{failure.kind}**: {code(failure.message)}" for failure in each.failures if not failure.group]
         if each.diff.changes:
-            lines += ["", *costs(each.diff), "", *changes(each.diff), ""]
+            lines += ["", *_costs(each.diff), "", *_changes(each.diff), ""]
     return "\n".join(lines).rstrip("\n") + "\n"

@@ -58,11 +58,9 @@ def _rule(kind: str, short: str, meaning: str) -> dict[str, Any]:
 
 
 def _failed(found: Check, failure: Failure) -> dict[str, Any]:
-    if failure.group is None:
-        return _result(found.path, failure.kind, one_line(failure.message))
-    said, count = content.said(failure.group), failure.group.count
-    places = [change.where for change in failure.group.changes if change.where]
-    return _result(found.path, failure.kind, f"{said} (×{count})" if count > 1 else said, places)
+    changes = failure.group.changes if failure.group else ()
+    places = [change.where for change in changes if change.where]
+    return _result(found.path, failure.kind, content.of_failure(failure), places)
 
 
 def _result(path: Path, kind: str, said: str, places: Sequence[str] = ()) -> dict[str, Any]:

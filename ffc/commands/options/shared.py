@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 __all__ = [
-    "Command", "as_json", "but_plans", "check_file", "find_model", "given_option", "hush", "model",
-    "model_or_folder", "output", "parts", "plugins", "print_rich",
+    "PATH", "Command", "as_json", "but_plans", "check_file", "find_model", "given_option", "hush", "model",
+    "model_or_folder", "output", "parts", "plugins", "print_rich", "rows", "say", "sets", "target",
 ]  # fmt: skip
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -44,20 +44,34 @@ def find_model(context: click.Context, _: click.Parameter, path: Path | None, *,
     raise InputError(f"cannot load {path}: no such file; {advice}")
 
 
-model = click.argument("model", type=click.Path(path_type=Path), callback=find_model)
-model_or_folder = click.argument(
-    "model", type=click.Path(path_type=Path), callback=functools.partial(find_model, folders=True)
+PATH = click.Path(path_type=Path)
+
+model = click.argument("model", type=PATH, callback=find_model)
+model_or_folder = click.argument("model", type=PATH, callback=functools.partial(find_model, folders=True))
+sets = click.option(
+    "--set", "sets", multiple=True, metavar="PASS.OPTION=VALUE", help="One option of a pass.  [repeatable]"
 )
 plugins = click.option(
     "--plugin", "plugins", multiple=True, metavar="FILE.py[:Name]", help="Passes of your own, by file.  [repeatable]"
 )
+target = click.option("--target", metavar="NAME", default="cpu", show_default=True, help="What to lower to.")
+rows = click.option("--data", type=PATH, metavar="ROWS.npz", help="Rows of your own to prove the passes on.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def output(default: str) -> Callable[[Command], Command]:
-    """Add the option that says where the file goes that a command writes."""
-    path = click.Path(path_type=Path)
-    return click.option("-o", "--output", "out", type=path, default=Path(default), show_default=True, metavar="OUT")
+def say(line: str) -> None:
+    """Print a line on how work goes to stderr."""
+    click.echo(line, err=True)
+
+
+def output(
+    default: str | None = None, *, help: str | None = None, metavar: str = "OUT"
+) -> Callable[[Command], Command]:
+    """Add the option that says where that goes which a command writes."""
+    place = None if default is None else Path(default)
+    return click.option(
+        "-o", "--output", "out", type=PATH, default=place, show_default=True, metavar=metavar, help=help
+    )  # fmt: skip
 
 
 def check_file(out: Path, inputs: Iterable[Path | None], *, option: str = "-o") -> None:

@@ -20,7 +20,7 @@ from ffc.graph import soundness
 from ffc.graph.files import wire
 from ffc.graph.files.tensors import Tensor, replace_tensors
 
-__all__ = ["digest", "is_pointer", "load", "parts", "size", "skeleton"]
+__all__ = ["digest", "is_pointer", "load", "name_standard", "parts", "size", "skeleton"]
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -53,6 +53,7 @@ def load(path: str | os.PathLike[str], *, lazily: bool = False, to_run: bool = T
     in_order = soundness.check(proto, path, data=data)
     try:
         model = ir.from_proto(proto)
+        name_standard(model)
         wire.weights(model, tensors)
         if not in_order:
             _sort(model)
@@ -66,6 +67,13 @@ def load(path: str | os.PathLike[str], *, lazily: bool = False, to_run: bool = T
     if to_run:
         soundness.check_demand(model, path)
     return model
+
+
+def name_standard(model: ir.Model) -> None:
+    """Let a model import standard operators by the name that its nodes call them by: "", where it says ``ai.onnx``."""
+    for imports in (model.opset_imports, *(function.opset_imports for function in model.functions.values())):
+        if "ai.onnx" in imports:
+            imports[""] = imports.pop("ai.onnx")
 
 
 def size(path: str | os.PathLike[str]) -> int:

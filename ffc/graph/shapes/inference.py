@@ -268,8 +268,7 @@ def _unwalked(walk: _Walk, scope: _Scope, value: ir.Value) -> Fact:
 
 
 def _apply(site: Site) -> Sequence[Out]:
-    domain = "" if site.node.domain == "ai.onnx" else site.node.domain
-    rule = RULES.get((domain, site.node.op_type))
+    rule = RULES.get((site.node.domain, site.node.op_type))
     if rule is None:
         return ()
     try:

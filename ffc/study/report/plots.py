@@ -38,14 +38,7 @@ _WAYS = {
 
 @dataclass(frozen=True)
 class _Point:
-    """A point with its label.
-
-    Attributes:
-        x: Across.
-        y: Up.
-        label: What stands beside it.
-        chosen: Whether it stands out.
-    """
+    """A point with its label; one that is chosen stands out."""
 
     x: float
     y: float
@@ -112,9 +105,8 @@ def throughput(run: Run) -> bytes:
         for system in run.systems:
             seconds = _seconds(run, system, way)
             if seconds and (way == COMPILED or system.kind != "pruned"):
-                form = system.compiled if way == COMPILED else system.fp32
                 chosen = way == COMPILED and system.name == run.chosen
-                points.append(_Point(1 / seconds, form.accuracy, system.name, chosen))
+                points.append(_Point(1 / seconds, system.form(way).accuracy, system.name, chosen))
         _draw(axes, points, index, title, line="")
         shown += points
     _reference(axes, run)
@@ -123,7 +115,7 @@ def throughput(run: Run) -> bytes:
 
 def _seconds(run: Run, system: System, way: str) -> float | None:
     """Return the seconds a query, or None if that was not measured."""
-    taken = run.measurements.systems.get(system.name, {}).get(way) if run.measurements else None
+    taken = run.measured(system, way)
     return taken.seconds / run.measurements.queries if taken and run.measurements else None
 
 
@@ -225,13 +217,7 @@ def _boxes(axes: Axes, points: Sequence[_Point]) -> Iterator[Bbox]:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a label may stand, in points from its own.
-
-    Attributes:
-        across: To the right.
-        up: Upwards.
-        far: Whether it needs a line to its point.
-    """
+    """Where a label may stand, in points to the right and upwards of its own; far from that it needs a line to it."""
 
     across: float
     up: float

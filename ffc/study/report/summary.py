@@ -17,21 +17,9 @@ from ffc.runtime.latency import Measurement
 from ffc.runtime.machine import Machine
 
 __all__ = [
-    "COMPILED",
-    "EAGER",
-    "FORMAT",
-    "FP32",
-    "NAME",
-    "PADDED",
-    "Form",
-    "Measurements",
-    "Run",
-    "System",
-    "TaskFacts",
-    "load",
-    "save",
-    "to_json",
-]
+    "COMPILED", "EAGER", "FORMAT", "FP32", "NAME", "PADDED", "Form", "Measurements", "Run", "System", "TaskFacts",
+    "load", "save", "to_json",
+]  # fmt: skip
 
 FORMAT = "ffc.run/2"
 NAME = "run.json"
@@ -124,6 +112,10 @@ class System:
     seed: int
     refused: str = ""
 
+    def form(self, way: str) -> Form:
+        """Return the form whose accuracy is that of the system served in some way."""
+        return self.compiled if way == COMPILED else self.fp32
+
 
 @dataclass(frozen=True)
 class Measurements:
@@ -175,12 +167,15 @@ class Run:
         """Return the system of that name."""
         return next(each for each in self.systems if each.name == name)
 
+    def measured(self, system: System, way: str) -> Measurement | None:
+        """Return what was measured of a system served in some way, or None."""
+        return self.measurements.systems.get(system.name, {}).get(way) if self.measurements else None
+
 
 def save(run: Run, folder: Path) -> Path:
     """Write ``run.json`` into the folder of a run and return its path."""
-    path = folder / NAME
-    publish.write(path, to_json(run).encode())
-    return path
+    publish.write(folder / NAME, to_json(run).encode())
+    return folder / NAME
 
 
 def to_json(run: Run) -> str:

@@ -7,20 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ffc.errors import UsageError
-from ffc.runtime.latency import Measurement
 from ffc.study.report.summary import COMPILED, EAGER, FP32, PADDED, Run, System
 from ffc.tables.table import Table, columns, number
 
-__all__ = [
-    "Row",
-    "TaskRow",
-    "kept",
-    "method_rows",
-    "method_table",
-    "system_table",
-    "task_rows",
-    "task_table",
-]
+__all__ = ["Row", "TaskRow", "kept", "method_rows", "method_table", "system_table", "task_rows", "task_table"]
 
 _QUERIES = 100_000_000
 """Queries whose cost is stated, as in the paper."""
@@ -98,7 +88,7 @@ def method_rows(run: Run) -> tuple[Row, ...]:
     """
     teacher = run.systems[0]
     student = run.system(run.system(run.chosen).student)
-    rows = [_row(run, "PyTorch out of the box", teacher, PADDED, None)]
+    rows = [_row(run, "PyTorch out of the box", teacher, PADDED)]
     rows.append(_row(run, "+ dynamic length", teacher, EAGER, rows[-1]))
     if student != teacher:
         rows.append(_row(run, f"+ distilled to {student.name}", student, EAGER, rows[-1]))
@@ -112,13 +102,13 @@ def method_rows(run: Run) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def _row(run: Run, method: str, system: System, way: str, before: Row | None) -> Row:
+def _row(run: Run, method: str, system: System, way: str, before: Row | None = None) -> Row:
     """Return the row of a system served in some way, whose step is counted from `before`."""
-    form = system.compiled if way == COMPILED else system.fp32
-    taken = _measured(run, system.name, way)
+    form = system.form(way)
+    taken = run.measured(system, way)
     if taken is None or run.measurements is None:
         return Row(method, system.name, accuracy=form.accuracy)
-    first = _measured(run, run.systems[0].name, PADDED)
+    first = run.measured(run.systems[0], PADDED)
     queries, price = run.measurements.queries, run.measurements.dollars_per_hour
     seconds_before = before.seconds if before else None
     # A query keeps one core busy; the other cores of the machine answer others meanwhile.
@@ -135,10 +125,6 @@ def _row(run: Run, method: str, system: System, way: str, before: Row | None) ->
         core_seconds=1e3 * taken.core_seconds / queries,
         joules=None if taken.joules is None else 1e3 * taken.joules / queries,
     )
-
-
-def _measured(run: Run, name: str, way: str) -> Measurement | None:
-    return run.measurements.systems.get(name, {}).get(way) if run.measurements else None
 
 
 def _shares(run: Run, system: System) -> str:
@@ -173,8 +159,8 @@ def task_rows(runs: Sequence[Run]) -> tuple[TaskRow, ...]:
 
 def _task_row(run: Run) -> TaskRow:
     before, chosen = run.systems[0], run.system(run.chosen)
-    first = _row(run, "", before, PADDED, None)
-    last = _row(run, "", chosen, COMPILED, None)
+    first = _row(run, "", before, PADDED)
+    last = _row(run, "", chosen, COMPILED)
     if last.total is None or first.core_seconds is None or last.core_seconds is None:
         raise UsageError(
             f"the run of {run.task.name} by {run.study} did not measure both '{before.name}' and '{chosen.name}'; "
@@ -243,7 +229,7 @@ def system_table(run: Run) -> Table:
     )  # fmt: skip
     cells = []
     for each in run.systems:
-        fp32, compiled = (_row(run, "", each, way, None).milliseconds for way in (FP32, COMPILED))
+        fp32, compiled = (_row(run, "", each, way).milliseconds for way in (FP32, COMPILED))
         cells.append((
             each.name, _range(each.heads), _range(each.units),
             number(each.compiled.parameters / 1e6), number(each.compiled.macs / 1e6), number(each.compiled.bytes / 1e6),

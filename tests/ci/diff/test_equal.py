@@ -75,6 +75,20 @@ def test_attributes_that_are_at_their_default() -> None:
     assert said(original, other) == []
 
 
+def test_the_long_name_of_the_domain_of_standard_operators() -> None:
+    def softmax(domain: str, attributes: str = "") -> ir.Model:
+        model = ir.from_onnx_text(
+            f'<ir_version: 10, opset_import: ["" : 20]> g (float[n,4,5] x) => (float[n,4,5] y) {{ '
+            f"y = Softmax {attributes} (x) }}"
+        )
+        model.opset_imports[domain] = model.opset_imports.pop("")
+        return model
+
+    assert said(softmax(""), softmax("ai.onnx")) == []
+    assert said(softmax(""), softmax("ai.onnx", "<axis: int = -1>")) == []
+    assert said(softmax("ai.onnx"), softmax("ai.onnx", "<axis: int = 1>")) == ["Softmax axis: -1 → 1"]
+
+
 def test_operands_that_commute() -> None:
     original = encoder()
     other = original.clone()

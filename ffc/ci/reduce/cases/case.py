@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from ffc.ci.reduce.cases.failure import Failure
 from ffc.compiler import syntax
 from ffc.compiler.passes import Pass
-from ffc.graph.files.wire import content
+from ffc.graph import notation
 from ffc.graph.text import text
 
-__all__ = ["Case", "Digests", "Reduction"]
+__all__ = ["Case", "Reduction", "digest"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,27 +79,17 @@ class Reduction:
     reproduced: bool | None = None
 
 
-@dataclass
-class Digests:
-    """Makes digests of cases; the contents of a tensor, which cases share, are read once."""
+def digest(case: Case, known: dict[int, tuple[ir.TensorProtocol, str]]) -> str:
+    """Return a digest of a graph as its canonical text tells it, of its weights, and of the pipeline.
 
-    _known: dict[int, tuple[ir.TensorProtocol, str]] = field(default_factory=dict)
-
-    def of(self, case: Case) -> str:
-        """Return a digest of the graph as its canonical text tells it, of the weights, and of the pipeline."""
-        digest = hashlib.sha256(f"{case.pipeline}\n{text(case.model, weights=False)}".encode())
-        for name, tensor in sorted(_tensors(case.model), key=lambda pair: pair[0]):
-            digest.update(f"{name} {self._tensor(tensor)}\n".encode())
-        return digest.hexdigest()
-
-    def _tensor(self, tensor: ir.TensorProtocol) -> str:
-        known = self._known.get(id(tensor))
-        if known is None:
-            plain = tensor.dtype != ir.DataType.STRING and tensor.dtype.bitwidth >= 8
-            data = content(tensor) if plain else repr(tensor.numpy().tolist()).encode()
-            known = (tensor, hashlib.sha256(data).hexdigest())
-            self._known[id(tensor)] = known  # with the tensor itself, so that its number stays its own
-        return known[1]
+    `known` remembers the digests of tensors, which cases share.
+    """
+    found = hashlib.sha256(f"{case.pipeline}\n{text(case.model, weights=False)}".encode())
+    for name, tensor in sorted(_tensors(case.model), key=lambda pair: pair[0]):
+        if id(tensor) not in known:
+            known[id(tensor)] = tensor, notation.digest(tensor)  # as long as it is held, no other has its id
+        found.update(f"{name} {known[id(tensor)][1]}\n".encode())
+    return found.hexdigest()
 
 
 def _tensors(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:

@@ -67,23 +67,15 @@ class Compiles:
             hangs = ending.died == child.HANGS
             message = f"the compile takes longer than {self.seconds:g} s" if hangs else "native code ends the process"
             return Failure(ending.died, ending.exit_code, step, message, died=True)
-        return "it compiles" if ending.result is True else Failure(**ending.result)
+        return "it compiles" if ending.result is True else Failure(**{**ending.result, "step": step})
 
     def _compile(self, case: Case, tell: Callable[[str], None]) -> Any:
         from ffc.compiler import pipeline
 
-        at = ""
-
-        def progress(line: str) -> None:
-            nonlocal at
-            at_work = _AT_WORK.fullmatch(line)
-            at = at_work[1] if at_work else ""
-            tell(line)
-
         try:
-            pipeline.compile(case.model, case.passes, target=self.target, plugins=self.plugins, progress=progress)
+            pipeline.compile(case.model, case.passes, target=self.target, plugins=self.plugins, progress=tell)
         except Exception as error:  # whatever it is, it is what a smaller model must show
-            return dataclasses.asdict(Failure.of(error, at))
+            return dataclasses.asdict(Failure.of(error, ""))
         return True
 
 

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from ffc.graph.dialect.edit import Editor
+from ffc.graph.order import subgraphs
 from ffc.graph.shapes.inference import infer
 
 __all__ = ["Anatomy", "swept"]
@@ -183,12 +184,6 @@ def swept(model: ir.Model) -> ir.Model:
 def _reads(node: ir.Node) -> set[ir.Value]:
     """Return what a node reads, what its subgraphs read of the graph around them included."""
     found = {value for value in node.inputs if value is not None}
-    for attribute in node.attributes.values():
-        graphs = []
-        if attribute.type == ir.AttributeType.GRAPH:
-            graphs = [attribute.as_graph()]
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            graphs = list(attribute.as_graphs())
-        for graph in graphs:
-            found.update(*(_reads(inner) for inner in graph), graph.outputs)
+    for _, graph in subgraphs(node):
+        found.update(*(_reads(inner) for inner in graph), graph.outputs)
     return found

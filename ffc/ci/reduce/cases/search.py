@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from ffc.ci.reduce.cases.case import Case, Digests
+from ffc.ci.reduce.cases.case import Case, digest
 from ffc.ci.reduce.cases.conditions import Condition
 from ffc.ci.reduce.cases.failure import Failure
 from ffc.compiler.passes import Pass
@@ -41,7 +41,7 @@ class Search:
     tell: Callable[[str], None]
     failure: Failure = field(init=False)
     tried: int = 0
-    _digests: Digests = field(default_factory=Digests)
+    _tensors: dict[int, tuple[ir.TensorProtocol, str]] = field(default_factory=dict)
     _seen: dict[str, Failure | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -57,7 +57,23 @@ class Search:
 
     def case(self, model: ir.Model | None, passes: Iterable[Pass]) -> bool:
         """Try another model through another pipeline; whether it shows it, and is now the best."""
-        return model is not None and self._try(Case(model, tuple(passes)))
+        if model is None:
+            return False
+        case = Case(model, tuple(passes))
+        key = digest(case, self._tensors)
+        if key not in self._seen:
+            if time.monotonic() > self.deadline:
+                raise OutOfTimeError
+            failure = self.condition.check(case)
+            self.tried += 1
+            self._seen[key] = failure if isinstance(failure, Failure) and failure.alike(self.wanted) else None
+        shown = self._seen[key]
+        if shown is None:
+            return False
+        known, self.best, self.failure = self.digest(), case, shown
+        if key != known:
+            self._tell()
+        return True
 
     def first(self, models: Iterable[ir.Model | None]) -> bool:
         """Try models in order until one shows it."""
@@ -65,23 +81,7 @@ class Search:
 
     def digest(self) -> str:
         """Return the digest of the best case."""
-        return self._digests.of(self.best)
-
-    def _try(self, case: Case) -> bool:
-        digest = self._digests.of(case)
-        if digest not in self._seen:
-            if time.monotonic() > self.deadline:
-                raise OutOfTimeError
-            found = self.condition.check(case)
-            self.tried += 1
-            self._seen[digest] = found if isinstance(found, Failure) and found.alike(self.wanted) else None
-        shown = self._seen[digest]
-        if shown is None:
-            return False
-        known, self.best, self.failure = self.digest(), case, shown
-        if digest != known:
-            self._tell()
-        return True
+        return digest(self.best, self._tensors)
 
     def _tell(self) -> None:
         case = self.best

@@ -8,11 +8,10 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from ffc.ci.reduce.cases import shrinking
+from ffc.ci.reduce.cases import shrinking, stages
 from ffc.ci.reduce.cases.cutting import Anatomy
 from ffc.ci.reduce.cases.deltas import first_that_holds, minimise
 from ffc.ci.reduce.cases.search import OutOfTimeError, Search
-from ffc.ci.reduce.cases.stages import Stages
 from ffc.compiler import syntax
 from ffc.compiler.library import Library
 from ffc.compiler.passes import Pass
@@ -23,15 +22,15 @@ _SMALL = (1, 2, 3, 4, 8)
 """Sizes to try before halves."""
 
 
-def shrink(search: Search, library: Library, stages: Stages) -> bool:
-    """Make the best case of `search` as small as can be; whether the time sufficed."""
+def shrink(search: Search, library: Library, target: str, seconds: float) -> bool:
+    """Make the best case of `search` as small as can be, a try taking `seconds` at most; whether the time sufficed."""
     try:
         if search.condition.by_passes:
             _shorten(search, library)
         search.first(_static(search.best.model))
         _window(search)
         _to_the_end(search)
-        if len(search.best.passes) > 1 and _last_pass_alone(search, stages):
+        if len(search.best.passes) > 1 and _last_pass_alone(search, library, target, seconds):
             _to_the_end(search)
     except OutOfTimeError:
         return False
@@ -53,11 +52,11 @@ def _to_the_end(search: Search) -> None:
         _default_options(search)
 
 
-def _last_pass_alone(search: Search, stages: Stages) -> bool:
+def _last_pass_alone(search: Search, library: Library, target: str, seconds: float) -> bool:
     """Take the model as it is before the pass that fails, which is a model like others, and that pass alone."""
     best, step = search.best, search.wanted.step
     failing = [item for item in best.passes if item.name == step][:1]
-    return bool(failing) and search.case(stages.before(best, step), failing)
+    return bool(failing) and search.case(stages.before(best, step, library, target, seconds), failing)
 
 
 def _shorten(search: Search, library: Library) -> None:
