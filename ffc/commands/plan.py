@@ -44,10 +44,10 @@ def plan(model: Path, importance: Path | None, by: str | None, out: Path, as_jso
 def _of_file(model: Path, out: Path, importance: Path | None, by: str | None, amount: Amount) -> Plan:
     """Make the plan of an ONNX file."""
     from ffc.graph import files
-    from ffc.graph.files import publish
+    from ffc.graph.files import targets
     from ffc.pruning import make_plan
 
-    publish.check_apart([out], files.parts(model, [out]))  # the file of its weights, if it has one
+    targets.check_apart([out], files.parts(model, [out]))  # the file of its weights, if it has one
     return make_plan(model, amount, importance=importance, by=by)
 
 

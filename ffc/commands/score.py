@@ -75,11 +75,11 @@ def _of_file(path: Path, out: Path, given: Mapping[str, Any]) -> Importance:
     """Score an ONNX file by forward passes."""
     from ffc.compiler.proof import rows
     from ffc.graph import files
-    from ffc.graph.files import publish
+    from ffc.graph.files import targets
     from ffc.pruning.forward import by_forward
 
     data: Path = given["folder"]
-    publish.check_apart([out], files.parts(path, [out]))  # the file of its weights, if it has one
+    targets.check_apart([out], files.parts(path, [out]))  # the file of its weights, if it has one
     loaded = files.load(path)
     arrays = _drawn(loaded, rows.read(data), given["train_rows"], given["seed"])
     batches = rows.from_data(loaded, arrays)

@@ -13,7 +13,10 @@ __all__ = ["view"]
 
 @click.command()
 @shared.model
-@shared.output(help="The page to write.  [default: the model's name with .html, in the folder at hand]")
+@click.option(
+    "-o", "--output", "out", type=click.Path(path_type=Path), metavar="OUT",
+    help="The page to write.  [default: the model's name with .html, in the folder at hand]",
+)  # fmt: skip
 def view(model: Path, out: Path | None) -> None:
     """Draw MODEL as one HTML page that needs nothing else."""
     out = out or Path(model.with_suffix(".html").name)
@@ -25,6 +28,5 @@ def view(model: Path, out: Path | None) -> None:
 
     shared.hush()
     loaded = load(model, lazily=True)
-    page = model_page(of_model(loaded, str(model), weights=False), cost(loaded))
-    publish.write_text(out, page, f"'{out}'")
+    publish.write_text(out, model_page(of_model(loaded, str(model), weights=False), cost(loaded)), f"'{out}'")
     click.echo(f"wrote {out}", err=True)

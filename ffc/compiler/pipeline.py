@@ -26,7 +26,7 @@ from ffc.compiler.proof.verify import Prover
 from ffc.compiler.reports.report import Report, Step
 from ffc.graph import files
 from ffc.graph.cost import BATCH, LENGTH, Cost, cost
-from ffc.graph.files import publish
+from ffc.graph.files import targets
 
 __all__ = ["Result", "compile", "versions"]
 
@@ -90,7 +90,7 @@ def compile(
     asked = as_passes(passes, library, sets)
     links = with_lower(chain(asked, library), library, target)
     if out is not None and isinstance(model, str | Path):
-        publish.check_apart([Path(out)], files.parts(model, [Path(out)]))
+        targets.check_apart([Path(out)], files.parts(model, [Path(out)]))
     source = open_model(model)
     rows = [] if data is None else from_data(source, data)
     tell("running the model as it came")

@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ffc.errors import InputError, UsageError, one_line
+from ffc.errors import InputError, one_line
 from ffc.graph.blocks.structure import Blocks, Layer
 from ffc.graph.files import publish
 
@@ -115,10 +115,8 @@ class Importance:
             tensors[f"layers.{index}.ffn"] = np.ascontiguousarray(layer.ffn)
         told = {name: str(getattr(self, name)) for name in ("method", "data", "samples", "seed", "model")}
         metadata = {"format": FORMAT, **told}
-        try:
+        with publish.asked_for(f"{path}", "choose another place"):
             publish.write(Path(path), save(tensors, metadata))
-        except (OSError, SafetensorError) as error:
-            raise UsageError(f"cannot write {path}: {one_line(str(error), 200)}; choose another place") from error
 
     def mismatch(self, blocks: Blocks) -> str | None:
         """Say why these scores are not of a model: in which layer they do not fit it, or that it has other weights."""

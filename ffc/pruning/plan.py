@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ffc.errors import CannotApplyError, InputError, UsageError
+from ffc.errors import CannotApplyError, InputError
 from ffc.graph.blocks.structure import Blocks
 from ffc.graph.files import publish
 from ffc.pruning.importance import head_count, unit_count, weights_hash
@@ -123,10 +123,8 @@ class Plan(BaseModel):
         Raises:
             UsageError: If the path cannot be written.
         """
-        try:
+        with publish.asked_for(f"{path}", "choose another place"):
             publish.write(Path(path), self.to_json().encode())
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}; choose another place") from error
 
     def to_json(self) -> str:
         """Return the plan in the form of its file."""

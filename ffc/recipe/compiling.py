@@ -16,7 +16,7 @@ from ffc.compiler.passes import Pass
 from ffc.compiler.reports import writing
 from ffc.errors import UsageError
 from ffc.graph import files
-from ffc.graph.files import publish
+from ffc.graph.files import targets
 from ffc.recipe.file import File, parse, projects, read_text, table_of
 from ffc.settings.setting import Wanted, check, setting
 from ffc.settings.wanted import PATH, PATHS
@@ -153,9 +153,11 @@ def compile(recipe: Recipe, *, progress: Callable[[str], None] | None = None) ->
     model, out = recipe.model, recipe.output
     if model is None or out is None:
         raise UsageError(f'{recipe.source or "the recipe"} names no model; add one, such as model = "model.onnx"')
-    _check_output(model, out)
+    if targets.same(out, model):
+        raise UsageError(f"the output '{out}' is the input; name another file with -o")
+    targets.check_file(out)
     outputs = [out, *recipe.reports]
-    publish.check_apart(outputs, [*files.parts(model, outputs), *([recipe.data] if recipe.data else [])])
+    targets.check_apart(outputs, [*files.parts(model, outputs), *([recipe.data] if recipe.data else [])])
     for path in recipe.reports:
         writing.check_path(path)
     result = pipeline.compile(
@@ -198,16 +200,6 @@ def moved(item: Pass, move: Callable[[Path], Path]) -> Pass:
     """Return a pass whose paths are seen from elsewhere."""
     paths: dict[str, Any] = {name: move(path) for name, path in paths_of(item).items()}
     return replace(item, **paths)
-
-
-def _check_output(model: Path, out: Path) -> None:
-    """Refuse, before any work, an output that would destroy the input or cannot be written."""
-    if out.resolve() == model.resolve() or (out.exists() and model.exists() and out.samefile(model)):
-        raise UsageError(f"the output '{out}' is the input; name another file with -o")
-    if out.is_dir():
-        raise UsageError(f"the output '{out}' is a folder; name a file with -o")
-    if not out.parent.is_dir():
-        raise UsageError(f"the folder '{out.parent}' of the output does not exist; create it first")
 
 
 _Scalar = bool | int | float | str

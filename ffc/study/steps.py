@@ -253,13 +253,11 @@ def _remove(place: Path) -> None:
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Keep other processes out of a run's folder."""
-    try:
+    with publish.asked_for(f"to the folder {folder}", "choose another with -o"):
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / _LOCK).exists() and any(folder.iterdir()):  # a checkpoint, say, whose files would be replaced
             raise UsageError(f"the folder {folder} holds files and no run of a study; choose another with -o")
         file = (folder / _LOCK).open("wb")
-    except OSError as error:
-        raise UsageError(f"cannot write to the folder {folder}: {error.strerror}; choose another with -o") from error
     with file:
         if os.name == "posix":
             try:

@@ -21,6 +21,7 @@ from ffc.ci.reduce.cases.conditions import Command, Compiles, Condition, feeds
 from ffc.compiler.library import Library
 from ffc.errors import FfcError, InputError, UsageError, innermost, one_line
 from ffc.graph import files
+from ffc.graph.files import targets
 
 __all__ = ["check_target", "write"]
 
@@ -48,11 +49,7 @@ def check_target(folder: Path) -> None:
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise UsageError(f"the output '{folder}' is there already; remove it, or name another folder with -o")
-    parent = folder.absolute().parent
-    if not parent.is_dir():
-        raise UsageError(f"the folder '{folder.parent}' of the output does not exist; create it first")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise UsageError(f"cannot write in the folder '{folder.parent}'; name another place with -o")
+    targets.check_folder(folder.absolute().parent, shown=folder.parent)
 
 
 def write(found: Reduction, condition: Condition, library: Library, folder: Path) -> bool | None:

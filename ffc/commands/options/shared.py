@@ -6,7 +6,6 @@ import difflib
 import functools
 import logging
 import sys
-import tempfile
 from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,14 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from ffc.errors import InputError, UsageError
+from ffc.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 __all__ = [
-    "PATH", "Command", "as_json", "but_plans", "check_file", "check_folder", "find_model", "given_option", "hush",
-    "model", "model_or_folder", "output", "parts", "plugins", "print_rich", "rows", "say", "sets", "target",
+    "PATH", "Command", "as_json", "but_plans", "check_file", "find_model", "given_option", "hush", "model",
+    "model_or_folder", "output", "parts", "plugins", "print_rich", "rows", "say", "sets", "target",
 ]  # fmt: skip
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -86,32 +85,11 @@ def check_file(out: Path, inputs: Iterable[Path | None], *, option: str = "-o") 
     Raises:
         UsageError: If there is such a reason.
     """
-    from ffc.graph.files import publish
+    from ffc.graph.files import targets
 
-    if out.is_dir():
-        raise UsageError(f"the output '{out}' is a folder; name a file with {option}")
-    check_folder(out.absolute().parent, shown=out.parent, option=option)
-    publish.check_apart([out], [file for path in inputs if path is not None for file in parts(path)])
-
-
-def check_folder(folder: Path, *, shown: Path, option: str) -> None:
-    """Refuse, before any work, a folder in which nothing can be written.
-
-    Args:
-        folder: The folder.
-        shown: What messages call it.
-        option: The option that names what goes there.
-
-    Raises:
-        UsageError: If it is not there, or nothing can be written in it.
-    """
-    if not folder.is_dir():
-        raise UsageError(f"the folder '{shown}' of the output does not exist; create it first")
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UsageError(f"cannot write in the folder '{shown}'; name another place with {option}") from error
+    targets.check_file(out, advice=f" with {option}")
+    targets.check_folder(out.absolute().parent, shown=out.parent, option=option)
+    targets.check_apart([out], [file for path in inputs if path is not None for file in parts(path)])
 
 
 def parts(path: Path) -> list[Path]:

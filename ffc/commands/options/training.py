@@ -80,13 +80,15 @@ def check_outputs(out: Path, onnx: Path | None, models: Iterable[str | None], fi
     Raises:
         UsageError: If there is one.
     """
+    from ffc.graph.files import targets
+
     if out.exists() and not out.is_dir():
         raise UsageError(f"the output '{out}' is a file; name a folder with -o")
-    shared.check_folder(out.resolve().parent, shown=out.parent, option="-o")
+    targets.check_folder(out.resolve().parent, shown=out.parent)
     if out.is_dir():
-        shared.check_folder(out, shown=out, option="-o")
+        targets.check_folder(out, shown=out)
     read = [Path(source) for source in models if source]
-    if any(out.exists() and source.exists() and out.samefile(source) for source in read):
+    if out.exists() and any(targets.same(out, source) for source in read):
         raise UsageError(f"the output '{out}' is an input; name another folder with -o")
     if onnx:
         shared.check_file(onnx, [*read, *files], option="--onnx")

@@ -30,21 +30,23 @@ def table(report: Report) -> Table:
 
 def facts(report: Report) -> dict[str, str]:
     """Return what is told of the compile as a whole, by name."""
-    found = {
+    return {
         "output": report.output or "not written",
         "pipeline": report.pipeline or "(no passes)",
         "target": report.target,
+        "result": "unchanged" if report.verdict is None else _verdict(report.verdict),
+        "needs": f"onnxruntime ≥ {report.oldest_onnxruntime}",
+        "made with": ", ".join(f"{name} {version}" for name, version in report.versions.items()),
+        "time": f"{report.seconds:.1f} s",
     }
-    found["result"] = "unchanged" if report.verdict is None else _verdict(report.verdict)
-    found["needs"] = f"onnxruntime ≥ {report.oldest_onnxruntime}"
-    found["made with"] = ", ".join(f"{name} {version}" for name, version in report.versions.items())
-    found["time"] = f"{report.seconds:.1f} s"
-    return found
 
 
 def remarks(report: Report) -> list[tuple[str, list[str]]]:
     """Return what is told of each step, under its name."""
-    return [(_name(step), _step_remarks(step)) for step in report.steps]
+    return [
+        (_name(step), [changes(step.changes), *step.notes, *(f"skipped: {text}" for text in step.skipped)])
+        for step in report.steps
+    ]
 
 
 def changes(counts: Mapping[str, int]) -> str:
@@ -56,23 +58,15 @@ def _counted_at(report: Report) -> str:
     """Say at which sizes MACs are counted, and what the table leaves open."""
     unknown = any(cost.macs_unknown for cost in (report.before, *(step.cost for step in report.steps)))
     note = "; '?' stands for products whose size is not known" if unknown else ""
-    return (
-        f"MACs at batch {report.batch}, {report.length} tokens; differences relative to the scale of the output{note}."
-    )
+    sizes = f"batch {report.batch}, {report.length} tokens"
+    return f"MACs at {sizes}; differences relative to the scale of the output{note}."
 
 
 def _step_row(step: Step) -> tuple[str, ...]:
-    difference, cosine = (
-        ("", "") if step.verdict is None else (f"{step.verdict.difference:.1e}", f"{step.verdict.cosine:.6f}")
-    )
-    return (
-        _name(step),
-        str(sum(step.changes.values())),
-        *_cost_cells(step.cost),
-        f"{step.seconds:.1f}",
-        difference,
-        cosine,
-    )
+    found = step.verdict
+    measured = ("", "") if found is None else (f"{found.difference:.1e}", f"{found.cosine:.6f}")
+    made = str(sum(step.changes.values()))
+    return (_name(step), made, *_cost_cells(step.cost), f"{step.seconds:.1f}", *measured)
 
 
 def _name(step: Step) -> str:
@@ -82,10 +76,6 @@ def _name(step: Step) -> str:
 def _cost_cells(cost: Cost) -> list[str]:
     macs = number(cost.macs / 1e9) + (" + ?" if cost.macs_unknown else "")
     return [str(cost.nodes), number(cost.parameters / 1e6), number(cost.bytes / 1e6), macs]
-
-
-def _step_remarks(step: Step) -> list[str]:
-    return [changes(step.changes), *step.notes, *(f"skipped: {text}" for text in step.skipped)]
 
 
 def _verdict(verdict: Verdict) -> str:

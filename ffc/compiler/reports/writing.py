@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ffc.compiler.reports.html import to_html
-from ffc.compiler.reports.markdown import to_markdown
+from ffc.compiler.reports import content
 from ffc.compiler.reports.report import Report, to_json
 from ffc.errors import UsageError
-from ffc.graph.files import publish
+from ffc.graph.files import publish, targets
+from ffc.tables import html, markdown
 
-__all__ = ["SUFFIXES", "check_path", "write"]
-
-SUFFIXES = (".json", ".md", ".html")
-"""The suffixes that `write` knows."""
+__all__ = ["check_path", "to_html", "to_markdown", "write"]
 
 
 def check_path(path: Path) -> None:
@@ -22,12 +19,9 @@ def check_path(path: Path) -> None:
     Raises:
         UsageError: If its suffix names no form of report, its folder does not exist, or it is a folder itself.
     """
-    if path.suffix not in SUFFIXES:
-        raise UsageError(f"report '{path}' has the suffix {path.suffix!r}; known: {', '.join(SUFFIXES)}")
-    if not path.parent.is_dir():
-        raise UsageError(f"the folder '{path.parent}' of report '{path}' does not exist; create it first")
-    if path.is_dir():
-        raise UsageError(f"report '{path}' is a folder; name a file")
+    if path.suffix not in _FORMS:
+        raise UsageError(f"report '{path}' has the suffix {path.suffix!r}; known: {', '.join(_FORMS)}")
+    targets.check_file(path, named=f"report '{path}'", advice="")
 
 
 def write(report: Report, path: str | Path) -> None:
@@ -39,5 +33,28 @@ def write(report: Report, path: str | Path) -> None:
     """
     path = Path(path)
     check_path(path)
-    forms = dict(zip(SUFFIXES, (to_json, to_markdown, to_html), strict=True))
-    publish.write_text(path, forms[path.suffix](report), f"report '{path}'")
+    publish.write_text(path, _FORMS[path.suffix](report), f"report '{path}'")
+
+
+def to_markdown(report: Report) -> str:
+    """Write a report as Markdown."""
+    lines = [f"# {markdown.escaped(content.title(report))}", ""]
+    lines += [f"- {name}: {markdown.escaped(text)}" for name, text in content.facts(report).items()]
+    lines += ["", *markdown.lines(content.table(report))]
+    for name, remarks in content.remarks(report):
+        lines += ["", f"## {markdown.escaped(name)}", "", *(f"- {markdown.escaped(remark)}" for remark in remarks)]
+    return "\n".join(lines) + "\n"
+
+
+def to_html(report: Report) -> str:
+    """Write a report as one HTML page that needs nothing else."""
+    return html.render(
+        Path(__file__).with_name("compile.html"),
+        title=content.title(report),
+        facts=content.facts(report),
+        passes=content.table(report),
+        remarks=content.remarks(report),
+    )
+
+
+_FORMS = {".json": to_json, ".md": to_markdown, ".html": to_html}

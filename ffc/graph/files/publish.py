@@ -7,7 +7,7 @@ import mmap
 import os
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -17,7 +17,7 @@ from ffc.errors import InputError, UsageError
 if os.name == "posix":
     import fcntl
 
-__all__ = ["Piece", "Staging", "check_apart", "sweep", "write", "write_text"]
+__all__ = ["Piece", "Staging", "asked_for", "sweep", "write", "write_text"]
 
 Piece = bytes | memoryview
 
@@ -86,29 +86,29 @@ def write(path: Path, content: bytes) -> None:
         staging.place(staging.write([content]), path)
 
 
-def write_text(path: Path, text: str, name: str) -> None:
+def write_text(path: Path, text: str, named: str) -> None:
     """Write a text file whole or not at all.
 
     Raises:
-        InputError: If that fails; the message calls the file `name`.
+        InputError: If that fails, in which messages call it as `named`; then `path` is as it was.
     """
     try:
         write(path, text.encode())
     except OSError as error:
-        raise InputError(f"{name} cannot be written: {error.strerror}") from error
+        raise InputError(f"{named} cannot be written: {error.strerror}") from error
 
 
-def check_apart(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
-    """Check that no output is an input or another output, under whatever name.
+@contextlib.contextmanager
+def asked_for(what: str, advice: str) -> Iterator[None]:
+    """Take it for a mistake of who named the place if what is written meanwhile cannot be.
 
     Raises:
-        UsageError: If one is, be it through a link.
+        UsageError: If so, with what cannot be written, why, and the advice.
     """
-    for index, output in enumerate(outputs):
-        if any(_same(output, other) for other in inputs):
-            raise UsageError(f"the output '{output}' is an input; name another file")
-        if any(_same(output, other) for other in outputs[:index]):
-            raise UsageError(f"the output '{output}' is named twice; name another file")
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"cannot write {what}: {error.strerror}; {advice}") from error
 
 
 def sweep(path: Path, pattern: re.Pattern[str], current: Path | None) -> None:
@@ -133,15 +133,6 @@ def _mentions(file: Path, name: str) -> bool:
         return False
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return content.find(name.encode()) >= 0
-
-
-def _same(one: Path, other: Path) -> bool:
-    if os.path.realpath(one) == os.path.realpath(other):
-        return True
-    try:
-        return one.samefile(other)
-    except OSError:  # one of them is not there
-        return False
 
 
 def _lock(file: IO[bytes]) -> None:

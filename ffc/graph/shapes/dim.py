@@ -113,11 +113,9 @@ def symbol(name: str, least: int = 0) -> Expr:
 
 def symbols(dim: Dim) -> frozenset[str]:
     """Return the names of all symbols in `dim`."""
-    found: set[str] = set()
-    for monomial, _ in _terms(dim):
-        for atom in monomial:
-            found.update({atom.name} if isinstance(atom, Symbol) else frozenset().union(*map(symbols, atom.args)))
-    return frozenset(found)
+    atoms = _atoms(dim)
+    inner = (symbols(arg) for atom in atoms if isinstance(atom, Call) for arg in atom.args)
+    return frozenset(atom.name for atom in atoms if isinstance(atom, Symbol)).union(*inner)
 
 
 def product(dims: Iterable[Dim]) -> Dim:
@@ -186,6 +184,11 @@ def _terms(dim: Dim) -> tuple[tuple[Monomial, int], ...]:
     return dim.terms if isinstance(dim, Expr) else (((), int(dim)),)
 
 
+def _atoms(dim: Dim) -> list[Atom]:
+    """Return the atoms of `dim`, those of its terms after each other."""
+    return [atom for monomial, _ in _terms(dim) for atom in monomial]
+
+
 def _order(term: tuple[Monomial, int]) -> tuple[int, tuple[str, ...]]:
     # Graded lexicographic: a monomial order, which the division below relies on.
     return -len(term[0]), tuple(map(str, term[0]))
@@ -193,9 +196,11 @@ def _order(term: tuple[Monomial, int]) -> tuple[int, tuple[str, ...]]:
 
 def _build(total: Mapping[Monomial, int]) -> Dim:
     terms = [(monomial, coefficient) for monomial, coefficient in total.items() if coefficient]
-    if len(terms) > _MAX_TERMS or any(len(m) > _MAX_DEGREE or abs(c) > _MAX_COEFFICIENT for m, c in terms):
-        raise DimTooLargeError("a dimension has grown too large to handle")
-    if sum(_weight(atom) for monomial, _ in terms for atom in monomial) > _MAX_ATOMS:
+    if (
+        len(terms) > _MAX_TERMS
+        or any(len(monomial) > _MAX_DEGREE or abs(coefficient) > _MAX_COEFFICIENT for monomial, coefficient in terms)
+        or sum(_weight(atom) for monomial, _ in terms for atom in monomial) > _MAX_ATOMS
+    ):
         raise DimTooLargeError("a dimension has grown too large to handle")
     if not terms:
         return 0
@@ -224,13 +229,13 @@ def _weight(atom: Atom) -> int:
     """Return how many atoms there are in `atom`, those in its operands counted each time they occur."""
     if isinstance(atom, Symbol):
         return 1
-    return 1 + sum(_weight(inner) for arg in atom.args for monomial, _ in _terms(arg) for inner in monomial)
+    return 1 + sum(_weight(inner) for arg in atom.args for inner in _atoms(arg))
 
 
 def _depth(atom: Atom) -> int:
     if isinstance(atom, Symbol):
         return 0
-    return 1 + max((_depth(inner) for arg in atom.args for m, _ in _terms(arg) for inner in m), default=0)
+    return 1 + max((_depth(inner) for arg in atom.args for inner in _atoms(arg)), default=0)
 
 
 def _floordiv(a: Dim, b: Dim) -> Dim:

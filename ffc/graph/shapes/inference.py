@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeAlias
@@ -31,6 +31,8 @@ _MAX_CALL_DEPTH = 16
 # As many nodes of bodies may be entered again for each node of the graph that is inferred anew.
 _BODY_NODES_AGAIN = 64
 
+_NOTHING = Out()
+
 
 @dataclass
 class _Scope:
@@ -50,6 +52,9 @@ class _Walk:
     visit: Visit | None
     inputs: dict[str, Expr] = field(default_factory=dict)
     body_nodes_left: int = _MAX_BODY_NODES
+    # How many symbols were made, and what was concluded for calls where none was: those are named after their place.
+    fresh: int = 0
+    known: dict[Hashable, Sequence[Fact]] = field(default_factory=dict)
 
 
 class Shapes:
@@ -224,9 +229,9 @@ def _conclude(walk: _Walk, scope: _Scope, site: Site) -> tuple[Sequence[Out], bo
     """Return what follows for each output of a node, and whether the body of a function was entered for it."""
     function = walk.model.functions.get(site.node.op_identifier())
     entered = function is not None and _may_enter(walk, scope, function)
-    outs = _enter(walk, scope, site, function) if function is not None and entered else _apply(site)
+    outs = _called(walk, scope, site, function) if function is not None and entered else _apply(site)
     count = len(site.node.outputs)
-    return [*outs, *[Out()] * count][:count], entered
+    return [*outs, *[_NOTHING] * count][:count], entered
 
 
 def _settle(walk: _Walk, scope: _Scope, node: ir.Node, outs: Sequence[Out]) -> list[Fact]:
@@ -278,7 +283,25 @@ def _may_enter(walk: _Walk, scope: _Scope, function: ir.Function) -> bool:
     return walk.body_nodes_left >= 0 and scope.depth < _MAX_CALL_DEPTH
 
 
-def _enter(walk: _Walk, scope: _Scope, site: Site, function: ir.Function) -> Sequence[Out]:
+def _called(walk: _Walk, scope: _Scope, site: Site, function: ir.Function) -> Sequence[Fact]:
+    """Return what is known of the outputs of a call; a body is walked once for all calls of which the same is known."""
+    if walk.visit is not None or scope.depth > 0:
+        return _enter(walk, scope, site, function)
+    given = tuple((name, attribute.type, attribute.value) for name, attribute in site.attributes.items())
+    key = (function, len(walk.model.functions), site.inputs, given)
+    try:
+        known = walk.known.get(key)
+    except TypeError:  # a type that is an attribute has no hash
+        return _enter(walk, scope, site, function)
+    if known is None:
+        fresh = walk.fresh
+        known = _enter(walk, scope, site, function)
+        if walk.fresh == fresh and walk.body_nodes_left >= 0:
+            walk.known[key] = known
+    return known
+
+
+def _enter(walk: _Walk, scope: _Scope, site: Site, function: ir.Function) -> Sequence[Fact]:
     """Walk the body of `function` as called at `site` and return what is known of its outputs."""
     defaults = {name: attribute for name, attribute in function.attributes.items() if attribute.value is not None}
     inner = _Scope(
@@ -291,8 +314,7 @@ def _enter(walk: _Walk, scope: _Scope, site: Site, function: ir.Function) -> Seq
     for index, value in enumerate(function.inputs):
         inner.facts[value] = site.fact(index)
     _walk_nodes(walk, inner, function)
-    results = [_lookup(walk, inner, value) for value in function.outputs]
-    return [Out(fact.shape, fact.dtype, fact.ints) for fact in results]
+    return [_lookup(walk, inner, value) for value in function.outputs]
 
 
 def _label(node: ir.Node) -> str:
@@ -360,6 +382,7 @@ def _is_absurd(numbers: PartialShape) -> bool:
 
 
 def _fresh(walk: _Walk, name: str) -> Expr:
+    walk.fresh += 1
     while name in walk.inputs:
         name += "'"
     return symbol(name)

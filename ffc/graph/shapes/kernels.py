@@ -25,6 +25,7 @@ def _matmul(a: Shape, b: Shape) -> PartialShape:
 
 
 @op("MatMul")
+@op("DynamicQuantizeMatMul", domain=MS)
 def _product(site: Site) -> Out:
     return Out(_matmul(site.shape(0), site.shape(1)), site.dtype())
 
@@ -37,11 +38,6 @@ def _integer_product(site: Site) -> Out:
 @op("QLinearMatMul")
 def _quantized_product(site: Site) -> Out:
     return Out(_matmul(site.shape(0), site.shape(3)), site.dtype(7))
-
-
-@op("DynamicQuantizeMatMul", domain=MS)
-def _dynamic_product(site: Site) -> Out:
-    return Out(_matmul(site.shape(0), site.shape(1)), site.dtype(0))
 
 
 @op("MatMulIntegerToFloat", domain=MS)
@@ -66,14 +62,10 @@ def _fused_product(site: Site) -> Out:
 
 
 @op("Gemm")
+@op("FusedGemm", domain=MS)
 def _gemm(site: Site) -> Out:
     a, b = site.shape(0), site.shape(1)
     return Out((a[1 if site.attr("transA", 0) else 0], b[0 if site.attr("transB", 0) else 1]), site.dtype())
-
-
-@op("FusedGemm", domain=MS)
-def _fused_gemm(site: Site) -> Out:
-    return _gemm(site)
 
 
 def einsum_sizes(site: Site) -> tuple[dict[str, Dim], str]:
@@ -143,8 +135,12 @@ def _pooled(site: Site) -> Out:
 
 
 _REDUCTIONS = "L1 L2 LogSum LogSumExp Max Mean Min Prod Sum SumSquare".split()
-_FOLDS: dict[str, Callable[[tuple[Dim, ...]], Dim]] = {"ReduceProd": product, "ReduceSum": sum}
-_EXTREMES: dict[str, Callable[..., Dim]] = {"ReduceMax": maximum, "ReduceMin": minimum}
+_FOLDS: dict[str, Callable[[tuple[Dim, ...]], Dim]] = {
+    "ReduceMax": lambda ints: maximum(*ints),
+    "ReduceMin": lambda ints: minimum(*ints),
+    "ReduceProd": product,
+    "ReduceSum": sum,
+}
 
 
 @op(*[f"Reduce{name}" for name in _REDUCTIONS])
@@ -166,14 +162,12 @@ def _without(shape: Shape, gone: set[int], keep: int) -> Shape:
 
 
 def _folded(site: Site, gone: set[int]) -> tuple[Dim, ...] | None:
-    ints, name = site.fact(0).ints, site.node.op_type
+    ints, fold = site.fact(0).ints, _FOLDS.get(site.node.op_type)
     if not ints:
         return None
     if not gone:
         return ints
-    if name in _FOLDS:
-        return (_FOLDS[name](ints),)
-    return (_EXTREMES[name](*ints),) if name in _EXTREMES else None
+    return None if fold is None else (fold(ints),)
 
 
 @op("ArgMax", "ArgMin")
@@ -193,6 +187,7 @@ def _top_k(site: Site) -> tuple[Out, Out]:
 
 
 @op("QuantizeLinear")
+@op("QuantizeLinear", domain=MS)
 def _quantize(site: Site) -> Out:
     stated = site.attr("output_dtype", 0)
     dtype = ir.DataType(stated) if stated else ir.DataType.UINT8
@@ -200,19 +195,10 @@ def _quantize(site: Site) -> Out:
 
 
 @op("DequantizeLinear")
+@op("DequantizeLinear", domain=MS)
 def _dequantize(site: Site) -> Out:
     stated = site.attr("output_dtype", 0)
     return Out(site.shape(0), ir.DataType(stated) if stated else site.dtype(1))
-
-
-@op("QuantizeLinear", domain=MS)
-def _quantize_ms(site: Site) -> Out:
-    return _quantize(site)
-
-
-@op("DequantizeLinear", domain=MS)
-def _dequantize_ms(site: Site) -> Out:
-    return _dequantize(site)
 
 
 @op("DynamicQuantizeLinear")

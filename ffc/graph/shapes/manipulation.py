@@ -206,9 +206,9 @@ def _slice(site: Site) -> Out:
     ints = site.fact(0).ints
     if ints is None or starts is None or ends is None or tuple(axes) not in ((0,), (-1,)):
         return Out(tuple(dims), site.dtype())
-    if not (isinstance(starts[0], int) and isinstance(ends[0], int)):
-        return Out(tuple(dims), site.dtype())
-    return Out(tuple(dims), site.dtype(), ints[slice(starts[0], ends[0], steps[0])])
+    start, end = starts[0], ends[0]
+    known = ints[start : end : steps[0]] if isinstance(start, int) and isinstance(end, int) else None
+    return Out(tuple(dims), site.dtype(), known)
 
 
 def _sliced(dim: Dim, start: Dim, end: Dim, step: int) -> Dim | None:
@@ -240,11 +240,10 @@ def _gather(site: Site) -> Out:
     axis = site.axis(0, len(data))
     shape = data[:axis] + indices + data[axis + 1 :]
     contents, picked = site.fact(0).ints, site.fact(1).ints
-    if contents is None or picked is None or len(data) != 1:
+    plain = tuple(index for index in picked or () if isinstance(index, int))
+    if contents is None or picked is None or len(data) != 1 or len(plain) < len(picked):
         return Out(shape, site.dtype())
-    if not all(isinstance(index, int) for index in picked):
-        return Out(shape, site.dtype())
-    return Out(shape, site.dtype(), tuple(contents[index] for index in picked if isinstance(index, int)))
+    return Out(shape, site.dtype(), tuple(contents[index] for index in plain))
 
 
 @op("GatherElements")

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from ffc.graph.shapes.dim import Dim, at_least, maximum
 
 __all__ = ["MAX_INTS", "ODDITIES", "RULES", "Fact", "Out", "PartialShape", "Rule", "Shape", "Site", "UnknownError"]
-__all__ += ["broadcast", "broadcast_dim", "normal_axis", "op", "same", "tensor_ints"]
+__all__ += ["broadcast", "normal_axis", "op", "same", "tensor_ints"]
 
 Shape: TypeAlias = tuple[Dim, ...]
 T = TypeVar("T")
@@ -31,21 +31,19 @@ ODDITIES = (ArithmeticError, AttributeError, LookupError, TypeError, UnknownErro
 
 
 @dataclass(frozen=True)
-class Fact:
-    """What is known of a value: None stands for "unknown" throughout."""
+class Out:
+    """What a rule concludes about one output: None stands for "unknown" throughout."""
 
-    shape: Shape | None = None
+    shape: PartialShape | None = None
     dtype: ir.DataType | None = None
     ints: tuple[Dim, ...] | None = None
 
 
 @dataclass(frozen=True)
-class Out:
-    """What a rule concludes about one output."""
+class Fact(Out):
+    """What is known of a value, no dimension left open."""
 
-    shape: PartialShape | None = None
-    dtype: ir.DataType | None = None
-    ints: tuple[Dim, ...] | None = None
+    shape: Shape | None = None
 
 
 @dataclass(frozen=True)
@@ -67,8 +65,7 @@ class Site:
 
     def fact(self, index: int) -> Fact:
         """Return what is known of input `index`, which may be nothing."""
-        fact = self.inputs[index] if index < len(self.inputs) else None
-        return fact or Fact()
+        return (self.inputs[index] if index < len(self.inputs) else None) or Fact()
 
     def shape(self, index: int) -> Shape:
         """Return the shape of input `index` or raise UnknownError."""
@@ -96,9 +93,9 @@ class Site:
         value = None if attribute is None else attribute.value  # None too where it names one that no call gives
         return default if value is None else value
 
-    def axis(self, default: int, rank: int, name: str = "axis") -> int:
-        """Return attribute `name` as an axis from 0 to ``rank - 1``, or raise UnknownError."""
-        return normal_axis(self.attr(name, default), rank)
+    def axis(self, default: int, rank: int) -> int:
+        """Return the attribute ``axis`` as one from 0 to ``rank - 1``, or raise UnknownError."""
+        return normal_axis(self.attr("axis", default), rank)
 
     def axes(self, index: int) -> tuple[int, ...] | None:
         """Return the axes given as attribute (older opsets) or as input `index`; None if they are not given."""
@@ -137,7 +134,7 @@ def same(a: Dim | None, b: Dim | None) -> Dim | None:
     return a
 
 
-def broadcast_dim(a: Dim | None, b: Dim | None) -> Dim | None:
+def _broadcast_dim(a: Dim | None, b: Dim | None) -> Dim | None:
     """Return the dimension that `a` and `b` broadcast to in a valid model; None if it cannot be told."""
     if a == b:
         return a
@@ -158,7 +155,7 @@ def broadcast(*shapes: PartialShape) -> PartialShape:
     result: PartialShape = (1,) * rank
     for shape in shapes:
         padded = (1,) * (rank - len(shape)) + shape
-        result = tuple(broadcast_dim(a, b) for a, b in zip(result, padded, strict=True))
+        result = tuple(_broadcast_dim(a, b) for a, b in zip(result, padded, strict=True))
     return result
 
 

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import onnx_ir as ir
 
@@ -31,7 +32,7 @@ def check_demand(model: ir.Model, path: Path) -> None:
 
     Args:
         model: Its nodes topologically sorted, its input shapes as the file says.
-        path: Its file, for messages.
+        path: Its file.
 
     Raises:
         InputError: If a value, all of them together, or the products take more than their limit.
@@ -39,9 +40,10 @@ def check_demand(model: ir.Model, path: Path) -> None:
     most = limits.active()
     weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
     made: list[_Made] = []
-    where = f"cannot load {path}"
-
     counter = ProductCounter(model)
+
+    def refuse(found: str) -> NoReturn:
+        raise InputError(f"cannot load {path}: {found}; no encoder needs that, raise the limit if this one does")
 
     def visit(site: Site, outputs: Sequence[Fact]) -> None:
         counter.visit(site, outputs)
@@ -56,15 +58,12 @@ def check_demand(model: ir.Model, path: Path) -> None:
         size = each.bytes(sizes)
         total += size
         if size > most.value + weights:
-            found = f"{each.what} has {size} bytes on a probe, over the limit 'value' of {most.value}"
-            raise InputError(f"{where}: {found}; no encoder needs that, raise the limit if this one does")
+            refuse(f"{each.what} has {size} bytes on a probe, over the limit 'value' of {most.value}")
     if total > most.values + 4 * weights:
-        found = f"all that it computes has {total} bytes on a probe, over the limit 'values' of {most.values}"
-        raise InputError(f"{where}: {found}; no encoder needs that, raise the limit if this one does")
+        refuse(f"all that it computes has {total} bytes on a probe, over the limit 'values' of {most.values}")
     macs = sum(count or 0 for _, count in counter.counts(shapes, BATCH, LENGTH))
     if macs > most.macs:
-        found = f"its products take {macs} multiply-accumulates on a probe, over the limit 'macs' of {most.macs}"
-        raise InputError(f"{where}: {found}; no encoder needs that, raise the limit if this one does")
+        refuse(f"its products take {macs} multiply-accumulates on a probe, over the limit 'macs' of {most.macs}")
 
 
 @dataclass(frozen=True)

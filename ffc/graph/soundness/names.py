@@ -25,8 +25,7 @@ def strip_notes(proto: onnx.ModelProto) -> None:
     the main graph stay where they are text, to tell where a node comes from; a compile leaves none but ffc's own.
     """
     _keep(proto, _KEPT)
-    for name in ("doc_string", "training_info", "configuration"):
-        proto.ClearField(name)
+    _clear(proto, "doc_string", "training_info", "configuration")
     for number, body in enumerate(bodies(proto)):  # the first is the main graph
         _strip_body(body)
         for node in body.node:
@@ -75,10 +74,6 @@ def check_names(proto: onnx.ModelProto, path: Path) -> None:
     """Check that every name is text that can be printed on one line, and not endless.
 
     A name may come to stand in a message, a report or a terminal, which line breaks and control sequences would forge.
-
-    Args:
-        proto: The model as parsed.
-        path: Its file, for messages.
 
     Raises:
         InputError: If a name has other characters than printable ones, or is too long.

@@ -16,11 +16,7 @@ DEFAULT_DOMAINS = ("", "ai.onnx")
 
 
 def parse(content: bytes, path: Path) -> onnx.ModelProto:
-    """Parse the bytes of a model file.
-
-    Args:
-        content: The bytes; large weights may have been left out.
-        path: The file, for messages.
+    """Parse the bytes of a model file, of which large weights may have been left out.
 
     Raises:
         InputError: If they are none, no ONNX model, one without outputs, or one of an opset that is not known.

@@ -24,15 +24,7 @@ _FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "double_data
 
 
 def check_tensors(proto: onnx.ModelProto, path: Path, *, data: bool = True) -> list[Path]:
-    """Check the data of every tensor.
-
-    Args:
-        proto: The model as parsed.
-        path: Its file; external data must lie in the same folder.
-        data: Whether external data are looked for.
-
-    Returns:
-        The external data files, sorted by location.
+    """Check the data of every tensor, external data where they are asked for; return their files, by location.
 
     Raises:
         InputError: If a tensor's type, shape and data do not agree, or its data are missing or out of bounds.
@@ -55,9 +47,8 @@ def check_tensors(proto: onnx.ModelProto, path: Path, *, data: bool = True) -> l
             raise InputError(f"{where} holds too few or too many data for its shape {list(tensor.dims)}; export again")
     total, most = sum(file.stat().st_size for file in files.values()), limits.active().data
     if total > most:
-        raise InputError(
-            f"cannot load {path}: {total} bytes of external data, more than {most}; raise the limit 'data'"
-        )
+        what = f"{total} bytes of external data, more than {most}"
+        raise InputError(f"cannot load {path}: {what}; raise the limit 'data'")
     return [files[location] for location in sorted(files)]
 
 
@@ -100,7 +91,7 @@ def _data_file(location: str, path: Path, where: str) -> Path:
     """
     file = path.parent / location
     try:
-        real, homes = Path(os.path.realpath(file)), {Path(os.path.realpath(path.parent)), _home(path)}
+        real, homes = Path(os.path.realpath(file)), (os.path.realpath(path.parent), Path(os.path.realpath(path)).parent)
         inside = any(real.is_relative_to(home) for home in homes)
         if not location or os.path.isabs(location) or ".." in Path(location).parts or not inside:
             raise InputError(f"{where} keeps its data at {location!r}, outside the model's folder; copy the file there")
@@ -114,10 +105,6 @@ def _data_file(location: str, path: Path, where: str) -> Path:
     if links > 1:
         raise InputError(f"{where} keeps its data in {location!r}, a hard link that may expose another file; copy it")
     return file
-
-
-def _home(path: Path) -> Path:
-    return Path(os.path.realpath(path)).parent
 
 
 def _check_range(keys: dict[str, str], file: Path, length: int, where: str) -> None:

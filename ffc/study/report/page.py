@@ -6,7 +6,6 @@ import base64
 from collections.abc import Iterator
 from pathlib import Path
 
-from ffc.errors import UsageError
 from ffc.graph.files import publish
 from ffc.study.report import plots, table
 from ffc.study.report.summary import Run
@@ -29,11 +28,9 @@ def write(run: Run, folder: Path) -> Path:
     """
     pictures = (plots.sizes(run), plots.throughput(run))
     contents = dict(zip(PLOTS, pictures, strict=True)) | {PAGE: to_html(run, pictures).encode()}
-    try:
+    with publish.asked_for(f"the report to {folder}", "choose another folder"):
         for name, content in contents.items():
             publish.write(folder / name, content)
-    except OSError as error:
-        raise UsageError(f"cannot write the report to {folder}: {error.strerror}; choose another folder") from error
     return folder / PAGE
 
 

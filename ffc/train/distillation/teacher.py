@@ -71,11 +71,9 @@ def cached_logits(model: nn.Module, rows: Rows, collator: Collator, folder: Path
     logits = predict(model, rows, collator)
     content = io.BytesIO()
     np.savez(content, logits=logits)
-    try:
+    with publish.asked_for(f"{path}", "choose another folder"):
         folder.mkdir(parents=True, exist_ok=True)
         publish.write(path, content.getvalue())
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}; choose another folder") from error
     return logits
 
 

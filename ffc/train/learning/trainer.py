@@ -16,6 +16,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging
 
 from ffc.errors import UsageError
+from ffc.graph.files import publish
 from ffc.progress import Tell
 from ffc.settings.losses import ON_LABELS, Losses
 from ffc.settings.training import Training
@@ -205,10 +206,8 @@ def _check_head(model: nn.Module, batch: Mapping[str, Tensor], losses: Losses, *
 
 def _arguments(training: Training, folder: Path) -> TrainingArguments:
     """Return the settings of the trainer, whose folder is there."""
-    try:
+    with publish.asked_for(f"in {folder}", "choose another folder"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot write in {folder}: {error.strerror}; choose another folder") from error
     gpu = torch.cuda.is_available()
     arguments = TrainingArguments(
         output_dir=str(folder),

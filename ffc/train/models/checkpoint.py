@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
-from ffc.errors import InputError, UsageError, one_line
+from ffc.errors import InputError, one_line
 from ffc.graph.files import publish
 from ffc.train.models.blueprint import Blueprint, build, describe
 
@@ -55,14 +55,12 @@ def save_pruned(
     blueprint = blueprint.model_copy(update={"files": hashes})
     files[RECORD] = f"{blueprint.model_dump_json(by_alias=True, exclude_defaults=True, indent=1)}\n".encode()
     place = Path(folder)
-    try:
+    with publish.asked_for(f"{folder}", "choose another folder"):
         place.mkdir(parents=True, exist_ok=True)
         with publish.Staging(place) as staging:
             written = {name: staging.write([content]) for name, content in files.items()}
             for name, temporary in written.items():
                 staging.place(temporary, place / name)
-    except OSError as error:
-        raise UsageError(f"cannot write {folder}: {error.strerror}; choose another folder") from error
 
 
 def read_saved(place: Path) -> nn.Module:

@@ -10,11 +10,9 @@ import pytest
 from rich.console import Console
 
 from ffc.compiler.proof.contracts import Verdict
-from ffc.compiler.reports.html import to_html
-from ffc.compiler.reports.markdown import to_markdown
 from ffc.compiler.reports.report import Report, Step, from_json, to_json
 from ffc.compiler.reports.terminal import terminal
-from ffc.compiler.reports.writing import write
+from ffc.compiler.reports.writing import to_html, to_markdown, write
 from ffc.errors import InputError, UsageError
 from ffc.graph.cost import Cost
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 from ffc.graph.shapes.dim import Dim, evaluate, symbol
 from ffc.graph.shapes.inference import Shapes, infer
+from ffc.graph.shapes.rule import RULES, Out, Site
 from tests.graphs import Draft, run_stock
 
 BATCH, SEQ = symbol("batch", least=1), symbol("seq", least=1)
@@ -225,6 +227,31 @@ def test_functions_are_inferred_by_their_bodies() -> None:
     assert shape_of(shapes, "a") == (BATCH, SEQ, 4, 6)
     assert shape_of(shapes, "b") == (BATCH, SEQ, 6, 4)
     assert shape_of(shapes, "d") == (SEQ, BATCH, 2, 4)
+
+
+def test_a_body_is_walked_once_for_calls_of_which_the_same_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    walked: list[Site] = []
+    relu = RULES["", "Relu"]
+
+    def rule(site: Site) -> Out | Sequence[Out]:
+        walked.append(site)
+        return relu(site)
+
+    monkeypatch.setitem(RULES, ("", "Relu"), rule)
+    function = '<domain: "ffc", opset_import: ["": 23]> F <size> (x) => (y) { a = Relu(x) y = Concat<axis=1>(a, a) }'
+    body = "a = ffc.F<size=1>(x) b = ffc.F<size=1>(x) c = ffc.F<size=1>(a) d = ffc.F<size=2>(x)"
+    shapes = infer(build(body, functions=function, inputs="float[batch, seq] x"))
+    assert [texts(shapes, name)[1] for name in "abcd"] == ["2*seq", "2*seq", "4*seq", "2*seq"]
+    assert len(walked) == 3
+    visited: list[ir.Node] = []
+    infer(build(body, functions=function), lambda site, _: visited.append(site.node))
+    assert len(visited) == 8, "who visits sees every call"
+
+
+def test_sizes_that_depend_on_the_data_differ_between_calls() -> None:
+    function = '<domain: "ffc", opset_import: ["": 23]> F (n) => (y) { y = Range(n, n, n) }'
+    shapes = infer(build("a = ffc.F(n) b = ffc.F(n)", functions=function, inputs="int64 n"))
+    assert (texts(shapes, "a"), texts(shapes, "b")) == (["a/y.0"], ["b/y.0"])
 
 
 def test_what_depends_on_the_data_gets_symbols_of_its_own() -> None:
