@@ -111,3 +111,13 @@ def test_only_what_is_of_ffc_survives_of_the_metadata(tmp_path: Path) -> None:
     assert model.graph.metadata_props == {} and not model.graph.doc_string
     assert model.graph[0].metadata_props == {"ffc.task": "{}", "pkg.torch.name": "{}"} and not model.graph[0].doc_string
     assert model.graph.inputs[0].metadata_props == {} and model.graph.initializers["w"].metadata_props == {}
+
+
+def test_no_metadata_survive_on_the_values_of_a_function(tmp_path: Path) -> None:
+    text = """<ir_version: 10, opset_import: ["": 20, "own": 1]> g (float[n] x) => (float[n] y) { y = own.F(x) }
+    <domain: "own", opset_import: ["": 20]> F (a) => (c) <float[n] b> { b = Relu(a) c = Relu(b) }"""
+    proto = onnx.parser.parse_model(text)
+    proto.functions[0].value_info[0].metadata_props.add(key="ort_config", value="{}")
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    (function,) = files.load(tmp_path / "m.onnx").functions.values()
+    assert function[0].outputs[0].metadata_props == {}

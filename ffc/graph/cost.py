@@ -68,12 +68,7 @@ def cost(model: ir.Model, batch: int = BATCH, length: int = LENGTH) -> Cost:
 
 
 def products(model: ir.Model, batch: int = 1, length: int = 128) -> list[tuple[ir.Node, int | None]]:
-    """Return the multiply-accumulates of every product of `model`, in the order of execution.
-
-    Args:
-        model: its nodes topologically sorted.
-        batch: size of the symbolic axis 0 of the inputs.
-        length: size of the symbolic axis 1 of the inputs, in tokens.
+    """Return the multiply-accumulates of every product of `model`, in the order of execution, at sizes as in `cost`.
 
     Returns:
         Pairs of a node of the main graph and the count, None where a size is not known. A product inside a function
@@ -199,18 +194,12 @@ def _multi_head_macs(site: Site, outputs: Sequence[Fact]) -> Dim:
     return _scores_and_values(query[0] * query[1], keys, width, y[2])
 
 
+_MATMULS = """DynamicQuantizeMatMul FusedGemm FusedMatMul Gemm MatMul MatMulInteger MatMulIntegerToFloat QLinearMatMul
+TransposeMatMul""".split()
 _FORMULAS: dict[str, Callable[[Site, Sequence[Fact]], Dim]] = {
+    **dict.fromkeys(_MATMULS, _matmul_macs),
     "Attention": _attention_macs,
-    "DynamicQuantizeMatMul": _matmul_macs,
     "Einsum": _einsum_macs,
-    "FusedGemm": _matmul_macs,
-    "FusedMatMul": _matmul_macs,
-    "Gemm": _matmul_macs,
-    "MatMul": _matmul_macs,
-    "MatMulInteger": _matmul_macs,
-    "MatMulIntegerToFloat": _matmul_macs,
     "MatMulNBits": _packed_macs,
     "MultiHeadAttention": _multi_head_macs,
-    "QLinearMatMul": _matmul_macs,
-    "TransposeMatMul": _matmul_macs,
 }

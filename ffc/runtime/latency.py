@@ -19,6 +19,7 @@ __all__ = ["Answer", "Measurement", "latency", "sample"]
 Name = TypeVar("Name")
 Answer = Callable[[int], object]
 """A system ready to be timed: it answers the query of the number given."""
+_Round = tuple[float, float, float | None]
 
 
 @dataclass(frozen=True)
@@ -83,30 +84,20 @@ def latency(
     return {name: _summary(each[1:]) for name, each in taken.items()}
 
 
-@dataclass(frozen=True)
-class _Round:
-    seconds: float
-    core_seconds: float
-    joules: float | None
-
-
 def _round(answer: Answer, queries: int, counters: Sequence[energy.Counter]) -> _Round:
-    """Answer all queries once."""
+    """Answer all queries once; return seconds by the clock, seconds of the processor, and joules."""
     before, core, start = energy.read(counters), time.process_time(), time.perf_counter()
     for query in range(queries):
         answer(query)
     seconds, core_seconds = time.perf_counter() - start, time.process_time() - core
-    return _Round(seconds, core_seconds, energy.joules(before, energy.read(counters)))
+    return seconds, core_seconds, energy.joules(before, energy.read(counters))
 
 
 def _summary(rounds: Sequence[_Round]) -> Measurement:
-    used = [each.joules for each in rounds if each.joules is not None]
-    return Measurement(
-        seconds=statistics.median(each.seconds for each in rounds),
-        rounds=tuple(each.seconds for each in rounds),
-        core_seconds=statistics.median(each.core_seconds for each in rounds),
-        joules=statistics.median(used) if used else None,
-    )
+    seconds, core_seconds, joules = zip(*rounds, strict=True)
+    used = [each for each in joules if each is not None]
+    median = statistics.median
+    return Measurement(median(seconds), seconds, median(core_seconds), median(used) if used else None)
 
 
 @contextlib.contextmanager

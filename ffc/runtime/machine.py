@@ -44,17 +44,13 @@ def machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> Machine:
     """Describe this machine; where there is no `cpuinfo` file, the flags stay empty."""
     fields = _first_processor(cpuinfo.read_text(encoding="utf-8")) if cpuinfo.exists() else {}
     present = set(fields.get("flags", fields.get("Features", "")).split())
+    found = {name: next(iter(importlib.metadata.Distribution.discover(name=name)), None) for name in _LIBRARIES}
     return Machine(
         processor=fields.get("model name", platform.processor() or platform.machine()),
         flags=tuple(flag for flag in _FLAGS if flag in present),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        versions=dict(_versions()),
+        versions={name: package.version for name, package in found.items() if package is not None},
     )
-
-
-def _versions() -> list[tuple[str, str]]:
-    found = {name: next(iter(importlib.metadata.Distribution.discover(name=name)), None) for name in _LIBRARIES}
-    return [(name, package.version) for name, package in found.items() if package is not None]
 
 
 def _first_processor(text: str) -> dict[str, str]:

@@ -56,7 +56,8 @@ def load(path: str | os.PathLike[str], *, lazily: bool = False, to_run: bool = T
         name_standard(model)
         wire.weights(model, tensors)
         if not in_order:
-            _sort(model)
+            for graph in (model.graph, *(function.graph for function in model.functions.values())):
+                graph.sort()
     except Exception as error:  # onnx_ir raises many kinds; its innermost message is the one that explains
         raise InputError(f"cannot load {path}: {innermost(error)}; export the model again") from error
     if not data:
@@ -166,12 +167,6 @@ def _read(path: Path, lazily: bool) -> tuple[onnx.ModelProto, Mapping[str, Tenso
     except OSError as error:
         raise InputError(f"cannot load {path}: {error.strerror or error}; check its permissions") from error
     return soundness.parse(content, path), tensors
-
-
-def _sort(model: ir.Model) -> None:
-    model.graph.sort()
-    for function in model.functions.values():
-        function.sort()
 
 
 def _lazy(tensor: Tensor, folder: Path) -> Tensor:

@@ -15,7 +15,7 @@ from google.protobuf.message import EncodeError
 from ffc.errors import InputError, UsageError, innermost
 from ffc.graph.files import wire
 from ffc.graph.files.publish import Piece, Staging, sweep
-from ffc.graph.files.tensors import Tensor, graphs, replace_tensors
+from ffc.graph.files.tensors import Tensor, initializers, replace_tensors
 
 __all__ = ["save"]
 
@@ -46,9 +46,16 @@ def save(model: ir.Model, path: str | os.PathLike[str], *, external: bool | None
     path = Path(path)
     _check_target(path)
     copy = model.clone()
-    replace_tensors(copy, _resident)
+    sizes: list[int] = []
+
+    def resident(tensor: Tensor) -> Tensor:
+        sizes.append(tensor.nbytes)
+        known = not isinstance(tensor, ir.ExternalTensor)
+        return tensor if known else ir.Tensor(tensor.numpy(), tensor.dtype, name=tensor.name)
+
+    replace_tensors(copy, resident)
     if not external:
-        inline = _bytes_inside(copy) <= _INLINE_LIMIT
+        inline = sum(sizes) <= _INLINE_LIMIT  # tensors are what counts of a model's size
         if not inline and external is False:
             raise UsageError(f"cannot save {path}: the weights do not fit into one file; allow external data")
         external = not inline
@@ -64,24 +71,6 @@ def save(model: ir.Model, path: str | os.PathLike[str], *, external: bool | None
     sweep(path, re.compile(re.escape(path.name) + r"\.[0-9a-f]{16}\.data"), data)
 
 
-def _bytes_inside(model: ir.Model) -> int:
-    """Return the bytes of all tensors, which is what counts of a model's size."""
-    sizes: list[int] = []
-
-    def measured(tensor: Tensor) -> Tensor:
-        sizes.append(tensor.nbytes)
-        return tensor
-
-    replace_tensors(model, measured)
-    return sum(sizes)
-
-
-def _resident(tensor: Tensor) -> Tensor:
-    if not isinstance(tensor, ir.ExternalTensor):
-        return tensor
-    return ir.Tensor(tensor.numpy(), tensor.dtype, name=tensor.name)
-
-
 def _check_target(path: Path) -> None:
     folder = path.parent
     if not folder.is_dir():
@@ -94,8 +83,7 @@ def _check_target(path: Path) -> None:
 
 def _serialized(model: ir.Model, path: Path) -> Iterable[Piece]:
     """Serialise a model in pieces, in the same bytes each time. Changes `model`: its large weights leave it."""
-    values = [value for graph in graphs(model) for value in graph.initializers.values()]
-    missing = [value.name for value in values if value.const_value is None]
+    missing = [value.name for value in initializers(model) if value.const_value is None]
     if missing:
         raise InputError(f"cannot save {path}: initializer {missing[0]!r} has no data; give it some or remove it")
     apart: dict[str, Tensor] = {}
@@ -143,16 +131,13 @@ def _places(model: ir.Model) -> dict[int, tuple[Tensor, int]]:
     """Return the tensors that go to external data, each with its offset there, by identity."""
     places: dict[int, tuple[Tensor, int]] = {}
     end = 0
-    for tensor in (value.const_value for graph in graphs(model) for value in graph.initializers.values()):
-        if tensor is None or id(tensor) in places or not _goes_outside(tensor):
+    for tensor in (value.const_value for value in initializers(model)):
+        if tensor is None or tensor.dtype == ir.DataType.STRING or tensor.nbytes < _EXTERNAL_MINIMUM:
             continue
-        places[id(tensor)] = (tensor, end)
-        end += tensor.nbytes + -tensor.nbytes % _ALIGNMENT
+        if id(tensor) not in places:
+            places[id(tensor)] = (tensor, end)
+            end += tensor.nbytes + -tensor.nbytes % _ALIGNMENT
     return places
-
-
-def _goes_outside(tensor: Tensor) -> bool:
-    return tensor.dtype != ir.DataType.STRING and tensor.nbytes >= _EXTERNAL_MINIMUM
 
 
 def _laid_out(places: Mapping[int, tuple[Tensor, int]]) -> Iterator[Piece]:
@@ -170,15 +155,9 @@ def _hashed(pieces: Iterable[Piece], digest: hashlib._Hash) -> Iterator[Piece]:
 
 
 def _refer(model: ir.Model, places: Mapping[int, tuple[Tensor, int]], location: str) -> None:
-    for value in (value for graph in graphs(model) for value in graph.initializers.values()):
-        tensor = value.const_value
-        if tensor is None or id(tensor) not in places:
-            continue
-        value.const_value = ir.ExternalTensor(
-            location,
-            places[id(tensor)][1],
-            tensor.nbytes,
-            tensor.dtype,
-            shape=ir.Shape(tensor.shape.numpy()),
-            name=value.name or "",
-        )
+    for value in initializers(model):
+        tensor, start = places.get(id(value.const_value), (None, 0))
+        if tensor is not None:
+            shape, name = ir.Shape(tensor.shape.numpy()), value.name or ""
+            external = ir.ExternalTensor(location, start, tensor.nbytes, tensor.dtype, shape=shape, name=name)
+            value.const_value = external

@@ -23,11 +23,10 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import Message
 
-__all__ = ["LARGE", "chunks", "content", "is_large", "split", "weights"]
+__all__ = ["chunks", "content", "is_large", "split", "weights"]
 
-LARGE = 1024
-"""Bytes from which a tensor counts as large; smaller ones (shapes, axes) are part of what a graph says."""
-
+# Bytes from which a tensor counts as large; smaller ones (shapes, axes) are part of what a graph says.
+_LARGE = 1024
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _GRAPH = onnx.ModelProto.DESCRIPTOR.fields_by_name["graph"].number
 _INITIALIZER = onnx.GraphProto.DESCRIPTOR.fields_by_name["initializer"].number
@@ -108,7 +107,7 @@ def weights(model: ir.Model, tensors: Mapping[str, ir.TensorProtocol]) -> None:
 
 def is_large(tensor: ir.TensorProtocol) -> bool:
     """Whether `chunks` writes a tensor itself."""
-    return _has_bytes(tensor.dtype) and tensor.nbytes >= LARGE
+    return _has_bytes(tensor.dtype) and tensor.nbytes >= _LARGE
 
 
 def _has_bytes(dtype: ir.DataType) -> bool:
@@ -126,31 +125,26 @@ def chunks(proto: onnx.ModelProto, arrays: Mapping[str, ir.TensorProtocol]) -> I
     Yields:
         The bytes of the whole model file, in order; the same for the same model.
     """
-    initializers = [(tensor, arrays.get(tensor.name)) for tensor in proto.graph.initializer]
-    heads = [_head(tensor, data) for tensor, data in initializers]
+    parts = [(_head(tensor, arrays.get(tensor.name)), arrays.get(tensor.name)) for tensor in proto.graph.initializer]
     del proto.graph.initializer[:]
     graph = _serialized(proto.graph)
     proto.ClearField("graph")
-    lengths = [
-        len(head) + (0 if data is None else data.nbytes) for head, (_, data) in zip(heads, initializers, strict=True)
-    ]
-    starts = [_key(_INITIALIZER) + _varint(length) for length in lengths]
-    total = len(graph) + sum(map(len, starts)) + sum(lengths)
-    yield _serialized(proto) + _key(_GRAPH) + _varint(total) + graph
-    for start, head, (_, data) in zip(starts, heads, initializers, strict=True):
-        yield start + head
+    total = len(graph) + sum(len(head) + (0 if data is None else data.nbytes) for head, data in parts)
+    yield _serialized(proto) + _start(_GRAPH, total) + graph
+    for head, data in parts:
+        yield head
         if data is not None:
             yield content(data)
 
 
 def _head(tensor: onnx.TensorProto, data: ir.TensorProtocol | None) -> bytes:
-    """Return an initializer up to its data, or the whole of a small one."""
+    """Return an initializer as a field, up to its data, or the whole of a small one."""
     if data is None:
-        return _serialized(tensor)
+        return _framed(_INITIALIZER, _serialized(tensor))
     tensor.ClearField("raw_data")
-    del tensor.dims[:]
-    tensor.dims.extend(int(dim) for dim in data.shape.numpy())
-    return _serialized(tensor) + _key(_RAW_DATA) + _varint(data.nbytes)
+    tensor.dims[:] = [int(dim) for dim in data.shape.numpy()]
+    head = _serialized(tensor) + _start(_RAW_DATA, data.nbytes)
+    return _start(_INITIALIZER, len(head) + data.nbytes) + head
 
 
 def _serialized(message: Message) -> bytes:
@@ -207,11 +201,11 @@ def _without_weights(file: IO[bytes], size: int) -> tuple[list[bytes], list[_Wei
 
 def _weight(file: IO[bytes], field: _Field) -> _Weight | None:
     """Return an initializer whose data can be read apart: large, raw, and of the length that its dimensions say."""
-    if field.end - field.content < LARGE:
+    if field.end - field.content < _LARGE:
         return None
     parts = list(_fields(file, field.content, field.end))
     data = [part for part in parts if part.number == _RAW_DATA]
-    if len(data) != 1 or data[0].wire != _LENGTH or data[0].end - data[0].content < LARGE:
+    if len(data) != 1 or data[0].wire != _LENGTH or data[0].end - data[0].content < _LARGE:
         return None
     head = b"".join(_read(file, part.start, part.end) for part in parts if part.number != _RAW_DATA)
     try:
@@ -264,11 +258,12 @@ def _read(file: IO[bytes], start: int, end: int) -> bytes:
 
 
 def _framed(number: int, content: bytes) -> bytes:
-    return _key(number) + _varint(len(content)) + content
+    return _start(number, len(content)) + content
 
 
-def _key(number: int) -> bytes:
-    return _varint(number << 3 | _LENGTH)
+def _start(number: int, length: int) -> bytes:
+    """Return how a field of so many bytes begins."""
+    return _varint(number << 3 | _LENGTH) + _varint(length)
 
 
 def _varint(number: int) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import onnx_ir as ir
 
@@ -65,10 +65,6 @@ _ARITHMETIC: dict[str, Callable[[Dim, Dim], Dim]] = {
 }
 
 
-def _stretched(ints: tuple[Dim, ...], count: int) -> tuple[Dim, ...]:
-    return ints * count if len(ints) == 1 else ints
-
-
 @op(*_UNARY)
 def _unary(site: Site) -> Out:
     name = site.node.op_type
@@ -89,38 +85,37 @@ def _binary(site: Site) -> Out:
 
 def _computed(site: Site) -> tuple[Dim, ...] | None:
     function = _ARITHMETIC.get(site.node.op_type)
-    if function is None or any(site.fact(i).ints is None for i in range(len(site.inputs))):
+    columns = None if function is None else _columns(site)
+    if function is None or columns is None:
         return None
-    columns = [site.ints(i) for i in range(len(site.inputs))]
-    count = _broadcast_count(columns)
-    result = _stretched(columns[0], count)
+    result = columns[0]
     try:
         for column in columns[1:]:
-            result = tuple(map(function, result, _stretched(column, count)))
+            result = tuple(map(function, result, column))
     except UnknownError:
         return None
     return result
 
 
-def _broadcast_count(columns: Sequence[tuple[Dim, ...]]) -> int:
-    lengths = {len(column) for column in columns} - {1}
+def _columns(site: Site) -> list[tuple[Dim, ...]] | None:
+    """Return the contents of all inputs, stretched to one length; None if those of one are not known."""
+    known = [ints for index in range(len(site.inputs)) if (ints := site.fact(index).ints) is not None]
+    if len(known) < len(site.inputs):
+        return None
+    lengths = {len(ints) for ints in known} - {1}
     if len(lengths) > 1:
         raise UnknownError
-    return lengths.pop() if lengths else 1
+    count = lengths.pop() if lengths else 1
+    return [ints * count if len(ints) == 1 else ints for ints in known]
 
 
 @op("Where")
 def _where(site: Site) -> Out:
     shape = broadcast(site.shape(0), site.shape(1), site.shape(2))
-    columns = [site.fact(i).ints for i in range(3)]
-    known = [column for column in columns if column is not None]
-    if len(known) < 3:
+    columns = _columns(site)
+    if columns is None or not all(isinstance(value, int) for value in columns[0]):
         return Out(shape, site.dtype(1))
-    count = _broadcast_count(known)
-    condition, yes, no = (_stretched(column, count) for column in known)
-    if not all(isinstance(value, int) for value in condition):
-        return Out(shape, site.dtype(1))
-    return Out(shape, site.dtype(1), tuple(a if c else b for c, a, b in zip(condition, yes, no, strict=True)))
+    return Out(shape, site.dtype(1), tuple(a if c else b for c, a, b in zip(*columns, strict=True)))
 
 
 @op("Cast")

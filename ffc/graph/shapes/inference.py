@@ -38,7 +38,6 @@ _NOTHING = Out()
 class _Scope:
     """The values of the main graph or of one function body while it is walked."""
 
-    opsets: Mapping[str, int]
     facts: dict[ir.Value, Fact] = field(default_factory=dict)
     attributes: Mapping[str, ir.Attr] | None = None
     path: str = ""
@@ -179,7 +178,7 @@ def infer(model: ir.Model, visit: Visit | None = None) -> Shapes:
         The facts by value. Odd graphs give unknowns, never an error.
     """
     walk = _Walk(model, visit)
-    scope = _Scope(model.graph.opset_imports)
+    scope = _Scope()
     for value in model.graph.inputs:
         scope.facts[value] = _input_fact(walk, value)
     _walk_nodes(walk, scope, model.graph)
@@ -245,7 +244,7 @@ def _site(walk: _Walk, scope: _Scope, node: ir.Node) -> Site:
     if scope.attributes is not None and any(attribute.is_ref() for attribute in attributes.values()):
         attributes = dict(_resolved(scope.attributes, node))
     inputs = tuple(None if value is None else _lookup(walk, scope, value) for value in node.inputs)
-    return Site(node, inputs, attributes, scope.opsets.get("", 1), scope.root or node)
+    return Site(node, inputs, attributes, scope.root or node)
 
 
 def _resolved(given: Mapping[str, ir.Attr], node: ir.Node) -> Iterable[tuple[str, ir.Attr]]:
@@ -305,7 +304,6 @@ def _enter(walk: _Walk, scope: _Scope, site: Site, function: ir.Function) -> Seq
     """Walk the body of `function` as called at `site` and return what is known of its outputs."""
     defaults = {name: attribute for name, attribute in function.attributes.items() if attribute.value is not None}
     inner = _Scope(
-        function.opset_imports,
         attributes={**defaults, **site.attributes},
         path=f"{scope.path}{_label(site.node)}/",
         depth=scope.depth + 1,

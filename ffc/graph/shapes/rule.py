@@ -56,7 +56,6 @@ class Site:
     node: ir.Node
     inputs: tuple[Fact | None, ...]
     attributes: Mapping[str, ir.Attr]
-    opset: int
     root: ir.Node
 
     def has(self, index: int) -> bool:

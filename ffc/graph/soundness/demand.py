@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -39,7 +38,7 @@ def check_demand(model: ir.Model, path: Path) -> None:
     """
     most = limits.active()
     weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
-    made: list[_Made] = []
+    made: list[tuple[str, Fact]] = []
     counter = ProductCounter(model)
 
     def refuse(found: str) -> NoReturn:
@@ -47,18 +46,17 @@ def check_demand(model: ir.Model, path: Path) -> None:
 
     def visit(site: Site, outputs: Sequence[Fact]) -> None:
         counter.visit(site, outputs)
-        made.extend(_Made(_label(site), fact) for fact in outputs)
+        made.extend((_label(site), fact) for fact in outputs)
 
     shapes = infer(model, visit)
-    given = [(f"input '{value.name}'", Fact(shapes.of(value), shapes.dtype(value))) for value in model.graph.inputs]
-    made[:0] = [_Made(what, fact) for what, fact in given]
+    given = [(f"input '{value.name}'", shapes.fact(value)) for value in model.graph.inputs]
     sizes = _sizes([fact.shape or () for _, fact in given])
     total = 0
-    for each in made:
-        size = each.bytes(sizes)
+    for what, fact in given + made:
+        size = _bytes(fact, sizes)
         total += size
         if size > most.value + weights:
-            refuse(f"{each.what} has {size} bytes on a probe, over the limit 'value' of {most.value}")
+            refuse(f"{what} has {size} bytes on a probe, over the limit 'value' of {most.value}")
     if total > most.values + 4 * weights:
         refuse(f"all that it computes has {total} bytes on a probe, over the limit 'values' of {most.values}")
     macs = sum(count or 0 for _, count in counter.counts(shapes, BATCH, LENGTH))
@@ -66,19 +64,11 @@ def check_demand(model: ir.Model, path: Path) -> None:
         refuse(f"its products take {macs} multiply-accumulates on a probe, over the limit 'macs' of {most.macs}")
 
 
-@dataclass(frozen=True)
-class _Made:
-    """A value that a run holds: where it comes from, and what is known of it."""
-
-    what: str
-    fact: Fact
-
-    def bytes(self, sizes: defaultdict[str, int]) -> int:
-        """Return its bytes, 0 where its rank or type is not known; a size that is not known counts as 1."""
-        shape, dtype = self.fact.shape, self.fact.dtype
-        if shape is None or dtype in (None, ir.DataType.STRING, ir.DataType.UNDEFINED):
-            return 0
-        return max(0, math.prod(_size(dim, sizes) for dim in shape)) * dtype.bitwidth // 8
+def _bytes(fact: Fact, sizes: defaultdict[str, int]) -> int:
+    """Return the bytes of a value, 0 where its rank or type is not known; a size that is not known counts as 1."""
+    if fact.shape is None or fact.dtype in (None, ir.DataType.STRING, ir.DataType.UNDEFINED):
+        return 0
+    return max(0, math.prod(_size(dim, sizes) for dim in fact.shape)) * fact.dtype.bitwidth // 8
 
 
 def _size(dim: Dim, sizes: defaultdict[str, int]) -> int:

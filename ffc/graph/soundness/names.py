@@ -38,13 +38,11 @@ def strip_notes(proto: onnx.ModelProto) -> None:
 
 
 def _strip_body(body: Body) -> None:
-    if isinstance(body, onnx.FunctionProto):
-        _clear(body, "doc_string", "metadata_props")
-        for each in body.value_info:
-            _clear(each, "doc_string")
-        return
-    _clear(body, "doc_string", "metadata_props", "quantization_annotation")
-    for part in [*body.input, *body.output, *body.value_info, *body.initializer]:
+    parts: list[Any] = [body, *body.value_info]
+    if isinstance(body, onnx.GraphProto):
+        parts += [*body.input, *body.output, *body.initializer]
+        _clear(body, "quantization_annotation")
+    for part in parts:
         _clear(part, "doc_string", "metadata_props")
 
 
