@@ -24,7 +24,7 @@ from ffc.graph.blocks.tables import table_of
 from ffc.graph.dialect.edit import constant
 from ffc.graph.dialect.function import Function, called
 from ffc.graph.shapes.inference import infer
-from ffc.graph.shapes.positions import BATCH, LENGTH
+from ffc.graph.shapes.positions import input_sizes
 
 __all__ = ["find"]
 
@@ -41,7 +41,8 @@ def find(model: ir.Model) -> Blocks:
     Returns:
         The blocks; what looked like one and is none is listed with the reason.
     """
-    products, shapes, sizes = Products(model.graph), infer(model), _sizes(model)
+    products, shapes = Products(model.graph), infer(model)
+    sizes = input_sizes(model.graph.inputs, shapes)
     order = {node: index for index, node in enumerate(model.graph)}
     attentions, unmatched = _attentions(model, AttentionFinder(products, shapes, sizes))
     roles = {p.out: p for attention in attentions for p in attention.roles.values()}
@@ -97,32 +98,22 @@ def _feed_forwards(
     return found, missed
 
 
-def _sizes(model: ir.Model) -> dict[str, int]:
-    """Give each symbol of the inputs' shapes a number: batch on axis 0, tokens elsewhere."""
-    sizes: dict[str, int] = {}
-    for value in model.graph.inputs:
-        for axis, dim in enumerate(value.shape or ()):
-            if not isinstance(dim, int):
-                sizes.setdefault(dim.value or f"{value.name}.{axis}", LENGTH if axis else BATCH)
-    return sizes
-
-
 def _norm(node: ir.Node) -> NormBlock | None:
     function, (x, *_) = called(node), node.inputs or (None,)
-    if x is not None and function is not None and function.skip:
+    if x is None or not (node.op_type == "LayerNormalization" if function is None else _normalises(function)):
+        return None
+    if function is not None and function.skip:
         return NormBlock(node, x, function.given(node)[function.skip])
-    if x is not None and (node.op_type == "LayerNormalization" if function is None else _normalises(function)):
-        add = x.producer()
-        if add is not None and add.op_type == "Add" and all(constant(value) is None for value in add.inputs):
-            one, other = add.inputs
-            assert one is not None
-            return NormBlock(node, one, other)
-        return NormBlock(node, x, None)
-    return None
+    add = x.producer()
+    if add is not None and add.op_type == "Add" and all(constant(value) is None for value in add.inputs):
+        one, other = add.inputs
+        assert one is not None
+        return NormBlock(node, one, other)
+    return NormBlock(node, x, None)
 
 
 def _normalises(function: Function) -> bool:
-    return function.family == "norm" or function.ends_in_norm
+    return function.family == "norm" or function.ends_in_norm or bool(function.skip)
 
 
 def _embeddings(graph: ir.Graph) -> Iterator[Embedding]:

@@ -15,7 +15,7 @@ from ffc.graph.dialect.trace import Op, Program, Tensor, as_tensor, insert, trac
 from ffc.graph.shapes.inference import Shapes, infer
 from ffc.graph.shapes.rule import Fact
 
-__all__ = ["Editor", "constant", "is_output", "only_consumer", "producer"]
+__all__ = ["Editor", "constant", "only_consumer", "producer"]
 
 
 def producer(value: ir.Value | None) -> ir.Node | None:
@@ -31,15 +31,10 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
     return None if tensor is None else tensor.numpy()
 
 
-def is_output(value: ir.Value) -> bool:
-    """Whether `value` is an output of its graph."""
-    return value.is_graph_output()
-
-
 def only_consumer(value: ir.Value) -> ir.Node | None:
     """Return the node that reads `value`, or None if it is read by several places, by none, or is a graph output."""
     consumers = {use.node for use in value.uses()}
-    return consumers.pop() if len(consumers) == 1 and not is_output(value) else None
+    return consumers.pop() if len(consumers) == 1 and not value.is_graph_output() else None
 
 
 class Editor:
@@ -223,7 +218,7 @@ class Editor:
         pending = [node]
         while pending:
             node = pending.pop()
-            if node.graph is None or any(value.uses() or is_output(value) for value in node.outputs):
+            if node.graph is None or any(value.uses() or value.is_graph_output() for value in node.outputs):
                 continue
             sources = [source for value in node.inputs if value is not None and (source := value.producer())]
             self.graph.remove(node, safe=True)

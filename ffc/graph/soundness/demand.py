@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
@@ -13,9 +12,10 @@ import onnx_ir as ir
 from ffc import limits
 from ffc.errors import InputError
 from ffc.graph.cost import ProductCounter
-from ffc.graph.shapes.dim import Dim, Expr, evaluate, symbols
+from ffc.graph.shapes.dim import Dim, evaluate
 from ffc.graph.shapes.inference import infer
-from ffc.graph.shapes.rule import ODDITIES, Fact, Shape, Site
+from ffc.graph.shapes.positions import input_sizes
+from ffc.graph.shapes.rule import ODDITIES, Fact, Site
 
 __all__ = ["check_demand"]
 
@@ -38,64 +38,48 @@ def check_demand(model: ir.Model, path: Path) -> None:
     """
     most = limits.active()
     weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
-    made: list[_Made] = []
-    where = f"cannot load {path}"
-
+    made: list[tuple[str, Fact]] = []  # where values come from, and what is known of them
     counter = ProductCounter(model)
 
     def visit(site: Site, outputs: Sequence[Fact]) -> None:
         counter.visit(site, outputs)
-        made.extend(_Made(_label(site), fact) for fact in outputs)
+        made.extend((_label(site), fact) for fact in outputs)
 
     shapes = infer(model, visit)
-    given = [(f"input '{value.name}'", Fact(shapes.of(value), shapes.dtype(value))) for value in model.graph.inputs]
-    made[:0] = [_Made(what, fact) for what, fact in given]
-    sizes = _sizes([fact.shape or () for _, fact in given])
+    given = [(f"input '{value.name}'", shapes.fact(value)) for value in model.graph.inputs]
+    sizes = defaultdict(lambda: 1, input_sizes(model.graph.inputs, shapes, BATCH, LENGTH))
     total = 0
-    for each in made:
-        size = each.bytes(sizes)
+    for what, fact in [*given, *made]:
+        size = _bytes(fact, sizes)
         total += size
         if size > most.value + weights:
-            found = f"{each.what} has {size} bytes on a probe, over the limit 'value' of {most.value}"
-            raise InputError(f"{where}: {found}; no encoder needs that, raise the limit if this one does")
+            raise _too_much(path, f"{what} has {size} bytes", "value")
     if total > most.values + 4 * weights:
-        found = f"all that it computes has {total} bytes on a probe, over the limit 'values' of {most.values}"
-        raise InputError(f"{where}: {found}; no encoder needs that, raise the limit if this one does")
+        raise _too_much(path, f"all that it computes has {total} bytes", "values")
     macs = sum(count or 0 for _, count in counter.counts(shapes, BATCH, LENGTH))
     if macs > most.macs:
-        found = f"its products take {macs} multiply-accumulates on a probe, over the limit 'macs' of {most.macs}"
-        raise InputError(f"{where}: {found}; no encoder needs that, raise the limit if this one does")
+        raise _too_much(path, f"its products take {macs} multiply-accumulates", "macs")
 
 
-@dataclass(frozen=True)
-class _Made:
-    """A value that a run holds: where it comes from, and what is known of it."""
-
-    what: str
-    fact: Fact
-
-    def bytes(self, sizes: defaultdict[str, int]) -> int:
-        """Return its bytes, 0 where its rank or type is not known; a size that is not known counts as 1."""
-        shape, dtype = self.fact.shape, self.fact.dtype
-        if shape is None or dtype in (None, ir.DataType.STRING, ir.DataType.UNDEFINED):
-            return 0
-        return max(0, math.prod(_size(dim, sizes) for dim in shape)) * dtype.bitwidth // 8
+def _too_much(path: Path, found: str, limit: str) -> InputError:
+    over = f"over the limit '{limit}' of {getattr(limits.active(), limit)}"
+    return InputError(
+        f"cannot load {path}: {found} on a probe, {over}; no encoder needs that, raise the limit if this one does"
+    )
 
 
-def _size(dim: Dim, sizes: defaultdict[str, int]) -> int:
+def _bytes(fact: Fact, sizes: Mapping[str, int]) -> int:
+    """Return the bytes of a value, 0 where its rank or type is not known; a size that is not known counts as 1."""
+    if fact.shape is None or fact.dtype in (None, ir.DataType.STRING, ir.DataType.UNDEFINED):
+        return 0
+    return max(0, math.prod(_size(dim, sizes) for dim in fact.shape)) * fact.dtype.bitwidth // 8
+
+
+def _size(dim: Dim, sizes: Mapping[str, int]) -> int:
     try:
         return evaluate(dim, sizes)
     except ODDITIES:
         return 1
-
-
-def _sizes(shapes: Sequence[Shape]) -> defaultdict[str, int]:
-    """Return the size of every symbol on the axes of the inputs, as probes have it."""
-    sizes: defaultdict[str, int] = defaultdict(lambda: 1)
-    for axis, dim in ((axis, dim) for shape in shapes for axis, dim in enumerate(shape)):
-        for name in symbols(dim) if isinstance(dim, Expr) else ():
-            sizes.setdefault(name, LENGTH if axis else BATCH)
-    return sizes
 
 
 def _label(site: Site) -> str:
