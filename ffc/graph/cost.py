@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from ffc.graph.order import subgraphs
 from ffc.graph.shapes.dim import Dim, Expr, evaluate, product
 from ffc.graph.shapes.inference import Shapes, infer
 from ffc.graph.shapes.kernels import einsum_sizes
@@ -94,7 +95,8 @@ class ProductCounter:
         elif site.node.op_type in _FORMULAS and site.node.domain in _DOMAINS:
             found.append((site.root, _macs(site, outputs)))
         # Nothing is known of how often a branch or a loop body runs.
-        found.extend((site.root, None) for node in _nested(site.node) if node.op_type in _FORMULAS.keys() | _UNCOUNTED)
+        nested = (node for graph in subgraphs(site.node) for node in graph.all_nodes())
+        found.extend((site.root, None) for node in nested if node.op_type in _FORMULAS.keys() | _UNCOUNTED)
 
     def counts(self, shapes: Shapes, batch: int, length: int) -> list[tuple[ir.Node, int | None]]:
         """Return what `products` does, once `shapes` have been inferred."""
@@ -123,18 +125,6 @@ def _evaluated(macs: Dim, sizes: Mapping[str, int]) -> int | None:
         return evaluate(macs, sizes)
     except (KeyError, ZeroDivisionError):
         return None
-
-
-def _nested(node: ir.Node) -> Iterator[ir.Node]:
-    """Yield the nodes of the subgraphs of `node`."""
-    for attribute in node.attributes.values():
-        if attribute.is_ref():
-            continue
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield from attribute.as_graph().all_nodes()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            for graph in attribute.as_graphs():
-                yield from graph.all_nodes()
 
 
 def _macs(site: Site, outputs: Sequence[Fact]) -> Dim | None:

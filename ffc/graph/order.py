@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import onnx_ir as ir
 
-__all__ = ["captured", "operands_of", "ordered", "trimmed"]
+__all__ = ["captured", "operands_of", "ordered", "subgraphs", "trimmed"]
 
 
 def ordered(graph: ir.Graph) -> list[ir.Node]:
@@ -36,15 +36,19 @@ def _enter(value: ir.Value, graph: ir.Graph, entered: set[ir.Node]) -> list[tupl
 
 def operands_of(node: ir.Node) -> list[ir.Value]:
     """Return the values a node reads: its inputs, then what its subgraphs take from around them."""
-    values = [value for value in node.inputs if value is not None]
+    inner = [value for graph in subgraphs(node) for value in captured(graph)]
+    return [*(value for value in node.inputs if value is not None), *inner]
+
+
+def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
+    """Yield the graphs that stand inside a node, attributes ordered by name."""
     for _, attribute in sorted(node.attributes.items()):
         if attribute.is_ref():
             continue
         if attribute.type == ir.AttributeType.GRAPH:
-            values += captured(attribute.as_graph())
+            yield attribute.as_graph()
         elif attribute.type == ir.AttributeType.GRAPHS:
-            values += [value for graph in attribute.as_graphs() for value in captured(graph)]
-    return values
+            yield from attribute.as_graphs()
 
 
 def captured(graph: ir.Graph) -> list[ir.Value]:

@@ -71,7 +71,7 @@ def latency(
     if queries < 1 or rounds < 1:
         raise UsageError(f"cannot measure {queries} queries in {rounds} rounds; ask for one of each at least")
     names, counters = list(systems), energy.counters()
-    taken: dict[Name, list[_Round]] = {name: [] for name in names}
+    taken: dict[Name, list[Measurement]] = {name: [] for name in names}
     with _one_thread():
         for turn in range(rounds + 1):
             if progress:
@@ -83,23 +83,16 @@ def latency(
     return {name: _summary(each[1:]) for name, each in taken.items()}
 
 
-@dataclass(frozen=True)
-class _Round:
-    seconds: float
-    core_seconds: float
-    joules: float | None
-
-
-def _round(answer: Answer, queries: int, counters: Sequence[energy.Counter]) -> _Round:
+def _round(answer: Answer, queries: int, counters: Sequence[energy.Counter]) -> Measurement:
     """Answer all queries once."""
     before, core, start = energy.read(counters), time.process_time(), time.perf_counter()
     for query in range(queries):
         answer(query)
     seconds, core_seconds = time.perf_counter() - start, time.process_time() - core
-    return _Round(seconds, core_seconds, energy.joules(before, energy.read(counters)))
+    return Measurement(seconds, (seconds,), core_seconds, energy.joules(before, energy.read(counters)))
 
 
-def _summary(rounds: Sequence[_Round]) -> Measurement:
+def _summary(rounds: Sequence[Measurement]) -> Measurement:
     used = [each.joules for each in rounds if each.joules is not None]
     return Measurement(
         seconds=statistics.median(each.seconds for each in rounds),

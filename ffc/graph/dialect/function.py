@@ -155,13 +155,9 @@ class Function:
     def lowering(
         self, name: str, *, target: str, given: Mapping[str, Any] | None = None, ranks: Sequence[int] = ()
     ) -> Callable[[_P], _P]:
-        """Declare the program below as a way to write the function; the first that fits a call is taken.
+        """Declare the program below as a way to write the function, a `Lowering`; the first that fits a call is taken.
 
-        Args:
-            name: What reports and targets call it; one of that name for the same target is replaced.
-            target: The target it is for.
-            given: Values that attributes of a call must have.
-            ranks: Numbers of axes that the first tensor of a call may have; empty for any.
+        One of that name for the same target is replaced.
         """
 
         def declared(program: _P) -> _P:

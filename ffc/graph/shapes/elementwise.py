@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import onnx_ir as ir
 
 from ffc.graph.shapes.dim import Dim, at_least, maximum, minimum
-from ffc.graph.shapes.rule import Out, Site, UnknownError, broadcast, op
+from ffc.graph.shapes.rule import Out, Site, UnknownError, broadcast, op, plain
 
 __all__: list[str] = []
 
@@ -69,15 +69,15 @@ def _stretched(ints: tuple[Dim, ...], count: int) -> tuple[Dim, ...]:
     return ints * count if len(ints) == 1 else ints
 
 
+_FOLLOWED: dict[str, Callable[[Dim], Dim]] = {"Identity": lambda a: a, "Neg": lambda a: -a, "Not": lambda a: 1 - a}
+
+
 @op(*_UNARY)
 def _unary(site: Site) -> Out:
-    name = site.node.op_type
-    ints: tuple[Dim, ...] | None = None
-    if name == "Identity":
-        ints = site.fact(0).ints
-    elif name in ("Neg", "Not") and site.fact(0).ints is not None:
-        ints = tuple(-value if name == "Neg" else 1 - value for value in site.ints(0))
-    return Out(site.fact(0).shape, ir.DataType.BOOL if name in _TO_BOOL else site.dtype(), ints)
+    name, given = site.node.op_type, site.fact(0)
+    function = _FOLLOWED.get(name)
+    ints = None if function is None or given.ints is None else tuple(map(function, given.ints))
+    return Out(given.shape, ir.DataType.BOOL if name in _TO_BOOL else given.dtype, ints)
 
 
 @op(*_BINARY)
@@ -88,10 +88,9 @@ def _binary(site: Site) -> Out:
 
 
 def _computed(site: Site) -> tuple[Dim, ...] | None:
-    function = _ARITHMETIC.get(site.node.op_type)
-    if function is None or any(site.fact(i).ints is None for i in range(len(site.inputs))):
+    function, columns = _ARITHMETIC.get(site.node.op_type), site.columns()
+    if function is None or columns is None:
         return None
-    columns = [site.ints(i) for i in range(len(site.inputs))]
     count = _broadcast_count(columns)
     result = _stretched(columns[0], count)
     try:
@@ -112,14 +111,11 @@ def _broadcast_count(columns: Sequence[tuple[Dim, ...]]) -> int:
 @op("Where")
 def _where(site: Site) -> Out:
     shape = broadcast(site.shape(0), site.shape(1), site.shape(2))
-    columns = [site.fact(i).ints for i in range(3)]
-    known = [column for column in columns if column is not None]
-    if len(known) < 3:
+    columns = site.columns()
+    if columns is None or plain(columns[0]) is None:
         return Out(shape, site.dtype(1))
-    count = _broadcast_count(known)
-    condition, yes, no = (_stretched(column, count) for column in known)
-    if not all(isinstance(value, int) for value in condition):
-        return Out(shape, site.dtype(1))
+    count = _broadcast_count(columns)
+    condition, yes, no = (_stretched(column, count) for column in columns)
     return Out(shape, site.dtype(1), tuple(a if c else b for c, a, b in zip(condition, yes, no, strict=True)))
 
 

@@ -61,7 +61,6 @@ class Shapes:
 
     def __init__(self, walk: _Walk, scope: _Scope) -> None:
         self._walk, self._scope = walk, scope
-        self._pushed = itertools.count()
 
     @property
     def facts(self) -> Mapping[ir.Value, Fact]:
@@ -130,7 +129,8 @@ class Shapes:
         Args:
             pending: The nodes, with whether what one reads contradicts what was known of it.
         """
-        queue = [(self._ranks.get(node, 0), next(self._pushed), node) for node in pending]
+        pushed = itertools.count()  # of nodes of one rank the first comes first
+        queue = [(self._ranks.get(node, 0), next(pushed), node) for node in pending]
         heapq.heapify(queue)
         while queue:
             node = heapq.heappop(queue)[-1]
@@ -138,7 +138,7 @@ class Shapes:
                 continue
             for value, moved in self._infer_again(node, pending.pop(node)):
                 for reader in {use.node: None for use in value.uses()}:
-                    heapq.heappush(queue, (self._ranks.get(reader, 0), next(self._pushed), reader))
+                    heapq.heappush(queue, (self._ranks.get(reader, 0), next(pushed), reader))
                     pending[reader] = pending.get(reader, False) or moved
 
     def _infer_again(self, node: ir.Node, moved: bool) -> Iterable[tuple[ir.Value, bool]]:
@@ -292,8 +292,7 @@ def _enter(walk: _Walk, scope: _Scope, site: Site, function: ir.Function) -> Seq
     for index, value in enumerate(function.inputs):
         inner.facts[value] = site.fact(index)
     _walk_nodes(walk, inner, function)
-    results = [_lookup(walk, inner, value) for value in function.outputs]
-    return [Out(fact.shape, fact.dtype, fact.ints) for fact in results]
+    return [_lookup(walk, inner, value) for value in function.outputs]
 
 
 def _label(node: ir.Node) -> str:

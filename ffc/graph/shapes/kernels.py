@@ -25,6 +25,7 @@ def _matmul(a: Shape, b: Shape) -> PartialShape:
 
 
 @op("MatMul")
+@op("DynamicQuantizeMatMul", domain=MS)
 def _product(site: Site) -> Out:
     return Out(_matmul(site.shape(0), site.shape(1)), site.dtype())
 
@@ -37,11 +38,6 @@ def _integer_product(site: Site) -> Out:
 @op("QLinearMatMul")
 def _quantized_product(site: Site) -> Out:
     return Out(_matmul(site.shape(0), site.shape(3)), site.dtype(7))
-
-
-@op("DynamicQuantizeMatMul", domain=MS)
-def _dynamic_product(site: Site) -> Out:
-    return Out(_matmul(site.shape(0), site.shape(1)), site.dtype(0))
 
 
 @op("MatMulIntegerToFloat", domain=MS)
@@ -66,14 +62,10 @@ def _fused_product(site: Site) -> Out:
 
 
 @op("Gemm")
+@op("FusedGemm", domain=MS)
 def _gemm(site: Site) -> Out:
     a, b = site.shape(0), site.shape(1)
     return Out((a[1 if site.attr("transA", 0) else 0], b[0 if site.attr("transB", 0) else 1]), site.dtype())
-
-
-@op("FusedGemm", domain=MS)
-def _fused_gemm(site: Site) -> Out:
-    return _gemm(site)
 
 
 def einsum_sizes(site: Site) -> tuple[dict[str, Dim], str]:
@@ -193,6 +185,7 @@ def _top_k(site: Site) -> tuple[Out, Out]:
 
 
 @op("QuantizeLinear")
+@op("QuantizeLinear", domain=MS)
 def _quantize(site: Site) -> Out:
     stated = site.attr("output_dtype", 0)
     dtype = ir.DataType(stated) if stated else ir.DataType.UINT8
@@ -200,19 +193,10 @@ def _quantize(site: Site) -> Out:
 
 
 @op("DequantizeLinear")
+@op("DequantizeLinear", domain=MS)
 def _dequantize(site: Site) -> Out:
     stated = site.attr("output_dtype", 0)
     return Out(site.shape(0), ir.DataType(stated) if stated else site.dtype(1))
-
-
-@op("QuantizeLinear", domain=MS)
-def _quantize_ms(site: Site) -> Out:
-    return _quantize(site)
-
-
-@op("DequantizeLinear", domain=MS)
-def _dequantize_ms(site: Site) -> Out:
-    return _dequantize(site)
 
 
 @op("DynamicQuantizeLinear")

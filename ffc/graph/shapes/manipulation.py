@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import onnx_ir as ir
 
 from ffc.graph.shapes.dim import Dim, at_least, bounds, ceildiv, maximum, minimum, product
@@ -11,12 +9,12 @@ from ffc.graph.shapes.rule import (
     MAX_INTS,
     Out,
     PartialShape,
-    Shape,
     Site,
     UnknownError,
     broadcast,
     normal_axis,
     op,
+    plain,
     same,
     tensor_ints,
 )
@@ -86,9 +84,10 @@ def _size(site: Site) -> Out:
 
 @op("Range")
 def _range(site: Site) -> Out:
-    if any(site.fact(i).ints is None for i in range(3)):
+    columns = site.columns()
+    if columns is None:
         return Out((None,), site.dtype())
-    (start,), (limit,), (delta,) = site.ints(0), site.ints(1), site.ints(2)
+    (start,), (limit,), (delta,) = columns
     if not isinstance(delta, int) or delta == 0:
         raise UnknownError
     way = limit - start if delta > 0 else start - limit
@@ -97,7 +96,7 @@ def _range(site: Site) -> Out:
 
 @op("Reshape")
 def _reshape(site: Site) -> Out:
-    target = site.attr("shape") if site.attr("shape") is not None else site.fact(1).ints
+    target = site.given("shape", 1)
     if target is None:
         return Out(_open(site.shape(1)[0]), site.dtype())
     source = site.fact(0).shape
@@ -165,9 +164,8 @@ def _concat(site: Site) -> Out:
     for shape in shapes[1:]:
         dims = [same(a, b) for a, b in zip(dims, shape, strict=True)]
     dims[axis] = sum(shape[axis] for shape in shapes)
-    columns = [site.fact(i).ints for i in range(len(shapes))]
-    known = [column for column in columns if column is not None]
-    whole = tuple(value for column in known for value in column) if len(known) == len(columns) else None
+    columns = site.columns()
+    whole = None if columns is None else tuple(value for column in columns for value in column)
     return Out(tuple(dims), site.dtype(), whole)
 
 
@@ -175,11 +173,9 @@ def _concat(site: Site) -> Out:
 def _split(site: Site) -> list[Out]:
     shape, count = site.shape(0), len(site.node.outputs)
     axis = site.axis(0, len(shape))
-    given = site.attr("split")
-    if given is not None:
-        sizes: Sequence[Dim | None] = tuple(given)
-    elif site.has(1):
-        sizes = site.fact(1).ints or (None,) * count
+    sizes: PartialShape
+    if site.has(1) or site.attr("split") is not None:
+        sizes = site.given("split", 1) or (None,) * count
     else:
         # num_outputs: all parts are rounded up, the last one takes what is left.
         part = ceildiv(shape[axis], count)
@@ -191,10 +187,7 @@ def _split(site: Site) -> list[Out]:
 @op("Slice")
 def _slice(site: Site) -> Out:
     shape = site.shape(0)
-    old_form = site.attr("starts") is not None
-    axes = site.axes(3)
-    starts = site.attr("starts") if old_form else site.fact(1).ints
-    ends = site.attr("ends") if old_form else site.fact(2).ints
+    axes, starts, ends = site.axes(3), site.given("starts", 1), site.given("ends", 2)
     if axes is None:
         axes = tuple(range(len(starts if starts is not None else shape)))
     steps = site.constants(4) if site.has(4) else (1,) * len(axes)
@@ -203,12 +196,10 @@ def _slice(site: Site) -> Out:
         cut = (starts[index], ends[index], steps[index]) if starts is not None and ends is not None else None
         where = normal_axis(axis, len(shape))
         dims[where] = None if cut is None else _sliced(shape[where], *cut)
-    ints = site.fact(0).ints
-    if ints is None or starts is None or ends is None or tuple(axes) not in ((0,), (-1,)):
+    ints, first, last = site.fact(0).ints, plain(starts), plain(ends)
+    if ints is None or first is None or last is None or axes not in ((0,), (-1,)):
         return Out(tuple(dims), site.dtype())
-    if not (isinstance(starts[0], int) and isinstance(ends[0], int)):
-        return Out(tuple(dims), site.dtype())
-    return Out(tuple(dims), site.dtype(), ints[slice(starts[0], ends[0], steps[0])])
+    return Out(tuple(dims), site.dtype(), ints[first[0] : last[0] : steps[0]])
 
 
 def _sliced(dim: Dim, start: Dim, end: Dim, step: int) -> Dim | None:
@@ -239,12 +230,10 @@ def _gather(site: Site) -> Out:
     data, indices = site.shape(0), site.shape(1)
     axis = site.axis(0, len(data))
     shape = data[:axis] + indices + data[axis + 1 :]
-    contents, picked = site.fact(0).ints, site.fact(1).ints
+    contents, picked = site.fact(0).ints, plain(site.fact(1).ints)
     if contents is None or picked is None or len(data) != 1:
         return Out(shape, site.dtype())
-    if not all(isinstance(index, int) for index in picked):
-        return Out(shape, site.dtype())
-    return Out(shape, site.dtype(), tuple(contents[index] for index in picked if isinstance(index, int)))
+    return Out(shape, site.dtype(), tuple(contents[index] for index in picked))
 
 
 @op("GatherElements")
@@ -284,8 +273,7 @@ def _tile(site: Site) -> Out:
 @op("Pad")
 def _pad(site: Site) -> Out:
     shape = site.shape(0)
-    given = site.attr("pads")
-    pads: Shape | None = tuple(given) if given is not None else site.fact(1).ints
+    pads = site.given("pads", 1)
     if pads is None:
         return Out(_open(len(shape)), site.dtype())
     axes = site.axes(3)

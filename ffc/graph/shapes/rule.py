@@ -11,7 +11,7 @@ import onnx_ir as ir
 from ffc.graph.shapes.dim import Dim, at_least, maximum
 
 __all__ = ["MAX_INTS", "ODDITIES", "RULES", "Fact", "Out", "PartialShape", "Rule", "Shape", "Site", "UnknownError"]
-__all__ += ["broadcast", "broadcast_dim", "normal_axis", "op", "same", "tensor_ints"]
+__all__ += ["broadcast", "broadcast_dim", "normal_axis", "op", "plain", "same", "tensor_ints"]
 
 Shape: TypeAlias = tuple[Dim, ...]
 T = TypeVar("T")
@@ -31,21 +31,19 @@ ODDITIES = (ArithmeticError, AttributeError, LookupError, TypeError, UnknownErro
 
 
 @dataclass(frozen=True)
-class Fact:
-    """What is known of a value: None stands for "unknown" throughout."""
+class Out:
+    """What a rule concludes about one output: None stands for "unknown" throughout."""
 
-    shape: Shape | None = None
+    shape: PartialShape | None = None
     dtype: ir.DataType | None = None
     ints: tuple[Dim, ...] | None = None
 
 
 @dataclass(frozen=True)
-class Out:
-    """What a rule concludes about one output."""
+class Fact(Out):
+    """What is known of a value, no dimension of it left open."""
 
-    shape: PartialShape | None = None
-    dtype: ir.DataType | None = None
-    ints: tuple[Dim, ...] | None = None
+    shape: Shape | None = None
 
 
 @dataclass(frozen=True)
@@ -80,11 +78,17 @@ class Site:
 
     def constants(self, index: int) -> tuple[int, ...]:
         """Return the contents of input `index`, all plain integers, or raise UnknownError."""
-        ints = self.ints(index)
-        plain = tuple(value for value in ints if isinstance(value, int))
-        if len(plain) != len(ints):
-            raise UnknownError
-        return plain
+        return _known(plain(self.ints(index)))
+
+    def columns(self) -> list[tuple[Dim, ...]] | None:
+        """Return the contents of all inputs, None unless those of each are known."""
+        known = [ints for index in range(len(self.inputs)) if (ints := self.fact(index).ints) is not None]
+        return known if len(known) == len(self.inputs) else None
+
+    def given(self, name: str, index: int) -> tuple[Dim, ...] | None:
+        """Return integers given as attribute `name` (older opsets) or as input `index`; None if they are not known."""
+        listed = self.attr(name)
+        return self.fact(index).ints if listed is None else tuple(listed)
 
     def dtype(self, index: int = 0) -> ir.DataType | None:
         """Return the element type of input `index`, None if unknown."""
@@ -128,6 +132,13 @@ def normal_axis(axis: int, rank: int) -> int:
     if not -rank <= axis < rank:
         raise UnknownError
     return axis % rank
+
+
+def plain(ints: tuple[Dim, ...] | None) -> tuple[int, ...] | None:
+    """Return `ints` if all are known as plain integers, else None."""
+    if ints is None or not all(isinstance(value, int) for value in ints):
+        return None
+    return tuple(value for value in ints if isinstance(value, int))
 
 
 def same(a: Dim | None, b: Dim | None) -> Dim | None:

@@ -100,8 +100,8 @@ def _data_file(location: str, path: Path, where: str) -> Path:
     """
     file = path.parent / location
     try:
-        real, homes = Path(os.path.realpath(file)), {Path(os.path.realpath(path.parent)), _home(path)}
-        inside = any(real.is_relative_to(home) for home in homes)
+        real, homes = Path(os.path.realpath(file)), [Path(os.path.realpath(each)) for each in (path.parent, path)]
+        inside = real.is_relative_to(homes[0]) or real.is_relative_to(homes[1].parent)
         if not location or os.path.isabs(location) or ".." in Path(location).parts or not inside:
             raise InputError(f"{where} keeps its data at {location!r}, outside the model's folder; copy the file there")
         if not real.exists():
@@ -114,10 +114,6 @@ def _data_file(location: str, path: Path, where: str) -> Path:
     if links > 1:
         raise InputError(f"{where} keeps its data in {location!r}, a hard link that may expose another file; copy it")
     return file
-
-
-def _home(path: Path) -> Path:
-    return Path(os.path.realpath(path)).parent
 
 
 def _check_range(keys: dict[str, str], file: Path, length: int, where: str) -> None:
