@@ -21,6 +21,9 @@ _UNCOUNTED = frozenset(
     LongformerAttention MoE PackedAttention PackedMultiHeadAttention QAttention QLinearConv QMoE RNN""".split()
 )
 
+_MATMULS = """DynamicQuantizeMatMul FusedGemm FusedMatMul Gemm MatMul MatMulInteger MatMulIntegerToFloat QLinearMatMul
+    TransposeMatMul""".split()
+
 _DOMAINS = frozenset(("", "ai.onnx", "com.microsoft"))
 
 
@@ -192,17 +195,9 @@ def _multi_head_macs(site: Site, outputs: Sequence[Fact]) -> Dim:
 
 
 _FORMULAS: dict[str, Callable[[Site, Sequence[Fact]], Dim]] = {
+    **dict.fromkeys(_MATMULS, _matmul_macs),
     "Attention": _attention_macs,
-    "DynamicQuantizeMatMul": _matmul_macs,
     "Einsum": _einsum_macs,
-    "FusedGemm": _matmul_macs,
-    "FusedMatMul": _matmul_macs,
-    "Gemm": _matmul_macs,
-    "MatMul": _matmul_macs,
-    "MatMulInteger": _matmul_macs,
-    "MatMulIntegerToFloat": _matmul_macs,
     "MatMulNBits": _packed_macs,
     "MultiHeadAttention": _multi_head_macs,
-    "QLinearMatMul": _matmul_macs,
-    "TransposeMatMul": _matmul_macs,
 }

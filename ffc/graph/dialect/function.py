@@ -179,13 +179,7 @@ class Function:
         return [*self._own_lowerings, *(replace(each, program=new) for each, new in zip(plain, programs, strict=True))]
 
     def lowered(self, call: ir.Node, target: str, shapes: Shapes) -> Lowering | None:
-        """Return the first way to write a call for a target, or None if its body must do.
-
-        Args:
-            call: A call of this function.
-            target: Name of the target.
-            shapes: Of the graph that holds the call.
-        """
+        """Return the first way to write a call in a graph of `shapes` for a target, or None if its body must do."""
         first = call.inputs[0]
         shape = None if first is None else shapes.of(first)
         rank = None if shape is None else len(shape)

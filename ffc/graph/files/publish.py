@@ -9,7 +9,6 @@ import re
 import secrets
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import IO
 
 from ffc.errors import UsageError
@@ -41,9 +40,7 @@ class Staging:
                 _remove_unless_locked(left)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for temporary, file in self._open.items():
             with contextlib.suppress(OSError):
                 file.close()

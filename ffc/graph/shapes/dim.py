@@ -55,6 +55,7 @@ class Call:
 Atom: TypeAlias = Symbol | Call
 # A product of atoms, sorted and with repetition; () is the constant 1.
 Monomial: TypeAlias = tuple[Atom, ...]
+Bounds: TypeAlias = tuple[int | None, int | None]
 # Quoted because Expr, below, is made of them.
 Dim: TypeAlias = Union[int, "Expr"]
 
@@ -150,7 +151,7 @@ def evaluate(dim: Dim, sizes: Mapping[str, int]) -> int:
     return sum(c * math.prod(_evaluate_atom(atom, sizes) for atom in monomial) for monomial, c in _terms(dim))
 
 
-def bounds(dim: Dim) -> tuple[int | None, int | None]:
+def bounds(dim: Dim) -> Bounds:
     """Return a lower and an upper bound of `dim` over all sizes of its symbols, None where there is none in sight."""
     if isinstance(dim, int):
         return dim, dim
@@ -193,9 +194,8 @@ def _order(term: tuple[Monomial, int]) -> tuple[int, tuple[str, ...]]:
 
 def _build(total: Mapping[Monomial, int]) -> Dim:
     terms = [(monomial, coefficient) for monomial, coefficient in total.items() if coefficient]
-    if len(terms) > _MAX_TERMS or any(len(m) > _MAX_DEGREE or abs(c) > _MAX_COEFFICIENT for m, c in terms):
-        raise DimTooLargeError("a dimension has grown too large to handle")
-    if sum(_weight(atom) for monomial, _ in terms for atom in monomial) > _MAX_ATOMS:
+    too_large = len(terms) > _MAX_TERMS or any(len(m) > _MAX_DEGREE or abs(c) > _MAX_COEFFICIENT for m, c in terms)
+    if too_large or sum(_weight(atom) for monomial, _ in terms for atom in monomial) > _MAX_ATOMS:
         raise DimTooLargeError("a dimension has grown too large to handle")
     if not terms:
         return 0
@@ -298,7 +298,7 @@ def _evaluate_atom(atom: Atom, sizes: Mapping[str, int]) -> int:
     return min(args) if atom.op == "min" else max(args)
 
 
-def _monomial_bounds(monomial: Monomial) -> tuple[int | None, int | None]:
+def _monomial_bounds(monomial: Monomial) -> Bounds:
     low, high = 1, 1
     unbounded = False
     for atom in monomial:
@@ -310,7 +310,7 @@ def _monomial_bounds(monomial: Monomial) -> tuple[int | None, int | None]:
     return low, None if unbounded else high
 
 
-def _atom_bounds(atom: Atom) -> tuple[int | None, int | None]:
+def _atom_bounds(atom: Atom) -> Bounds:
     if isinstance(atom, Symbol):
         return atom.least, None
     lows, highs = zip(*map(bounds, atom.args), strict=True)
@@ -323,9 +323,7 @@ def _atom_bounds(atom: Atom) -> tuple[int | None, int | None]:
     return _quotient_bounds((lows[0], highs[0]), (lows[1], highs[1]))
 
 
-def _quotient_bounds(
-    a: tuple[int | None, int | None], b: tuple[int | None, int | None]
-) -> tuple[int | None, int | None]:
+def _quotient_bounds(a: Bounds, b: Bounds) -> Bounds:
     if a[0] is None or a[0] < 0 or b[0] is None or b[0] < 1:
         return None, None
     low = 0 if b[1] is None else a[0] // b[1]

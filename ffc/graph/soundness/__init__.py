@@ -2,6 +2,7 @@
 
 `parse` makes a message of the bytes of a file, `check` holds it to all that can be told without running the model, and
 `check_demand` holds what running it would take to the limits. `check_tensors` also tells which other files it reads.
+Messages name the file, whose path each takes.
 """
 
 from __future__ import annotations

@@ -28,10 +28,6 @@ class _Size:
 def check_calls(proto: onnx.ModelProto, path: Path) -> None:
     """Check how many nodes and functions a model has; a few hundred bytes can ask for 10^8 nodes.
 
-    Args:
-        proto: The model as parsed.
-        path: Its file, for messages.
-
     Raises:
         InputError: If functions call themselves, a call lacks an input, or a count is beyond its limit.
     """

@@ -19,10 +19,6 @@ __all__ = ["check_graphs"]
 def check_graphs(proto: onnx.ModelProto, path: Path) -> bool:
     """Check that every value is produced once before it is read, and every domain imported.
 
-    Args:
-        proto: The model as parsed.
-        path: Its file, for messages.
-
     Returns:
         Whether all nodes are in topological order. If not, they may be out of order or form a cycle.
 

@@ -76,10 +76,6 @@ def check_names(proto: onnx.ModelProto, path: Path) -> None:
 
     A name may come to stand in a message, a report or a terminal, which line breaks and control sequences would forge.
 
-    Args:
-        proto: The model as parsed.
-        path: Its file, for messages.
-
     Raises:
         InputError: If a name has other characters than printable ones, or is too long.
     """
