@@ -33,23 +33,26 @@ _BODY_NODES_AGAIN = 64
 
 
 @dataclass
+class _Walk:
+    """What all scopes share: the model, the symbols of its inputs, and how many nodes of bodies may still be walked."""
+
+    model: ir.Model
+    visit: Visit | None
+    inputs: dict[str, Expr] = field(default_factory=dict)
+    body_nodes_left: int = _MAX_BODY_NODES
+
+
+@dataclass
 class _Scope:
     """The values of the main graph or of one function body while it is walked."""
 
+    walk: _Walk
     opsets: Mapping[str, int]
     facts: dict[ir.Value, Fact] = field(default_factory=dict)
     attributes: Mapping[str, ir.Attr] | None = None
     path: str = ""
     depth: int = 0
     root: ir.Node | None = None
-
-
-@dataclass
-class _Walk:
-    model: ir.Model
-    visit: Visit | None
-    inputs: dict[str, Expr] = field(default_factory=dict)
-    body_nodes_left: int = _MAX_BODY_NODES
 
 
 class Shapes:
@@ -59,8 +62,8 @@ class Shapes:
     say, and shapes and types noted in the model are no others.
     """
 
-    def __init__(self, walk: _Walk, scope: _Scope) -> None:
-        self._walk, self._scope = walk, scope
+    def __init__(self, scope: _Scope) -> None:
+        self._scope, self._walk = scope, scope.walk
 
     @property
     def facts(self) -> Mapping[ir.Value, Fact]:
@@ -81,11 +84,11 @@ class Shapes:
 
     def fact(self, value: ir.Value) -> Fact:
         """Return all that is known of `value`."""
-        return self.facts.get(value) or _unwalked(self._walk, self._scope, value)
+        return self.facts.get(value) or _unwalked(self._scope, value)
 
     def concluded(self, node: ir.Node) -> PartialShape | None:
         """Return the dimensions of the first output of `node` as they follow from its inputs, annotations aside."""
-        outs = _apply(_site(self._walk, self._scope, node))
+        outs = _apply(_site(self._scope, node))
         return outs[0].shape if outs else None
 
     def noted(self, value: ir.Value) -> ir.Shape | None:
@@ -146,10 +149,10 @@ class Shapes:
         walk, scope = self._walk, self._scope
         walk.body_nodes_left = min(_MAX_BODY_NODES, walk.body_nodes_left + _BODY_NODES_AGAIN)
         known = [scope.facts.get(value) for value in node.outputs]
-        outs, _ = _conclude(walk, scope, _site(walk, scope, node))
+        outs, _ = _conclude(scope, _site(scope, node))
         for value, out in zip(node.outputs, outs, strict=True):
             _correct(walk, value, out, moved)
-        facts = _settle(walk, scope, node, outs)
+        facts = _settle(scope, node, outs)
         triples = zip(node.outputs, known, facts, strict=True)
         return [
             (value, _contradict(walk, old, new) or (moved and old.shape != new.shape))
@@ -174,11 +177,11 @@ def infer(model: ir.Model, visit: Visit | None = None) -> Shapes:
         The facts by value. Odd graphs give unknowns, never an error.
     """
     walk = _Walk(model, visit)
-    scope = _Scope(model.graph.opset_imports)
+    scope = _Scope(walk, model.graph.opset_imports)
     for value in model.graph.inputs:
         scope.facts[value] = _input_fact(walk, value)
-    _walk_nodes(walk, scope, model.graph)
-    return Shapes(walk, scope)
+    _walk_nodes(scope, model.graph)
+    return Shapes(scope)
 
 
 def _input_fact(walk: _Walk, value: ir.Value) -> Fact:
@@ -210,36 +213,36 @@ def _initial(value: ir.Value | None) -> Fact:
         return Fact(None, value.dtype)
 
 
-def _walk_nodes(walk: _Walk, scope: _Scope, nodes: Iterable[ir.Node]) -> None:
+def _walk_nodes(scope: _Scope, nodes: Iterable[ir.Node]) -> None:
     for node in nodes:
-        site = _site(walk, scope, node)
-        outs, entered = _conclude(walk, scope, site)
-        facts = _settle(walk, scope, node, outs)
+        site = _site(scope, node)
+        outs, entered = _conclude(scope, site)
+        facts = _settle(scope, node, outs)
         # A call that was entered has shown its nodes already.
-        if walk.visit is not None and not entered:
-            walk.visit(site, facts)
+        if scope.walk.visit is not None and not entered:
+            scope.walk.visit(site, facts)
 
 
-def _conclude(walk: _Walk, scope: _Scope, site: Site) -> tuple[Sequence[Out], bool]:
+def _conclude(scope: _Scope, site: Site) -> tuple[Sequence[Out], bool]:
     """Return what follows for each output of a node, and whether the body of a function was entered for it."""
-    function = walk.model.functions.get(site.node.op_identifier())
-    entered = function is not None and _may_enter(walk, scope, function)
-    outs = _enter(walk, scope, site, function) if function is not None and entered else _apply(site)
+    function = scope.walk.model.functions.get(site.node.op_identifier())
+    entered = function is not None and _may_enter(scope, function)
+    outs = _enter(scope, site, function) if function is not None and entered else _apply(site)
     count = len(site.node.outputs)
     return [*outs, *[Out()] * count][:count], entered
 
 
-def _settle(walk: _Walk, scope: _Scope, node: ir.Node, outs: Sequence[Out]) -> list[Fact]:
-    facts = [_settled(walk, scope, value, out) for value, out in zip(node.outputs, outs, strict=True)]
+def _settle(scope: _Scope, node: ir.Node, outs: Sequence[Out]) -> list[Fact]:
+    facts = [_settled(scope, value, out) for value, out in zip(node.outputs, outs, strict=True)]
     scope.facts.update(zip(node.outputs, facts, strict=True))
     return facts
 
 
-def _site(walk: _Walk, scope: _Scope, node: ir.Node) -> Site:
+def _site(scope: _Scope, node: ir.Node) -> Site:
     attributes: Mapping[str, ir.Attr] = node.attributes
     if scope.attributes is not None and any(attribute.is_ref() for attribute in attributes.values()):
         attributes = dict(_resolved(scope.attributes, node))
-    inputs = tuple(None if value is None else _lookup(walk, scope, value) for value in node.inputs)
+    inputs = tuple(None if value is None else _lookup(scope, value) for value in node.inputs)
     return Site(node, inputs, attributes, scope.opsets.get("", 1), scope.root or node)
 
 
@@ -251,15 +254,15 @@ def _resolved(given: Mapping[str, ir.Attr], node: ir.Node) -> Iterable[tuple[str
             yield name, given[outer]
 
 
-def _lookup(walk: _Walk, scope: _Scope, value: ir.Value) -> Fact:
+def _lookup(scope: _Scope, value: ir.Value) -> Fact:
     fact = scope.facts.get(value)
     if fact is None:
-        fact = scope.facts[value] = _unwalked(walk, scope, value)
+        fact = scope.facts[value] = _unwalked(scope, value)
     return fact
 
 
-def _unwalked(walk: _Walk, scope: _Scope, value: ir.Value) -> Fact:
-    return _input_fact(walk, value) if scope.depth == 0 and value.is_graph_input() else _initial(value)
+def _unwalked(scope: _Scope, value: ir.Value) -> Fact:
+    return _input_fact(scope.walk, value) if scope.depth == 0 and value.is_graph_input() else _initial(value)
 
 
 def _apply(site: Site) -> Sequence[Out]:
@@ -274,15 +277,16 @@ def _apply(site: Site) -> Sequence[Out]:
     return (result,) if isinstance(result, Out) else result
 
 
-def _may_enter(walk: _Walk, scope: _Scope, function: ir.Function) -> bool:
-    walk.body_nodes_left -= len(function)
-    return walk.body_nodes_left >= 0 and scope.depth < _MAX_CALL_DEPTH
+def _may_enter(scope: _Scope, function: ir.Function) -> bool:
+    scope.walk.body_nodes_left -= len(function)
+    return scope.walk.body_nodes_left >= 0 and scope.depth < _MAX_CALL_DEPTH
 
 
-def _enter(walk: _Walk, scope: _Scope, site: Site, function: ir.Function) -> Sequence[Out]:
+def _enter(scope: _Scope, site: Site, function: ir.Function) -> Sequence[Out]:
     """Walk the body of `function` as called at `site` and return what is known of its outputs."""
     defaults = {name: attribute for name, attribute in function.attributes.items() if attribute.value is not None}
     inner = _Scope(
+        scope.walk,
         function.opset_imports,
         attributes={**defaults, **site.attributes},
         path=f"{scope.path}{_label(site.node)}/",
@@ -291,19 +295,19 @@ def _enter(walk: _Walk, scope: _Scope, site: Site, function: ir.Function) -> Seq
     )
     for index, value in enumerate(function.inputs):
         inner.facts[value] = site.fact(index)
-    _walk_nodes(walk, inner, function)
-    return [_lookup(walk, inner, value) for value in function.outputs]
+    _walk_nodes(inner, function)
+    return [_lookup(inner, value) for value in function.outputs]
 
 
 def _label(node: ir.Node) -> str:
     return next((value.name for value in node.outputs if value.name), None) or node.name or node.op_type
 
 
-def _settled(walk: _Walk, scope: _Scope, value: ir.Value, out: Out) -> Fact:
+def _settled(scope: _Scope, value: ir.Value, out: Out) -> Fact:
     """Fill what a rule left open from the annotation, then with fresh symbols."""
     dtype = out.dtype or value.dtype
     # A body's annotations cannot be true of all its calls.
-    recorded = _recorded(walk, value) if scope.depth == 0 else None
+    recorded = _recorded(scope.walk, value) if scope.depth == 0 else None
     if out.shape is None:
         shape = recorded
     elif recorded is not None and len(recorded) == len(out.shape) and None in out.shape:
@@ -312,7 +316,7 @@ def _settled(walk: _Walk, scope: _Scope, value: ir.Value, out: Out) -> Fact:
         shape = out.shape
     if shape is None or _is_absurd(shape):
         return Fact(None, dtype)
-    whole = tuple(_fresh(walk, f"{scope.path}{value.name}.{k}") if dim is None else dim for k, dim in enumerate(shape))
+    whole = tuple(_fresh(scope, f"{value.name}.{k}") if dim is None else dim for k, dim in enumerate(shape))
     return Fact(whole, dtype, out.ints if _fits(whole, out.ints) else None)
 
 
@@ -359,8 +363,9 @@ def _is_absurd(numbers: PartialShape) -> bool:
     return any(isinstance(number, int) and not -(2**63) <= number < 2**63 for number in numbers)
 
 
-def _fresh(walk: _Walk, name: str) -> Expr:
-    while name in walk.inputs:
+def _fresh(scope: _Scope, name: str) -> Expr:
+    name = scope.path + name
+    while name in scope.walk.inputs:
         name += "'"
     return symbol(name)
 
