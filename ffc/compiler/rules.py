@@ -16,7 +16,7 @@ import onnx_ir as ir
 from ffc.compiler.log import Log
 from ffc.compiler.matcher import Match, search
 from ffc.errors import CannotApplyError
-from ffc.graph.dialect.edit import Editor, constant, is_output
+from ffc.graph.dialect.edit import Editor, constant
 from ffc.graph.dialect.function import Function
 from ffc.graph.dialect.trace import Program, as_tensor, trace
 
@@ -67,9 +67,7 @@ class Sample:
         """Return this sample with an array for each of its tensors."""
 
         def draw(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
-            return {
-                name: item(random) if callable(item) else as_tensor(item).numpy() for name, item in tensors.items()
-            }
+            return {name: item(random) if callable(item) else as_tensor(item).numpy() for name, item in tensors.items()}
 
         return replace(self, inputs=draw(self.inputs), constants=draw(self.constants))
 
@@ -176,14 +174,14 @@ def find_match(rule: Rule, root: ir.Node, editor: Editor) -> tuple[Match | None,
 
 def _refused(rule: Rule, match: Match) -> str | None:
     first, *others = match.root.outputs
-    if any(value.uses() or is_output(value) for value in others):
+    if any(value.uses() or value.is_graph_output() for value in others):
         return f"another output of {match.root.op_type} {match.root.name} is read"
-    if not (first.uses() or is_output(first)):
+    if not (first.uses() or first.is_graph_output()):
         return "nothing reads it"
     inside = set(match.nodes.values())
     if not rule.shared:
         for value in (value for node in inside if node is not match.root for value in node.outputs):
-            if is_output(value):
+            if value.is_graph_output():
                 return f"{value.name} is also an output of the model"
             if any(use.node not in inside for use in value.uses()):
                 return f"{value.name} is also read elsewhere"

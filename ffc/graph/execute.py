@@ -49,12 +49,7 @@ def light_proto(model: ir.Model) -> tuple[bytes, dict[str, np.ndarray]]:
         kept.append(_without_data(value, tensor))
     graph = model.graph
     view: Any = ir.GraphView(
-        graph.inputs,
-        graph.outputs,
-        nodes=graph,
-        initializers=kept,
-        opset_imports=graph.opset_imports,
-        name=graph.name,
+        graph.inputs, graph.outputs, nodes=graph, initializers=kept, opset_imports=graph.opset_imports, name=graph.name
     )
     proto = ir.to_proto(ir.Model(view, ir_version=model.ir_version, functions=[*model.functions.values()]))
     for node in proto.graph.node:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -49,28 +51,15 @@ class Notation:
 
     def attribute(self, attribute: ir.Attr) -> str:
         """Return the value of an attribute that holds no graph."""
-        value = attribute.value
-        match attribute.type:
-            case ir.AttributeType.FLOAT:
-                return str(np.float32(attribute.as_float()))
-            case ir.AttributeType.FLOATS:
-                return f"[{', '.join(str(np.float32(each)) for each in attribute.as_floats())}]"
-            case ir.AttributeType.STRING:
-                return quoted_string(value)
-            case ir.AttributeType.STRINGS:
-                return f"[{', '.join(quoted_string(each) for each in value)}]"
-            case ir.AttributeType.INTS:
-                return f"[{', '.join(str(each) for each in attribute.as_ints())}]"
-            case ir.AttributeType.TENSOR:
-                return self.tensor(attribute.as_tensor())
-            case ir.AttributeType.TENSORS:
-                return f"[{', '.join(self.tensor(each) for each in attribute.as_tensors())}]"
-            case ir.AttributeType.TYPE_PROTO:
-                return typed(value.type, value.shape)
-            case ir.AttributeType.TYPE_PROTOS:
-                return f"[{', '.join(typed(each.type, each.shape) for each in value)}]"
-            case _:
-                return str(value)
+        written: dict[str, Callable[[Any], str]] = {
+            "FLOAT": lambda value: str(np.float32(value)),
+            "STRING": quoted_string,
+            "TENSOR": self.tensor,
+            "TYPE_PROTO": lambda value: typed(value.type, value.shape),
+        }
+        kind = attribute.type.name
+        write = written.get(kind.removesuffix("S"), str)
+        return f"[{', '.join(map(write, attribute.value))}]" if kind.endswith("S") else write(attribute.value)
 
 
 def is_small(tensor: ir.TensorProtocol) -> bool:

@@ -31,10 +31,10 @@ def tidy(model: ir.Model) -> ir.Model:
 
 def _give_outputs_shapes(model: ir.Model) -> None:
     """Write down the shapes of outputs that have none; onnxruntime does without, the checker does not."""
-    bare = [value for value in model.graph.outputs if value.shape is None]
-    shapes = infer(model) if bare else None
-    for value in bare:
-        value.shape = None if shapes is None else shapes.noted(value)
+    if bare := [value for value in model.graph.outputs if value.shape is None]:
+        shapes = infer(model)
+        for value in bare:
+            value.shape = shapes.noted(value)
 
 
 def _check(model: ir.Model) -> None:

@@ -13,7 +13,6 @@ import numpy as np
 
 from ffc import Match, Op, Sample, Tensor, rule
 from ffc.compiler.rules import is_constant, normal, rank
-from ffc.graph.dialect.edit import is_output
 from ffc.graph.shapes.dim import Dim
 
 __all__ = ["RULES"]
@@ -34,7 +33,7 @@ def _matmul_bias(op: Op, x: Tensor, tokens: Tensor, w: Tensor, b: Tensor, target
 def _keeps_tokens(match: Match) -> str | None:
     """What is read and what is written begin with the same two axes, and the rest of what is read is the width."""
     inner = [node for node in match.nodes.values() if node is not match.root and node.op_type != "Reshape"]
-    if any(is_output(node.outputs[0]) or len(node.outputs[0].uses()) > 1 for node in inner):
+    if any(node.outputs[0].is_graph_output() or len(node.outputs[0].uses()) > 1 for node in inner):
         return "the product is read elsewhere before it is reshaped"
     shapes = match.editor.shapes
     (flat,) = (node for node in match.nodes.values() if node is not match.root and node.op_type == "Reshape")

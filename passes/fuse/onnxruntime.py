@@ -16,7 +16,6 @@ import onnx_ir as ir
 
 from ffc import Editor, Log, Match, Op, Sample, Tensor, constant, ops, rule, rules
 from ffc.compiler.rules import normal
-from ffc.graph.dialect.edit import is_output
 
 __all__ = ["RULES", "read_kernels"]
 
@@ -243,7 +242,7 @@ def _is_read(node: ir.Node, index: int) -> bool:
     if index >= len(node.outputs):
         return False
     value = node.outputs[index]
-    return bool(value.uses()) or is_output(value)
+    return bool(value.uses()) or value.is_graph_output()
 
 
 def _array(value: ir.Value | None) -> np.ndarray:

@@ -34,31 +34,28 @@ class _Context:
 
     Attributes:
         value: [B, S, H*E], or [B, H, S, E] where `merged` is false.
-        merged: Whether the heads lie side by side.
-        why: Why they do not.
+        why: Why its heads do not lie side by side; empty where they do.
     """
 
     value: ir.Value
-    merged: bool = True
     why: str = ""
+
+    @property
+    def merged(self) -> bool:
+        """Whether its heads lie side by side."""
+        return not self.why
 
 
 class AttentionFinder:
     """Finds attention in one graph."""
 
     def __init__(self, products: Products, shapes: Shapes, sizes: Mapping[str, int]) -> None:
-        """Prepare the walks.
-
-        Args:
-            products: The graph's products.
-            shapes: Its shapes.
-            sizes: A number for each symbol in them, small, to send positions through.
-        """
+        """Prepare the walks; `sizes` are a number for each symbol in `shapes`, small, to send positions through."""
         self.products = products
         self.shapes = shapes
-        self.sizes = dict(sizes)
-        self._operands = OperandWalk(products, shapes, self.sizes)
-        self._scores = ScoreWalk(shapes, self.sizes)
+        self.sizes = sizes
+        self._operands = OperandWalk(products, shapes, sizes)
+        self._scores = ScoreWalk(shapes, sizes)
         self._goals = Goals(products)
 
     def find(self, core: ir.Node) -> Attention:
@@ -88,11 +85,9 @@ class AttentionFinder:
         odd = [a.name for a in core.attributes.values() if a.name not in plain and a.value]
         if odd:
             raise NotABlockError(f"its attribute {odd[0]} is set")
-        counts = [core.attributes.get(f"{side}_num_heads") for side in ("q", "kv", "kv")]
-        arranged = [side_by_side(1 if count is None else count.as_int()) for count in counts]
+        arranged = [side_by_side(core.attributes.get_int(f"{side}_num_heads", 1)) for side in ("q", "kv", "kv")]
         found = [self._operands.find((core, index), arrange) for index, arrange in enumerate(arranged)]
-        given = core.attributes.get("scale")
-        scale = 1 / math.sqrt(found[0].shape[3]) if given is None else given.as_float()
+        scale = core.attributes.get_float("scale", 1 / math.sqrt(found[0].shape[3]))
         masks = tuple(Mask(value) for value in core.inputs[3:4] if value is not None)
         context = core.outputs[0]
         beside = len(self.shapes.of(context) or ()) == 3
@@ -101,7 +96,7 @@ class AttentionFinder:
 
     def _from_softmax(self, core: ir.Node) -> Attention:
         rank = len(self.shapes.of(core.outputs[0]) or ())
-        axis = core.attributes["axis"].as_int() if "axis" in core.attributes else -1
+        axis = core.attributes.get_int("axis", -1)
         if axis not in (-1, rank - 1):
             raise NotABlockError(f"it is taken over axis {axis}, not the last")
         scores = self._scores.back(core.inputs[0])
@@ -167,7 +162,7 @@ class AttentionFinder:
             merged=context.merged,
             guarded=guarded,
             roles={
-                role: product.playing(role, product.columns)
+                role: product.playing(role)
                 for role, product in zip((*_ROLES, "attn_out"), known, strict=True)
                 if product is not None
             },
@@ -183,27 +178,21 @@ class AttentionFinder:
             raise NotABlockError(f"its context has {found}, not [batch, {heads}, tokens, {size}]")
         first = np.arange(math.prod(laid_out)).reshape(laid_out)
         want = first.transpose(0, 2, 1, 3).reshape(batch, tokens, -1)
-        context = _Context(value, False, "its context does not lead to an output projection")
+        context = _Context(value, "its context does not lead to an output projection")
         positions: np.ndarray | None = first.reshape(start)
         while positions is not None:
             users = [use.node for use in value.uses() if use.node.op_type != "Shape"]
             if len(users) != 1 or not moves(users[0]) or value.is_graph_output():
                 break
             value, node = users[0].outputs[0], users[0]
-            positions = self._moved(node, positions, value)
+            positions = move(node, positions, value, self.shapes, self.sizes)
             if positions is not None and np.array_equal(positions, want):
                 context = _Context(value)
         if not context.merged and positions is None:
-            context = _Context(context.value, False, f"what {node.op_type} {node.name} does is not known")
+            context = _Context(context.value, f"what {node.op_type} {node.name} does is not known")
         if not context.merged and len(start) == 3:
             raise NotABlockError(context.why)
         return context
-
-    def _moved(self, node: ir.Node, positions: np.ndarray, out: ir.Value) -> np.ndarray | None:
-        try:
-            return move(node, positions, out, self.shapes, self.sizes)
-        except (IndexError, ValueError):  # the sizes put in do not fit a graph that has others
-            return None
 
 
 def is_core(node: ir.Node) -> bool:
@@ -215,10 +204,7 @@ def is_core(node: ir.Node) -> bool:
 
 
 def _in_role(operand: Operand, role: str) -> Operand:
-    product = operand.product
-    if product is None:
-        return operand
-    return replace(operand, product=product.playing(role, product.columns))
+    return operand if operand.product is None else replace(operand, product=operand.product.playing(role))
 
 
 def _obstacle(found: Sequence[Found], context: _Context, out: Product | None) -> str:
@@ -229,6 +215,6 @@ def _obstacle(found: Sequence[Found], context: _Context, out: Product | None) ->
     counts = [side.operand.heads for side in found]
     if len(set(counts)) > 1:
         return f"queries have {counts[0]} heads, keys {counts[1]}, values {counts[2]}"
-    if not context.merged:
+    if context.why or out is not None:
         return context.why
-    return "" if out is not None else "its context is read by something other than one output projection"
+    return "its context is read by something other than one output projection"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx_ir as ir
 
+from ffc.graph.blocks.operands import MAX_POSITIONS
 from ffc.graph.blocks.products import Products, multiplies
 from ffc.graph.blocks.scores import NotABlockError, passes_on
 from ffc.graph.blocks.structure import FeedForward, Product
@@ -65,20 +66,21 @@ class FeedForwardFinder:
         walk = self._back(ffn_out.x)
         parts = [self._part(value) for value in walk.widening]
         wide = [part for part in parts if part is not None]
-        fused = any(_activation(part) for part in wide)
-        if not wide or len(wide) < len(parts) or not (fused or walk.nodes or self._narrows(ffn_out, wide[0])):
+        if not wide or len(wide) < len(parts):
+            return None
+        activated = bool(walk.nodes) or any(_activation(part) for part in wide)
+        if not activated and ffn_out.sizes[1] != wide[0].sizes[0]:
             return None
         self._check(ffn_out, wide, walk)
         wide.sort(key=lambda part: (self.order[part.node], part.columns or ()))
         ffn_in, gate = (wide[0], None) if len(wide) == 1 else self._which_is_gate(wide, walk)
         between = [node for node in walk.nodes if node.op_type not in _PARTING and not passes_on(node)]
         names = [node.op_type for node in sorted(between, key=self.order.__getitem__)]
-        inside = _activation(ffn_in)
         return FeedForward(
-            ffn_in.playing("ffn_in", ffn_in.columns),
+            ffn_in.playing("ffn_in"),
             ffn_out.playing("ffn_out"),
-            " ".join([inside, *names]).strip(),
-            None if gate is None else gate.playing("gate", gate.columns),
+            " ".join([_activation(ffn_in), *names]).strip(),
+            None if gate is None else gate.playing("gate"),
         )
 
     def _back(self, value: ir.Value) -> _Walk:
@@ -113,13 +115,10 @@ class FeedForwardFinder:
         if product is not None or node is None or node.domain or node.op_type not in _PARTING:
             return product
         product = None if node.inputs[0] is None else self.products.by_output.get(node.inputs[0])
-        start = None if product is None else concrete(self.shapes, product.out, dict(self.sizes))
-        if product is None or not start or math.prod(start) > 1 << 26:
+        start = None if product is None else concrete(self.shapes, product.out, self.sizes)
+        if product is None or not start or math.prod(start) > MAX_POSITIONS:
             return None
-        try:
-            moved = move(node, np.arange(math.prod(start)).reshape(start), value, self.shapes, dict(self.sizes))
-        except (IndexError, ValueError):
-            return None
+        moved = move(node, np.arange(math.prod(start)).reshape(start), value, self.shapes, self.sizes)
         if moved is None or moved.shape[:-1] != start[:-1]:
             return None
         columns = moved.reshape(-1, moved.shape[-1])[0]
@@ -127,10 +126,6 @@ class FeedForwardFinder:
         if not np.array_equal(moved, rows + columns):
             return None
         return replace(product, out=value, columns=tuple(int(column) for column in columns))
-
-    def _narrows(self, ffn_out: Product, ffn_in: Product) -> bool:
-        """Whether two products with nothing between them lead back to the width they began with."""
-        return ffn_out.sizes[1] == ffn_in.sizes[0]
 
     def _check(self, ffn_out: Product, wide: list[Product], walk: _Walk) -> None:
         if walk.obstacle:

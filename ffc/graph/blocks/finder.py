@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -10,21 +11,12 @@ import onnx_ir as ir
 from ffc.graph.blocks.attention import AttentionFinder, NotABlockError, is_core
 from ffc.graph.blocks.feed_forward import FeedForwardFinder, has_residual
 from ffc.graph.blocks.products import Products
-from ffc.graph.blocks.structure import (
-    Attention,
-    Blocks,
-    Embedding,
-    FeedForward,
-    Layer,
-    NormBlock,
-    Product,
-    Unmatched,
-)
+from ffc.graph.blocks.structure import Attention, Blocks, Embedding, FeedForward, Layer, NormBlock, Product, Unmatched
 from ffc.graph.blocks.tables import table_of
 from ffc.graph.dialect.edit import constant
 from ffc.graph.dialect.function import Function, called
 from ffc.graph.shapes.inference import infer
-from ffc.graph.shapes.positions import BATCH, LENGTH
+from ffc.graph.shapes.positions import input_sizes
 
 __all__ = ["find"]
 
@@ -41,7 +33,8 @@ def find(model: ir.Model) -> Blocks:
     Returns:
         The blocks; what looked like one and is none is listed with the reason.
     """
-    products, shapes, sizes = Products(model.graph), infer(model), _sizes(model)
+    products, shapes = Products(model.graph), infer(model)
+    sizes = input_sizes(model.graph.inputs, shapes)
     order = {node: index for index, node in enumerate(model.graph)}
     attentions, unmatched = _attentions(model, AttentionFinder(products, shapes, sizes))
     roles = {p.out: p for attention in attentions for p in attention.roles.values()}
@@ -52,15 +45,15 @@ def find(model: ir.Model) -> Blocks:
     inside = [*roles.values(), *(product for product in free if has_residual(product.out))]
     last = max((order[product.node] for product in inside), default=-1)
     unmatched += [miss for product, miss in missed if order[product.node] < last]
-    layers = tuple(_layers(attentions, ffns, order))
-    unmatched += _crowded(attentions, ffns, order)
+    following = _following(attentions, ffns, order)
+    unmatched += _crowded(following)
     # Of a last layer without a feed-forward network that was found it is not known where it ends.
-    whole = any(_following(len(attentions) - 1, attentions, ffns, order)) if attentions else bool(ffns)
+    whole = bool(following[-1] if following else ffns)
     head = [product.playing("head") for product in free if whole and order[product.node] > last]
     roles |= {product.out: product for product in head}
     fused = {product.out for product in roles.values() if product.columns is not None}
     return Blocks(
-        layers=layers,
+        layers=tuple(_layers(attentions, ffns, following)),
         norms=tuple(norm for node in model.graph if (norm := _norm(node)) is not None),
         embeddings=tuple(_embeddings(model.graph)),
         head=tuple(head),
@@ -97,32 +90,22 @@ def _feed_forwards(
     return found, missed
 
 
-def _sizes(model: ir.Model) -> dict[str, int]:
-    """Give each symbol of the inputs' shapes a number: batch on axis 0, tokens elsewhere."""
-    sizes: dict[str, int] = {}
-    for value in model.graph.inputs:
-        for axis, dim in enumerate(value.shape or ()):
-            if not isinstance(dim, int):
-                sizes.setdefault(dim.value or f"{value.name}.{axis}", LENGTH if axis else BATCH)
-    return sizes
-
-
 def _norm(node: ir.Node) -> NormBlock | None:
     function, (x, *_) = called(node), node.inputs or (None,)
-    if x is not None and function is not None and function.skip:
+    if x is None or not (node.op_type == "LayerNormalization" if function is None else _normalises(function)):
+        return None
+    if function is not None and function.skip:
         return NormBlock(node, x, function.given(node)[function.skip])
-    if x is not None and (node.op_type == "LayerNormalization" if function is None else _normalises(function)):
-        add = x.producer()
-        if add is not None and add.op_type == "Add" and all(constant(value) is None for value in add.inputs):
-            one, other = add.inputs
-            assert one is not None
-            return NormBlock(node, one, other)
-        return NormBlock(node, x, None)
-    return None
+    add = x.producer()
+    if add is not None and add.op_type == "Add" and all(constant(value) is None for value in add.inputs):
+        one, other = add.inputs
+        assert one is not None
+        return NormBlock(node, one, other)
+    return NormBlock(node, x, None)
 
 
 def _normalises(function: Function) -> bool:
-    return function.family == "norm" or function.ends_in_norm
+    return function.family == "norm" or function.ends_in_norm or bool(function.skip)
 
 
 def _embeddings(graph: ir.Graph) -> Iterator[Embedding]:
@@ -139,28 +122,27 @@ def _embeddings(graph: ir.Graph) -> Iterator[Embedding]:
         yield Embedding(tables, ids, tuple(found))
 
 
-def _layers(attentions: list[Attention], ffns: list[FeedForward], order: dict[ir.Node, int]) -> Iterator[Layer]:
+def _following(
+    attentions: list[Attention], ffns: list[FeedForward], order: dict[ir.Node, int]
+) -> list[list[FeedForward]]:
+    """Return the feed-forward networks between each attention and the next."""
+    places = [*(order[attention.node] for attention in attentions), math.inf]
+    return [[ffn for ffn in ffns if start < order[ffn.ffn_in.node] < end] for start, end in itertools.pairwise(places)]
+
+
+def _layers(
+    attentions: list[Attention], ffns: list[FeedForward], following: list[list[FeedForward]]
+) -> Iterator[Layer]:
     """Pair each attention with the feed-forward network up to the next; without any, a layer is one such network."""
     if not attentions:
         yield from (Layer(index, None, ffn) for index, ffn in enumerate(ffns))
-    for index, attention in enumerate(attentions):
-        inside = _following(index, attentions, ffns, order)
+    for index, (attention, inside) in enumerate(zip(attentions, following, strict=True)):
         yield Layer(index, attention, inside[0] if len(inside) == 1 else None)
 
 
-def _following(
-    index: int, attentions: list[Attention], ffns: list[FeedForward], order: dict[ir.Node, int]
-) -> list[FeedForward]:
-    """Return the feed-forward networks between an attention and the next."""
-    start = order[attentions[index].node]
-    end = order[attentions[index + 1].node] if index + 1 < len(attentions) else math.inf
-    return [ffn for ffn in ffns if start < order[ffn.ffn_in.node] < end]
-
-
-def _crowded(attentions: list[Attention], ffns: list[FeedForward], order: dict[ir.Node, int]) -> Iterator[Unmatched]:
+def _crowded(following: list[list[FeedForward]]) -> Iterator[Unmatched]:
     """Yield the feed-forward networks that belong to no layer, since it has several."""
-    for index in range(len(attentions)):
-        inside = _following(index, attentions, ffns, order)
+    for index, inside in enumerate(following):
         for ffn in inside if len(inside) > 1 else ():
             node = ffn.ffn_out.node
             why = f"layer {index} has {len(inside)} feed-forward networks, not one"

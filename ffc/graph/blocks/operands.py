@@ -1,7 +1,7 @@
 """Following queries, keys and values of an attention back to what computes them.
 
 Which column of a product is which part of which head is not guessed from the operators on the way: positions are sent
-through them (`movement`) and read off at the end, so any chain of reshapes, transposes, splits and slices will do.
+through them (`positions`) and read off at the end, so any chain of reshapes, transposes, splits and slices will do.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from ffc.graph.blocks.structure import Operand
 from ffc.graph.shapes.inference import Shapes
 from ffc.graph.shapes.positions import concrete, move, moves
 
-__all__ = ["Arrangement", "Found", "OperandWalk", "plane_of_keys", "plane_of_tokens", "side_by_side"]
+__all__ = ["MAX_POSITIONS", "Arrangement", "Found", "OperandWalk", "plane_of_keys", "plane_of_tokens", "side_by_side"]
 
-_MAX_POSITIONS = 1 << 26
+MAX_POSITIONS = 1 << 26
 """Elements that are followed, half a gigabyte of positions."""
 
 Arrangement = Callable[[np.ndarray, int], np.ndarray]
@@ -155,10 +155,10 @@ class OperandWalk:
         self, base: ir.Value, steps: list[_Step], arrange: Arrangement
     ) -> tuple[Operand, tuple[int, int, int, int]]:
         """Return `base` as the operand, if it holds heads and tokens in an order that can be told."""
-        start = concrete(self.shapes, base, dict(self.sizes))
+        start = concrete(self.shapes, base, self.sizes)
         if start is None:
             raise NotABlockError(f"the shape of {base.name} is not known")
-        if len(start) not in (3, 4) or not 0 < math.prod(start) <= _MAX_POSITIONS:
+        if len(start) not in (3, 4) or not 0 < math.prod(start) <= MAX_POSITIONS:
             raise NotABlockError(f"the shape of {base.name}, {list(start)}, is not [batch, tokens, width]")
         before = np.arange(math.prod(start)).reshape(start)
         array = arrange(self._send(before, steps), start[0])
@@ -168,19 +168,17 @@ class OperandWalk:
         columns = _columns(array, start)
         product = self.products.by_output.get(base)
         flat = tuple(int(column) for column in columns.reshape(-1))
-        whole = flat == tuple(range(start[2]))
-        if product is None and not whole:
-            raise NotABlockError(f"the heads of {base.name} are not in order")
-        return Operand(base, shape[1], None, product and product.playing("other", None if whole else flat)), shape
+        if flat != tuple(range(start[2])):
+            if product is None:
+                raise NotABlockError(f"the heads of {base.name} are not in order")
+            product = replace(product, columns=flat)
+        return Operand(base, shape[1], product=product), shape
 
     def _send(self, array: np.ndarray, steps: list[_Step]) -> np.ndarray:
         for step in reversed(steps):
             if not moves(step.node):
                 continue
-            try:
-                moved = move(step.node, array, step.out, self.shapes, dict(self.sizes))
-            except (IndexError, ValueError):  # the sizes put in do not fit a graph that has others
-                moved = None
+            moved = move(step.node, array, step.out, self.shapes, self.sizes)
             if moved is None:
                 what = f"{step.node.op_type} {step.node.name}"
                 raise NotABlockError(f"what {what} does depends on shapes that are not known")

@@ -17,7 +17,7 @@ Reader: TypeAlias = tuple[ir.Node, int]
 
 
 class Products:
-    """The products of a graph, by node, by the value they compute and by the value they read."""
+    """The products of a graph, by node and by the value they compute."""
 
     def __init__(self, graph: ir.Graph) -> None:
         self.graph = graph
@@ -27,10 +27,6 @@ class Products:
         self._readers: dict[ir.Value, list[Product]] = {}
         for product in found:
             self._readers.setdefault(product.x, []).append(product)
-
-    def reads(self, value: ir.Value) -> bool:
-        """Whether a product reads `value`."""
-        return value in self._readers
 
     def only_reader(self, value: ir.Value) -> Product | None:
         """Return the product that alone reads `value` in the graph, or None if another node does too.

@@ -112,10 +112,9 @@ class ScoreWalk:
 
     def _check_planes(self, before: ir.Value, after: ir.Value) -> None:
         """Check that reshapes between two values left the planes [S, S] of scores whole."""
-        shapes = [concrete(self.shapes, value, dict(self.sizes)) for value in (before, after)]
-        one, other = shapes
         if before is after:
             return
+        one, other = (concrete(self.shapes, value, self.sizes) for value in (before, after))
         if one is None or other is None or one[-2:] != other[-2:] or math.prod(one) != math.prod(other):
             raise NotABlockError(f"between {before.name} and {after.name} its scores are reshaped")
 

@@ -73,9 +73,9 @@ class Product:
         """What reports and options call it: the name of its output."""
         return self.out.name or self.node.name or "unnamed"
 
-    def playing(self, role: str, columns: tuple[int, ...] | None = None) -> Product:
+    def playing(self, role: str) -> Product:
         """Return this product in a role."""
-        return replace(self, role=role, columns=columns)
+        return replace(self, role=role)
 
 
 @dataclass(frozen=True, eq=False)

@@ -150,18 +150,18 @@ def _leaves_tokens_in_place(node: ir.Node, rank: int) -> bool:
         return _axis(node, 0, rank) > TOKEN_AXIS
     if node.op_type == "Transpose" and "perm" in node.attributes:
         return list(node.attributes["perm"].as_ints()[: TOKEN_AXIS + 1]) == [0, TOKEN_AXIS]
-    if node.op_type == "Reshape" and not ("allowzero" in node.attributes and node.attributes["allowzero"].as_int()):
+    if node.op_type == "Reshape" and not node.attributes.get_int("allowzero", 0):
         target = constant(node.inputs[1])
         return target is not None and target.tolist()[: TOKEN_AXIS + 1] == [0, 0]  # batch and tokens as they are
     return False
 
 
 def _axis(node: ir.Node, default: int, rank: int) -> int:
-    return (node.attributes["axis"].as_int() if "axis" in node.attributes else default) % rank
+    return node.attributes.get_int("axis", default) % rank
 
 
 def _reduces_last(node: ir.Node, rank: int) -> bool:
     """Whether `node` reduces the last of `rank` axes alone, and keeps it."""
-    keeps = "keepdims" not in node.attributes or node.attributes["keepdims"].as_int() == 1
+    keeps = node.attributes.get_int("keepdims", 1) == 1
     axes = constant(node.inputs[1]) if len(node.inputs) > 1 else None
     return keeps and axes is not None and [axis % rank for axis in axes.reshape(-1)] == [rank - 1]

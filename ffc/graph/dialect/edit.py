@@ -15,7 +15,7 @@ from ffc.graph.dialect.trace import Op, Program, Tensor, as_tensor, insert, trac
 from ffc.graph.shapes.inference import Shapes, infer
 from ffc.graph.shapes.rule import Fact
 
-__all__ = ["Editor", "constant", "is_output", "only_consumer", "producer"]
+__all__ = ["Editor", "constant", "only_consumer", "producer"]
 
 
 def producer(value: ir.Value | None) -> ir.Node | None:
@@ -31,15 +31,10 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
     return None if tensor is None else tensor.numpy()
 
 
-def is_output(value: ir.Value) -> bool:
-    """Whether `value` is an output of its graph."""
-    return value.is_graph_output()
-
-
 def only_consumer(value: ir.Value) -> ir.Node | None:
     """Return the node that reads `value`, or None if it is read by several places, by none, or is a graph output."""
     consumers = {use.node for use in value.uses()}
-    return consumers.pop() if len(consumers) == 1 and not is_output(value) else None
+    return consumers.pop() if len(consumers) == 1 and not value.is_graph_output() else None
 
 
 class Editor:
@@ -98,7 +93,7 @@ class Editor:
         name = replaces.name or "value"
         given = inputs if isinstance(inputs, Mapping) else dict(zip(fragment.inputs, inputs, strict=True))
         args = {key: self._argument(given[key], f"{name}.{key}") for key in fragment.inputs}
-        nodes, (result,) = insert(fragment, args, {attr.name: attr for attr in _attributes(attributes)})
+        nodes, (result,) = insert(fragment, args, _attributes(attributes or {}))
         self._put(nodes, result, replaces, rule)
         return result
 
@@ -138,8 +133,8 @@ class Editor:
         kept = []
         for node in nodes:
             if node.op_type == "Constant" and not node.domain:
-                literal = _literal(node)
-                ir.convenience.replace_all_uses_with(node.outputs[0], self.constant(literal, f"{name}.constant"))
+                literal = node.outputs[0]
+                ir.convenience.replace_all_uses_with(literal, self.constant(constant(literal), f"{name}.constant"))
                 continue
             node.name = _mint(f"{name}/{node.op_type}", self._nodes)
             for value in node.outputs:
@@ -215,7 +210,7 @@ class Editor:
     def set_attribute(self, node: ir.Node, name: str, value: Any) -> None:
         """Give `node` an attribute, and pass on what that changes as `replace_input` does."""
         shapes = self.shapes
-        node.attributes.update({attr.name: attr for attr in _attributes({name: value})})
+        node.attributes.update(_attributes({name: value}))
         shapes.changed(node)
 
     def discard(self, node: ir.Node) -> None:
@@ -223,7 +218,7 @@ class Editor:
         pending = [node]
         while pending:
             node = pending.pop()
-            if node.graph is None or any(value.uses() or is_output(value) for value in node.outputs):
+            if node.graph is None or any(value.uses() or value.is_graph_output() for value in node.outputs):
                 continue
             sources = [source for value in node.inputs if value is not None and (source := value.producer())]
             self.graph.remove(node, safe=True)
@@ -247,11 +242,11 @@ class _Inserting(Op):
         return self._editor.constant(literal, f"{self._hint}.constant")
 
 
-def _attributes(attributes: Mapping[str, Any] | None) -> list[ir.Attr]:
-    return [
-        value if isinstance(value, ir.Attr) else ir.convenience.convert_attribute(name, value)
-        for name, value in (attributes or {}).items()
-    ]
+def _attributes(attributes: Mapping[str, Any]) -> dict[str, ir.Attr]:
+    return {
+        name: value if isinstance(value, ir.Attr) else ir.convenience.convert_attribute(name, value)
+        for name, value in attributes.items()
+    }
 
 
 def _mint(hint: str, taken: set[str]) -> str:
@@ -261,12 +256,3 @@ def _mint(hint: str, taken: set[str]) -> str:
         name = f"{hint}.{count}"
     taken.add(name)
     return name
-
-
-def _literal(node: ir.Node) -> np.ndarray:
-    """Return the contents of a Constant node in any of its forms."""
-    (attr,) = node.attributes.values()
-    if attr.type == ir.AttributeType.TENSOR:
-        return attr.as_tensor().numpy()
-    kind = np.float32 if attr.type in (ir.AttributeType.FLOAT, ir.AttributeType.FLOATS) else np.int64
-    return np.asarray(attr.value, kind)

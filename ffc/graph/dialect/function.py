@@ -155,13 +155,9 @@ class Function:
     def lowering(
         self, name: str, *, target: str, given: Mapping[str, Any] | None = None, ranks: Sequence[int] = ()
     ) -> Callable[[_P], _P]:
-        """Declare the program below as a way to write the function; the first that fits a call is taken.
+        """Declare the program below as a way to write the function, a `Lowering`; the first that fits a call is taken.
 
-        Args:
-            name: What reports and targets call it; one of that name for the same target is replaced.
-            target: The target it is for.
-            given: Values that attributes of a call must have.
-            ranks: Numbers of axes that the first tensor of a call may have; empty for any.
+        One of that name for the same target is replaced.
         """
 
         def declared(program: _P) -> _P:
@@ -183,13 +179,7 @@ class Function:
         return [*self._own_lowerings, *(replace(each, program=new) for each, new in zip(plain, programs, strict=True))]
 
     def lowered(self, call: ir.Node, target: str, shapes: Shapes) -> Lowering | None:
-        """Return the first way to write a call for a target, or None if its body must do.
-
-        Args:
-            call: A call of this function.
-            target: Name of the target.
-            shapes: Of the graph that holds the call.
-        """
+        """Return the first way to write a call in a graph of `shapes` for a target, or None if its body must do."""
         first = call.inputs[0]
         shape = None if first is None else shapes.of(first)
         rank = None if shape is None else len(shape)

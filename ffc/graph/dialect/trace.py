@@ -22,14 +22,11 @@ import onnx_ir as ir
 
 from ffc.errors import UsageError
 
-__all__ = ["DOMAINS", "OPSET", "Fragment", "Op", "Operator", "Program", "Tensor", "as_tensor", "followed_by"]
+__all__ = ["OPSET", "Fragment", "Op", "Operator", "Program", "Tensor", "as_tensor", "followed_by"]
 __all__ += ["insert", "parameters", "trace", "with_signature"]
 
 OPSET = 23
 """The default-domain opset of every model between load and save, and of every program."""
-
-DOMAINS = {"ffc": "ffc", "ms": "com.microsoft"}
-"""Attributes of `op` that reach other domains."""
 
 Tensor: TypeAlias = ir.Value | np.ndarray | np.generic | float | Sequence[Any] | None
 """What a program computes with: a value, a literal that stands for a constant, or None for an input left out."""
@@ -72,12 +69,12 @@ class Op:
     @property
     def ffc(self) -> Op:
         """The functions of the dialect."""
-        return self._of(DOMAINS["ffc"])
+        return self._of("ffc")
 
     @property
     def ms(self) -> Op:
         """The kernels of onnxruntime."""
-        return self._of(DOMAINS["ms"])
+        return self._of("com.microsoft")
 
     def _of(self, domain: str) -> Op:
         return Op(domain, self.nodes)
@@ -166,12 +163,12 @@ def trace(program: Program) -> Fragment:
 def with_signature(
     program: Program, tensors: Sequence[str], attributes: Mapping[str, inspect.Parameter], name: str, text: str
 ) -> Program:
-    """Give a program that was put together the signature that `trace` reads.
+    """Give a program that was put together the signature that `trace` reads, a name and a docstring.
 
     Args:
         program: It takes `op`, tensors by position and attributes by keyword.
         tensors: The names of its tensors.
-        attributes: Its attributes, with the types they have and their defaults.
+        attributes: Its attributes, as `parameters` returns them.
         name: What it is called.
         text: Its docstring.
     """
@@ -196,14 +193,7 @@ def parameters(program: Program) -> tuple[tuple[str, ...], dict[str, inspect.Par
 
 
 def followed_by(program: Program, then: Program, name: str, text: str) -> Program:
-    """Return the program that applies `then`, a program of one tensor, to the result of another.
-
-    Args:
-        program: What comes first.
-        then: What comes behind it.
-        name: What the whole is called.
-        text: Its docstring.
-    """
+    """Return the program `name`, documented by `text`, that applies `then`, of one tensor, to the result of another."""
     tensors, first = parameters(program)
     _, second = parameters(then)
 
@@ -239,11 +229,10 @@ def insert(
     known = {name: attr for name, attr in fragment.attributes.items() if attr.value is not None} | dict(attributes)
     nodes = []
     for node in fragment.nodes:
-        attrs = [_resolve(attr, known) for attr in node.attributes.values()]
+        resolved = [_resolve(attr, known) for attr in node.attributes.values()]
         args = [None if value is None else values[value] for value in node.inputs]
-        copy = ir.Node(
-            node.domain, node.op_type, args, [a for a in attrs if a is not None], num_outputs=len(node.outputs)
-        )
+        attrs = [attr for attr in resolved if attr is not None]
+        copy = ir.Node(node.domain, node.op_type, args, attrs, num_outputs=len(node.outputs))
         for old, new in zip(node.outputs, copy.outputs, strict=True):
             new.const_value = old.const_value
             values[old] = new

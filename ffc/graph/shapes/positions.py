@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -10,7 +10,7 @@ import onnx_ir as ir
 from ffc.graph.shapes.dim import Dim, evaluate, symbols
 from ffc.graph.shapes.inference import Shapes
 
-__all__ = ["BATCH", "LENGTH", "concrete", "move", "moves"]
+__all__ = ["BATCH", "LENGTH", "concrete", "input_sizes", "move", "moves"]
 
 BATCH, LENGTH = 2, 3
 """Sizes that stand for batch and tokens while positions travel; distinct, so that swapped axes are noticed."""
@@ -23,20 +23,30 @@ def moves(node: ir.Node | None) -> bool:
     return node is not None and not node.domain and node.op_type in _MOVING
 
 
-def concrete(shapes: Shapes, value: ir.Value, sizes: dict[str, int]) -> tuple[int, ...] | None:
+def input_sizes(inputs: Sequence[ir.Value], shapes: Shapes, batch: int = BATCH, length: int = LENGTH) -> dict[str, int]:
+    """Return a number for each symbol in the shapes of a graph's inputs: `batch` on axis 0, `length` elsewhere."""
+    sizes: dict[str, int] = {}
+    for value in inputs:
+        for axis, dim in enumerate(shapes.of(value) or ()):
+            for name in symbols(dim):
+                sizes.setdefault(name, length if axis else batch)
+    return sizes
+
+
+def concrete(shapes: Shapes, value: ir.Value, sizes: Mapping[str, int]) -> tuple[int, ...] | None:
     """Return the shape of `value` with `sizes` put in for its symbols, or None if it is not known that far."""
     shape = shapes.of(value)
     return None if shape is None else _numbers(shape, sizes)
 
 
-def _numbers(dims: Sequence[Dim], sizes: dict[str, int]) -> tuple[int, ...] | None:
+def _numbers(dims: Sequence[Dim], sizes: Mapping[str, int]) -> tuple[int, ...] | None:
     if any(name not in sizes for dim in dims for name in symbols(dim)):
         return None
     return tuple(evaluate(dim, sizes) for dim in dims)
 
 
 def move(
-    node: ir.Node, array: np.ndarray, output: ir.Value, shapes: Shapes, sizes: dict[str, int]
+    node: ir.Node, array: np.ndarray, output: ir.Value, shapes: Shapes, sizes: Mapping[str, int]
 ) -> np.ndarray | None:
     """Apply a moving node to `array`.
 
@@ -48,8 +58,17 @@ def move(
         sizes: A number for each symbol in them.
 
     Returns:
-        What `output` then holds, or None where a shape or an index is not known.
+        What `output` then holds, or None where a shape or an index is not known, or `sizes` do not fit the graph.
     """
+    try:
+        return _moved(node, array, output, shapes, sizes)
+    except (IndexError, ValueError):
+        return None
+
+
+def _moved(
+    node: ir.Node, array: np.ndarray, output: ir.Value, shapes: Shapes, sizes: Mapping[str, int]
+) -> np.ndarray | None:
     if node.op_type == "Transpose":
         perm = node.attributes.get("perm")
         return array.transpose(None if perm is None else perm.value)
@@ -61,15 +80,15 @@ def move(
     return array.reshape(target)
 
 
-def _ints(shapes: Shapes, value: ir.Value | None, sizes: dict[str, int]) -> tuple[int, ...] | None:
+def _ints(shapes: Shapes, value: ir.Value | None, sizes: Mapping[str, int]) -> tuple[int, ...] | None:
     known = None if value is None else shapes.ints(value)
     return None if known is None else _numbers(known, sizes)
 
 
 def _select(
-    node: ir.Node, array: np.ndarray, output: ir.Value, shapes: Shapes, sizes: dict[str, int]
+    node: ir.Node, array: np.ndarray, output: ir.Value, shapes: Shapes, sizes: Mapping[str, int]
 ) -> np.ndarray | None:
-    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
+    axis = node.attributes.get_int("axis", 0)
     inputs = [*node.inputs, None, None, None, None]
     if node.op_type == "Gather":
         index = _ints(shapes, inputs[1], sizes)

@@ -179,6 +179,15 @@ def test_scale_is_read_wherever_it_stands(scale: str) -> None:
     assert the_attention(attention_model(Form(scale=scale))).scale == pytest.approx(SCALES[scale])
 
 
+def test_attention_is_found_where_an_exporter_wrote_open_sizes_as_minus_one() -> None:
+    model = attention_model(Form(masks=0))
+    for value in model.graph.inputs:
+        value.shape = ir.Shape([-1, -1, WIDTH])
+    blocks = find(model)
+    assert [layer.cuttable is not None for layer in blocks.layers] == [True]
+    assert not blocks.unmatched
+
+
 @pytest.mark.parametrize("masks", [0, 1, 2])
 def test_masks_are_all_that_is_added(masks: int) -> None:
     found = the_attention(attention_model(Form(masks=masks)))
