@@ -10,17 +10,9 @@ import difflib
 from collections.abc import Iterable, Iterator
 
 __all__ = [
-    "CannotApplyError",
-    "FfcError",
-    "GateError",
-    "InputError",
-    "MissingError",
-    "UsageError",
-    "innermost",
-    "located",
-    "nearest",
-    "one_line",
-]
+    "CannotApplyError", "FfcError", "GateError", "InputError", "MissingError", "UsageError", "innermost", "located",
+    "nearest", "one_line",
+]  # fmt: skip
 
 
 class FfcError(Exception):

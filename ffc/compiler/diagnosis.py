@@ -22,10 +22,7 @@ def blames_input(work: Callable[P, R]) -> Callable[P, R]:
     """Let errors that nobody foresaw be the model's where onnx's checker finds the model at fault.
 
     The checker is not asked first, for it refuses models that run: operators that onnxruntime has under older opsets
-    than the standard does, for one.
-
-    Args:
-        work: Takes the path of a model, or a model, first.
+    than the standard does, for one. `work` takes the path of a model, or a model, first.
     """
 
     @functools.wraps(work)

@@ -21,21 +21,9 @@ from ffc.graph.dialect.function import Function
 from ffc.graph.dialect.trace import Program, as_tensor, trace
 
 __all__ = [
-    "Condition",
-    "Draw",
-    "Rule",
-    "Sample",
-    "apply",
-    "by_root",
-    "find_match",
-    "flags",
-    "integers",
-    "is_constant",
-    "is_scalar",
-    "normal",
-    "rank",
-    "rule",
-]
+    "Condition", "Draw", "Rule", "Sample", "apply", "by_root", "find_match", "flags", "integers", "is_constant",
+    "is_scalar", "normal", "rank", "rule",
+]  # fmt: skip
 
 _MAX_SWEEPS = 64
 """An encoder takes a handful; more means rules that undo each other."""
@@ -119,15 +107,9 @@ def rule(
     bind: Callable[[Match], Mapping[str, Any]] | None = None,
     shared: bool = False,
 ) -> Callable[[Program], Rule]:
-    """Make a rule of the program below, which is what to look for.
+    """Make a `Rule` of the program below, which is what to look for.
 
-    Args:
-        name: What reports call it.
-        rewrite: The program to put in its place, or the function to call there, on the tensors and attributes it has.
-        samples: As in `Rule`, like the rest.
-        where: As in `Rule`.
-        bind: As in `Rule`.
-        shared: As in `Rule`.
+    A function as `rewrite` is called there, on the tensors and attributes of its body; all else is as in `Rule`.
     """
     program = rewrite.call if isinstance(rewrite, Function) else rewrite
     return lambda match: Rule(name, match, program, samples, where, bind, shared)

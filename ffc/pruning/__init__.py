@@ -11,22 +11,6 @@ from ffc.pruning.search import search
 from ffc.pruning.sizes import LayerSizes, count_macs, sizes
 
 __all__ = [
-    "Importance",
-    "LayerImportance",
-    "LayerPlan",
-    "LayerSizes",
-    "Macs",
-    "Plan",
-    "by_macs",
-    "by_norm",
-    "check",
-    "count_macs",
-    "fingerprint",
-    "globally",
-    "make_plan",
-    "random_like",
-    "search",
-    "sizes",
-    "stamp",
-    "uniform",
-]
+    "Importance", "LayerImportance", "LayerPlan", "LayerSizes", "Macs", "Plan", "by_macs", "by_norm", "check",
+    "count_macs", "fingerprint", "globally", "make_plan", "random_like", "search", "sizes", "stamp", "uniform",
+]  # fmt: skip

@@ -17,15 +17,7 @@ from ffc.errors import InputError, one_line
 from ffc.graph.blocks.structure import Blocks, Layer
 from ffc.graph.files import publish
 
-__all__ = [
-    "FORMAT",
-    "Importance",
-    "LayerImportance",
-    "blocks_hash",
-    "head_count",
-    "unit_count",
-    "weights_hash",
-]
+__all__ = ["FORMAT", "Importance", "LayerImportance", "blocks_hash", "head_count", "unit_count", "weights_hash"]
 
 FORMAT = "ffc.importance/1"
 

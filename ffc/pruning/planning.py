@@ -18,11 +18,7 @@ __all__ = ["given_scores", "make_plan"]
 
 
 def given_scores(importance: str | os.PathLike[str] | None, by: str | None) -> Importance | None:
-    """Return the scores of a file, or None where the model is scored without data.
-
-    Args:
-        importance: An importance file.
-        by: A way to score the model without data instead: ``norm``.
+    """Return the scores of a file, or None where the model is scored without data, `by` ``norm``.
 
     Raises:
         UsageError: If there is no source of scores or two, or the way is not known.

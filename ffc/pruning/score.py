@@ -24,9 +24,6 @@ def by_norm(blocks: Blocks) -> Importance:
     faster than its argument: its score is ``|I_j| * |O_j|``, times ``|G_j|`` where a column G_j gates it. Biases are
     left out. Scores compare within a layer, not between layers, since the scale of x differs.
 
-    Args:
-        blocks: The blocks of a model.
-
     Returns:
         Scores with method ``norm``.
 

@@ -141,11 +141,7 @@ def changed(
 
 
 def compile(recipe: Recipe, *, progress: Callable[[str], None] | None = None) -> pipeline.Result:
-    """Compile as a recipe says, and write the model and the reports.
-
-    Args:
-        recipe: What to do.
-        progress: Called with a line at every step.
+    """Compile as a recipe says, and write the model and the reports; `progress` is called with a line at every step.
 
     Raises:
         UsageError: If it names no model, or an output or report that cannot be written; and as `ffc.compile` does.

@@ -15,9 +15,7 @@ _ROUNDING = 1e-9
 def choose(systems: Sequence[System], budget: float) -> tuple[System, str]:
     """Choose by the compiled forms: within the budget the least bytes, and of equal ones the least work.
 
-    Args:
-        systems: The teacher first.
-        budget: Points that the choice may lose against the teacher's fp32 export.
+    The budget is the points that the choice may lose against the fp32 export of the teacher, the first system.
 
     Returns:
         The system, and the reason in words. Where none is within the budget, the most accurate one.

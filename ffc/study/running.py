@@ -38,14 +38,6 @@ def run(study: Study, folder: Path, progress: Progress) -> Run:
     In the end `folder` holds ``run.json``; the chosen system as ``model.onnx``, its tokenizer as ``tokenizer.json``,
     the report of its compile as ``compile.html`` and ``compile.json``; and the report of the study, ``report.html``.
 
-    Args:
-        study: The study.
-        folder: Where everything goes.
-        progress: Told how it goes.
-
-    Returns:
-        What was found.
-
     Raises:
         UsageError: If the folder holds something that is no run of a study.
         FfcError: If a step fails; its title stands before the message.

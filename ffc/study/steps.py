@@ -106,15 +106,9 @@ class Step:
 
 
 def run(steps: Sequence[Step], folder: Path, progress: Progress) -> dict[str, Done]:
-    """Do the steps that are not done; a process that is killed leaves all finished ones.
+    """Do the steps that are not done, each after those that it needs, and return all by name.
 
-    Args:
-        steps: In an order in which each follows those that it needs.
-        folder: The run's.
-        progress: Told how it goes.
-
-    Returns:
-        All steps by name.
+    A process that is killed leaves all finished ones.
 
     Raises:
         UsageError: If the folder cannot be written, holds something else, or another process works in it.

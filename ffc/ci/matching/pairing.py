@@ -18,10 +18,7 @@ _ROUNDS = 4
 def pair(before: Graph, after: Graph, inputs: Sequence[int] | None = None) -> Matching:
     """Match the nodes of two graphs.
 
-    Args:
-        before: One graph.
-        after: The other.
-        inputs: For each input of `before` the one of `after`, or -1; by default by name, and then by place and type.
+    `inputs` has for each input of `before` the one of `after`, or -1; by default by name, and then by place and type.
     """
     paired = paired_inputs(before, after) if inputs is None else inputs
     matching = Matching(before, after, paired, [-1] * len(before.nodes), [-1] * len(after.nodes))

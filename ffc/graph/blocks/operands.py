@@ -100,11 +100,7 @@ class OperandWalk:
     sizes: Mapping[str, int]
 
     def find(self, reader: Reader, arrange: Arrangement) -> Found:
-        """Return what computes an operand: a constant product if only moves and factors stand between.
-
-        Args:
-            reader: Where attention reads it.
-            arrange: How it is laid out.
+        """Return what computes the operand that attention reads: a product if only moves and factors stand between.
 
         Raises:
             NotABlockError: If nothing on the way has heads and tokens in axes of their own, or side by side.

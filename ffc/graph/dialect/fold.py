@@ -23,11 +23,7 @@ FOLD_LIMIT = 1 << 16
 def fold(editor: Editor) -> int:
     """Compute every node of the main graph whose inputs are all constant, unless that would inflate the model.
 
-    Args:
-        editor: Of a model at opset 23, which is changed in place.
-
-    Returns:
-        How many nodes were computed.
+    The model is at opset 23. Returns how many nodes were computed.
     """
     return sum(_fold_node(node, editor) for node in list(editor.graph))
 

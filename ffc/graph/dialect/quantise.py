@@ -32,14 +32,7 @@ def columns(weight: np.ndarray, *, narrow: bool = False) -> tuple[np.ndarray, np
 
 
 def rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Quantise a table that is looked up symmetrically, each row to a scale of its own.
-
-    Args:
-        table: float32 [R, W].
-
-    Returns:
-        int8 [R, W] and float32 [R, 1].
-    """
+    """Quantise a table, float32 [R, W], symmetrically, each row to a scale of its own: int8 [R, W], float32 [R, 1]."""
     scale = _usable(np.abs(table).max(axis=1, keepdims=True, initial=0) / _LARGEST)
     return _rounded(table, scale), scale
 

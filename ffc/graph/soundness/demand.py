@@ -27,11 +27,8 @@ def check_demand(model: ir.Model, path: Path) -> None:
     """Check what a model computes on a probe, as far as shapes tell.
 
     A chain of 35 doubling Concats fills a terabyte, and onnxruntime starts on it as soon as it loads the model. What
-    shapes do not tell (a loop, a size that is computed) is met by the limits on seconds and memory.
-
-    Args:
-        model: Its nodes topologically sorted, its input shapes as the file says.
-        path: Its file.
+    shapes do not tell (a loop, a size that is computed) is met by the limits on seconds and memory. Nodes are
+    topologically sorted, and shapes of inputs are as the file says.
 
     Raises:
         InputError: If a value, all of them together, or the products take more than their limit.

@@ -35,12 +35,7 @@ def write(run: Run, folder: Path) -> Path:
 
 
 def to_html(run: Run, pictures: tuple[bytes, bytes]) -> str:
-    """Write a run as one HTML page.
-
-    Args:
-        run: What was found.
-        pictures: The plots of `ffc.study.report.plots`, PNG: of sizes, and of throughput.
-    """
+    """Write a run as one HTML page, with the plots of `ffc.study.report.plots` as PNG: of sizes, and of throughput."""
     titles = ("What pruning saves and what it costs", "What a core answers in a second")
     return render(
         Path(__file__).with_name("run.html"),
