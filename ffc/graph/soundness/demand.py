@@ -13,9 +13,10 @@ import onnx_ir as ir
 from ffc import limits
 from ffc.errors import InputError
 from ffc.graph.cost import ProductCounter
-from ffc.graph.shapes.dim import Dim, Expr, evaluate, symbols
+from ffc.graph.shapes.dim import Dim, evaluate
 from ffc.graph.shapes.inference import infer
-from ffc.graph.shapes.rule import ODDITIES, Fact, Shape, Site
+from ffc.graph.shapes.positions import input_sizes
+from ffc.graph.shapes.rule import ODDITIES, Fact, Site
 
 __all__ = ["check_demand"]
 
@@ -47,7 +48,7 @@ def check_demand(model: ir.Model, path: Path) -> None:
 
     shapes = infer(model, visit)
     given = [(f"input '{value.name}'", shapes.fact(value)) for value in model.graph.inputs]
-    sizes = _sizes([fact.shape or () for _, fact in given])
+    sizes = defaultdict(lambda: 1, input_sizes(model.graph.inputs, shapes, BATCH, LENGTH))
     total = 0
     for what, fact in given + made:
         size = _bytes(fact, sizes)
@@ -73,15 +74,6 @@ def _size(dim: Dim, sizes: defaultdict[str, int]) -> int:
         return evaluate(dim, sizes)
     except ODDITIES:
         return 1
-
-
-def _sizes(shapes: Sequence[Shape]) -> defaultdict[str, int]:
-    """Return the size of every symbol on the axes of the inputs, as probes have it."""
-    sizes: defaultdict[str, int] = defaultdict(lambda: 1)
-    for axis, dim in ((axis, dim) for shape in shapes for axis, dim in enumerate(shape)):
-        for name in symbols(dim) if isinstance(dim, Expr) else ():
-            sizes.setdefault(name, LENGTH if axis else BATCH)
-    return sizes
 
 
 def _label(site: Site) -> str:
