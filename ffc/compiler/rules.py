@@ -32,6 +32,7 @@ __all__ = [
     "integers",
     "is_constant",
     "is_scalar",
+    "is_small",
     "normal",
     "rank",
     "rule",
@@ -119,15 +120,9 @@ def rule(
     bind: Callable[[Match], Mapping[str, Any]] | None = None,
     shared: bool = False,
 ) -> Callable[[Program], Rule]:
-    """Make a rule of the program below, which is what to look for.
+    """Make a rule of the program below, which is what to look for; all else is as in `Rule`.
 
-    Args:
-        name: What reports call it.
-        rewrite: The program to put in its place, or the function to call there, on the tensors and attributes it has.
-        samples: As in `Rule`, like the rest.
-        where: As in `Rule`.
-        bind: As in `Rule`.
-        shared: As in `Rule`.
+    A function as `rewrite` is called there, on the tensors and attributes it has.
     """
     program = rewrite.call if isinstance(rewrite, Function) else rewrite
     return lambda match: Rule(name, match, program, samples, where, bind, shared)
@@ -153,6 +148,16 @@ def is_scalar(name: str) -> Condition:
     return holds
 
 
+def is_small(name: str) -> Condition:
+    """Condition: this tensor, found constant, is one small number above 0, as the epsilon of a norm is."""
+
+    def holds(match: Match) -> str | None:
+        small = match.array(name).size == 1 and 0 < match.number(name) < 1e-2
+        return None if small else f"{name} is not one small number"
+
+    return holds
+
+
 def rank(name: str, expected: int) -> Condition:
     """Condition: this constant has so many axes."""
 
@@ -164,11 +169,7 @@ def rank(name: str, expected: int) -> Condition:
 
 
 def find_match(rule: Rule, root: ir.Node, editor: Editor) -> tuple[Match | None, int, str]:
-    """Try `rule` at `root`.
-
-    Returns:
-        The match or None, how many nodes the best attempt matched, and why it went no further.
-    """
+    """Try `rule` at `root`, and return what `search` does."""
     return search(trace(rule.match), root, editor, functools.partial(_refused, rule))
 
 

@@ -215,11 +215,7 @@ def _cut(knife: _Knife, part: _Part, log: ffc.Log) -> None:
 
 
 def _cut_mask(knife: _Knife, attention: Attention, heads: Sequence[int]) -> None:
-    """Take the kept heads of a mask that has one plane for each head.
-
-    Raises:
-        CannotApplyError: If the number of its planes is not known, or neither 1 nor the number of heads.
-    """
+    """Take the kept heads of a mask that has one plane for each head."""
     function = called(attention.node)
     mask = None if function is None else function.given(attention.node).get(function.mask)
     if mask is None:

@@ -17,12 +17,7 @@ __all__ = ["find"]
 def find(model: ir.Model, probes: Sequence[Probe]) -> str | None:
     """Say which value of `model` is the first, in the order of execution, to leave the range of half precision.
 
-    Args:
-        model: A model that holds half.
-        probes: Inputs that it takes.
-
-    Returns:
-        What leaves the range, how far and on which probe, and what to do; None if nothing does.
+    What it says: how far and on which probe, and what to do; None if nothing does.
     """
     shown = rounded(model)
     places = list(roundings(shown))

@@ -95,17 +95,7 @@ class Prover:
         return dequantised(model) if self._came_in_half else exact(model)
 
     def judge(self, contract: Contract, before: Outputs, after: Outputs, what: str = "") -> Verdict:
-        """Hold `after` to `contract`.
-
-        Args:
-            contract: The promise.
-            before: Outputs of the reference.
-            after: Outputs of the result.
-            what: What is held to it, for the message, where that is not plain.
-
-        Raises:
-            GateError: If the contract does not hold.
-        """
+        """Hold outputs to `contract`, as `hold` does what was measured."""
         return hold(contract, measure(self.probes, before, after, str(contract)), what)
 
 
