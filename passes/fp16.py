@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from ffc import Editor, Op, Tensor, constant
 from ffc.compiler.survey import name_of
 from ffc.errors import nearest
 from ffc.graph.blocks.structure import ROLES, Product
-from ffc.graph.blocks.tables import table_of
+from ffc.graph.blocks.tables import lookups
 from ffc.graph.dialect import ops
 from ffc.graph.dialect.function import Function, called
 from ffc.graph.dialect.half import LARGEST
@@ -81,25 +82,32 @@ class Fp16(ffc.Pass):
         calls = [(node, function) for node in model.graph if (function := called(node)) is not None]
         attentions = [(node, half) for node, function in calls if (half := _half_attention(function)) is not None]
         self._check_names({product.name for product in products} | {name_of(node) for node, _ in attentions})
-        editor, left = Editor(model), _Left(self.skip, log)
+        editor, takes = Editor(model), functools.partial(self._takes, log)
         for product in products:
             name = product.name
             half = (called(product.node) or ops.Linear).rounded("half")
             if half is None:
                 log.missed(f"{product.role} {name}", f"{product.node.op_type} has no form in half")
-            elif left.takes(product.role, name, product.weight, product.bias):
+            elif takes(product.role, name, product.weight, product.bias):
                 _convert_product(product, half, editor)
                 log.did(product.role, where=name)
         for node, half in attentions:
-            if left.takes("attention", name_of(node)):
+            if takes("attention", name_of(node)):
                 program = _in_half(half, tuple(name for name in half.tensors if name != half.mask))
                 editor.splice(program, half.given(node), node.attributes, replaces=node.outputs[0])
                 log.did("attention")
-        _convert_tables(editor, left, log)
+        _convert_tables(editor, takes, log)
         if log.count:
             _merge_casts(editor)
             if not cuda_at_hand():
                 log.note("no CUDA provider here: checked on the CPU provider with every half number rounded")
+
+    def _takes(self, log: ffc.Log, role: str, name: str, *weights: ir.Value | None) -> bool:
+        """Whether the part `role` called `name`, whose constants are `weights`, becomes half; tell why it does not."""
+        reason = "left in float32 as asked (skip)" if {role, name} & {*self.skip} else _unfit(weights)
+        if reason:
+            log.missed(f"{role} {name}", reason)
+        return not reason
 
     def _check_names(self, names: set[str]) -> None:
         for name in self.skip:
@@ -111,21 +119,6 @@ class Fp16(ffc.Pass):
 def _half_attention(function: Function) -> Function | None:
     """Return the function that computes in half what an attention in float32 does."""
     return function.rounded("half") if function.family == "attention" else None
-
-
-@dataclass(frozen=True)
-class _Left:
-    """Decides what stays float32, and tells the log why."""
-
-    skip: tuple[str, ...]
-    log: ffc.Log
-
-    def takes(self, role: str, name: str, *weights: ir.Value | None) -> bool:
-        """Whether the part `role` called `name` becomes half; `weights` are its constants."""
-        reason = "left in float32 as asked (skip)" if {role, name} & {*self.skip} else _unfit(weights)
-        if reason:
-            self.log.missed(f"{role} {name}", reason)
-        return not reason
 
 
 def _unfit(weights: tuple[ir.Value | None, ...]) -> str:
@@ -158,20 +151,12 @@ def _convert_product(product: Product, half: Function, editor: Editor) -> None:
     editor.splice(program, inputs, attributes, replaces=product.out)
 
 
-def _convert_tables(editor: Editor, left: _Left, log: ffc.Log) -> None:
-    for node in list(editor.graph):
-        function, plain, name = called(node), table_of(node), name_of(node)
-        half = function.rounded("half") if function is not None and function.tables else None
-        if function is not None and half is not None:
-            given = function.given(node)
-            tables = {table: given[table] for table in function.tables}
-            if left.takes("embeddings", name, *tables.values()):
-                stored = {each: _half(constant(table)) for each, table in tables.items()}
-                editor.splice(half.call, {**given, **stored}, node.attributes, replaces=node.outputs[0])
-                log.did("embedding tables", len(tables))
-        elif plain is not None and plain.dtype == np.float32 and left.takes("embeddings", name, node.inputs[0]):
-            editor.splice(ops.GatherHalf.call, [_half(plain), node.inputs[1]], replaces=node.outputs[0])
-            log.did("embedding tables")
+def _convert_tables(editor: Editor, takes: Callable[..., bool], log: ffc.Log) -> None:
+    for node, half, given in lookups(editor.graph, "half"):
+        if takes("embeddings", name_of(node), *(given[table] for table in half.tables)):
+            stored = {table: _half(constant(given[table])) for table in half.tables}
+            editor.splice(half.call, {**given, **stored}, node.attributes, replaces=node.outputs[0])
+            log.did("embedding tables", len(stored))
 
 
 def _merge_casts(editor: Editor) -> None:

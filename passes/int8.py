@@ -19,7 +19,7 @@ from ffc.errors import nearest
 from ffc.graph.blocks.prequantised import reason_to_leave
 from ffc.graph.blocks.products import Products
 from ffc.graph.blocks.structure import ROLES, Blocks, Product
-from ffc.graph.blocks.tables import table_of
+from ffc.graph.blocks.tables import lookups
 from ffc.graph.dialect import ops, quantise
 from ffc.graph.dialect.function import Function, called, quantises
 
@@ -223,15 +223,7 @@ def _trial(log: ffc.Log) -> Trial:
 
 @dataclass(frozen=True, eq=False)
 class _Search:
-    """The search of ``skip=auto`` for the products that are to stay fp32.
-
-    Attributes:
-        options: The pass.
-        model: The model, all in fp32; it is not changed.
-        blocks: Its blocks.
-        stored: The products that may be int8, by the value they compute.
-        trial: What measures.
-    """
+    """The search of ``skip=auto`` for the products that are to stay fp32, among those that may be int8, `stored`."""
 
     options: Int8
     model: ir.Model
@@ -327,18 +319,12 @@ def _why_unfit(node: ir.Node, weights: list[np.ndarray | None], graph: ir.Graph)
 def _quantise_embeddings(editor: Editor) -> int:
     """Store embedding tables as int8 and return how many."""
     number = 0
-    for node in list(editor.graph):
-        function, plain = called(node), table_of(node)
-        stored = function.rounded("int8") if function is not None and function.tables else None
-        if function is not None and stored is not None:
-            given: dict[str, Any] = function.given(node)
-            for table in function.tables:
-                given[table], given[stored.scales[table]] = _rows(given[table])
-            editor.splice(stored.call, given, node.attributes, replaces=node.outputs[0])
-            number += len(function.tables)
-        elif plain is not None and plain.dtype == np.float32:
-            editor.splice(ops.GatherInt8.call, [*quantise.rows(plain), node.inputs[1]], replaces=node.outputs[0])
-            number += 1
+    for node, stored, given in lookups(editor.graph, "int8"):
+        inputs: dict[str, Any] = {**given}
+        for table in stored.tables:
+            inputs[table], inputs[stored.scales[table]] = _rows(given[table])
+        editor.splice(stored.call, inputs, node.attributes, replaces=node.outputs[0])
+        number += len(stored.tables)
     return number
 
 

@@ -34,19 +34,14 @@ class Opset(ffc.Pass):
     def run(self, model: ir.Model, log: ffc.Log) -> None:
         """See `ffc.Pass.run`."""
         _refuse_random(model)
-        self._inline(model, log)
+        if foreign := [key for key in model.functions if key[0] != "ffc"]:
+            common.InlinePass()(model)
+            log.did("functions inlined", len(foreign))
         self._convert(model, log)
         constants = common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
         count = sum(node.op_type == "Constant" for node in model.graph)
         if count and constants(model).modified:
             log.did("constants lifted", count)
-
-    def _inline(self, model: ir.Model, log: ffc.Log) -> None:
-        foreign = [key for key in model.functions if key[0] != "ffc"]
-        if not foreign:
-            return
-        common.InlinePass()(model)
-        log.did("functions inlined", len(foreign))
 
     def _convert(self, model: ir.Model, log: ffc.Log) -> None:
         found = model.opset_imports.get("", 0)

@@ -88,16 +88,16 @@ class Library(Mapping[str, type[Pass]]):
         """Say where the pass of that name comes from, in words."""
         return self._origins[name]
 
-    def add_folder(self, folder: Path, package: str = "ffc.passes") -> None:
-        """Add the passes of the files and folders in `folder`, those named ``_*`` left out, as modules of `package`."""
+    def add_folder(self, folder: Path) -> None:
+        """Add the passes of the files and folders in `folder`, those named ``_*`` left out."""
         files = [*folder.glob("[!_]*.py"), *folder.glob(f"[!_]*/{PACKAGE}")]
         for place, file in sorted((file.parent if file.name == PACKAGE else file, file) for file in files):
-            for kind in _defined(_load(file, f"{package}.{place.stem}")):
+            for kind in _defined(_load(file, f"ffc.passes.{place.stem}")):
                 self._add(kind, f"built in ({file.relative_to(folder.parent).as_posix()})")
 
-    def add_entry_points(self, group: str = GROUP) -> None:
+    def add_entry_points(self) -> None:
         """Add the passes that installed packages declare as entry points."""
-        for entry in importlib.metadata.entry_points(group=group):
+        for entry in importlib.metadata.entry_points(group=GROUP):
             package = entry.dist.name if entry.dist else "an unknown package"
             origin = f"entry point '{entry.name}' of {package}"
             try:

@@ -61,13 +61,7 @@ class Match:
 def search(
     pattern: Fragment, root: ir.Node, editor: Editor, refused: Callable[[Match], str | None]
 ) -> tuple[Match | None, int, str]:
-    """Try `pattern` at `root`.
-
-    Args:
-        pattern: The program to look for; it has one output.
-        root: The node that may compute it.
-        editor: The editor of the graph.
-        refused: Says what stands against a match that fits otherwise, or None.
+    """Try `pattern`, a program of one output, at `root`; `refused` says what stands against a match that fits, or None.
 
     Returns:
         The match or None, how many nodes the best attempt matched, and why it went no further.

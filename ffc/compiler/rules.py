@@ -22,7 +22,7 @@ from ffc.graph.dialect.trace import Program, as_tensor, trace
 
 __all__ = [
     "Condition", "Draw", "Rule", "Sample", "apply", "by_root", "find_match", "flags", "integers", "is_constant",
-    "is_scalar", "normal", "rank", "rule",
+    "is_scalar", "is_small", "normal", "rank", "rule",
 ]  # fmt: skip
 
 _MAX_SWEEPS = 64
@@ -135,6 +135,16 @@ def is_scalar(name: str) -> Condition:
     return holds
 
 
+def is_small(name: str) -> Condition:
+    """Condition: this tensor, found constant, is one small number above 0, as the epsilon of a norm is."""
+
+    def holds(match: Match) -> str | None:
+        small = match.array(name).size == 1 and 0 < match.number(name) < 1e-2
+        return None if small else f"{name} is not one small number"
+
+    return holds
+
+
 def rank(name: str, expected: int) -> Condition:
     """Condition: this constant has so many axes."""
 
@@ -146,11 +156,7 @@ def rank(name: str, expected: int) -> Condition:
 
 
 def find_match(rule: Rule, root: ir.Node, editor: Editor) -> tuple[Match | None, int, str]:
-    """Try `rule` at `root`.
-
-    Returns:
-        The match or None, how many nodes the best attempt matched, and why it went no further.
-    """
+    """Try `rule` at `root`, and return what `search` does."""
     return search(trace(rule.match), root, editor, functools.partial(_refused, rule))
 
 

@@ -132,7 +132,8 @@ def _items(source: Text) -> list[tuple[str, int, Options]]:
         end = source.until(position, ",{}")
         name = source.text[position:end].rstrip()
         if not name:
-            _fail_at_missing_name(source, end)
+            character = source.at(end)
+            source.fail("stray '}'" if character == "}" else f"a pass is missing before '{character}'", end)
         options: Options = {}
         column, position = position, end
         if source.at(position) == "{":
@@ -140,11 +141,6 @@ def _items(source: Text) -> list[tuple[str, int, Options]]:
         items.append((name, column, options))
         position = _comma(source, source.skip(position))
     return items
-
-
-def _fail_at_missing_name(source: Text, position: int) -> NoReturn:
-    character = source.at(position)
-    source.fail("stray '}'" if character == "}" else f"a pass is missing before '{character}'", position)
 
 
 def _comma(source: Text, position: int) -> int:

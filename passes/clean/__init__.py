@@ -102,9 +102,8 @@ def _drop_identities(editor: Editor) -> None:
     One that gives a value a second name as an output stays.
     """
     for node in list(editor.graph):
-        if not passes_on(node) or node.inputs[0] is None or any(value.uses() for value in node.outputs[1:]):
-            continue
-        if any(value.is_graph_output() for value in node.outputs[1:]):
+        others_read = any(value.uses() or value.is_graph_output() for value in node.outputs[1:])
+        if not passes_on(node) or node.inputs[0] is None or others_read:
             continue
         source, out = node.inputs[0], node.outputs[0]
         named = source.is_graph_input() or source.is_initializer() or source.is_graph_output()

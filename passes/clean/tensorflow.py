@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ffc import Match, Op, Sample, Tensor, rule
-from ffc.compiler.rules import flags, integers, is_constant, is_scalar, normal
+from ffc.compiler.rules import flags, integers, is_constant, is_scalar, is_small, normal
 
 __all__ = ["RULES"]
 
@@ -110,8 +110,7 @@ def _over_width(match: Match) -> str | None:
         array = match.array(name)
         if array.dtype != np.float32 or array.size != shape[2] or array.shape[-1:] != shape[2:] or array.ndim > 3:
             return f"{name} is not as wide as the last axis"
-    small = match.array("epsilon").size == 1 and 0 < match.number("epsilon") < 1e-2
-    return None if small else "epsilon is not one small number"
+    return None
 
 
 def _pooled(epsilon: float, *width: int, matches: bool) -> Sample:
@@ -121,7 +120,8 @@ def _pooled(epsilon: float, *width: int, matches: bool) -> Sample:
 
 # tf.nn.moments and batch_normalization: x * m + (beta - mean * m) with m = gamma / sqrt(variance + epsilon)
 @rule(
-    "norm-by-pooling", _norm, where=(is_constant("gamma", "beta", "epsilon"), _over_width), bind=_parameters,
+    "norm-by-pooling", _norm, bind=_parameters,
+    where=(is_constant("gamma", "beta", "epsilon"), _over_width, is_small("epsilon")),
     samples=(
         _pooled(1e-6, 1, 6, matches=True),
         _pooled(0.5, 1, 6, matches=False),

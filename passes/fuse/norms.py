@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ffc import Match, Op, Rule, Sample, Tensor, ops, rule
-from ffc.compiler.rules import is_constant, normal
+from ffc.compiler.rules import is_constant, is_small, normal
 from ffc.graph.dialect.trace import Program
 
 __all__ = ["RULES"]
@@ -22,11 +22,6 @@ def _over_last_axis(match: Match) -> str | None:
     return None if axis in (-1, len(shape) - 1) else f"it is taken over axis {axis} and those after it"
 
 
-def _small_epsilon(match: Match) -> str | None:
-    small = match.array("epsilon").size == 1 and 0 < match.number("epsilon") < 1e-2
-    return None if small else "epsilon is not one small number"
-
-
 def _chain(name: str, square: Program) -> Rule:
     def sample(width: int, epsilon: float, *, matches: bool = True) -> Sample:
         constants = {"gamma": normal(width), "beta": normal(width), "epsilon": epsilon}
@@ -35,7 +30,7 @@ def _chain(name: str, square: Program) -> Rule:
     # (x - mean) / sqrt(variance + epsilon) * gamma + beta
     @rule(
         name, ops.Norm, bind=lambda match: {"epsilon": match.number("epsilon")},
-        where=(is_constant("gamma", "beta", "epsilon"), _small_epsilon, _over_last_axis),
+        where=(is_constant("gamma", "beta", "epsilon"), is_small("epsilon"), _over_last_axis),
         samples=(sample(4, 1e-6), sample(33, 1e-6), sample(4, 0.5, matches=False)),
     )  # fmt: skip
     def chain(op: Op, x: Tensor, gamma: Tensor, beta: Tensor, epsilon: Tensor) -> Tensor:

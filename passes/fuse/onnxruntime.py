@@ -27,12 +27,7 @@ FILTER = -10_000.0
 
 
 def read_kernels(editor: Editor, log: Log) -> None:
-    """Replace onnxruntime's fused float operators by ``ffc`` calls and standard operators, in place.
-
-    Args:
-        editor: Of any model; one without such operators stays as it is.
-        log: Counts each operator that was read, and names each that was not.
-    """
+    """Replace onnxruntime's fused float operators by ``ffc`` calls and standard operators; name those that stay."""
     for node in list(editor.graph):
         reader = _READERS.get(node.op_type) if node.domain == DOMAIN else None
         if reader is None:
@@ -53,21 +48,19 @@ def _skip_norm(node: ir.Node, editor: Editor) -> str | None:
     x, skip, gamma, beta, bias = _inputs(node, 5)
     if _is_read(node, 1) or _is_read(node, 2):
         return "its mean or deviation is read"
-    if not _are_float32(gamma, *([] if beta is None else [beta])):
+    if not _are_float32(gamma, optional=beta):
         return "its parameters are not float32 constants"
     epsilon = {"epsilon": _given(node, "epsilon", EPSILON)}
     if bias is not None:
         x = editor.at(node, f"{node.name}.biased").Add(x, bias)
     parameters = [gamma, np.zeros(_array(gamma).shape, np.float32) if beta is None else beta]
-    if not _is_read(node, 3):
-        total = [x, skip] if _have_same_shape(editor, node) else [_sum(editor, node, x, skip)]
-        function = ops.AddNorm if len(total) == 2 else ops.Norm
-        editor.splice(function.call, [*total, *parameters], epsilon, replaces=node.outputs[0], rule="skip-norm")
-        return None
-    total = [_sum(editor, node, x, skip)]
-    outputs = list(node.outputs)
-    editor.replace(outputs[3], total[0], fresh=True)
-    editor.splice(ops.Norm.call, [*total, *parameters], epsilon, replaces=node.outputs[0], rule="skip-norm")
+    function, summands = ops.AddNorm, [x, skip]
+    if _is_read(node, 3) or not _have_same_shape(editor, node):
+        total = _sum(editor, node, x, skip)
+        function, summands = ops.Norm, [total]
+        if _is_read(node, 3):
+            editor.replace(node.outputs[3], total, fresh=True)
+    editor.splice(function.call, [*summands, *parameters], epsilon, replaces=node.outputs[0], rule="skip-norm")
     return None
 
 
@@ -79,7 +72,7 @@ def _have_same_shape(editor: Editor, node: ir.Node) -> bool:
 def _embed_norm(node: ir.Node, editor: Editor) -> str | None:
     """Norm of the sum of embeddings; the second output counts the ones of the mask, the third is that sum."""
     ids, types, word, position, kinds, gamma, beta, mask, places = _inputs(node, 9)
-    if not _are_float32(word, position, gamma, beta, *([] if kinds is None else [kinds])):
+    if not _are_float32(word, position, gamma, beta, optional=kinds):
         return "its tables are not float32 constants"
     if _is_read(node, 1) and _given(node, "mask_index_type", 1) != 1:
         return "its mask index is not a number of tokens"
@@ -95,9 +88,7 @@ def _embed_norm(node: ir.Node, editor: Editor) -> str | None:
         return None
     looked_up = [(word, ids), (position, places), *([] if types is None else [(kinds, types)])]
     rows = [editor.at(node, f"{node.name}.rows").Gather(table, index) for table, index in looked_up]
-    total = rows[0]
-    for row in rows[1:]:
-        total = _sum(editor, node, total, row)
+    total = _sum(editor, node, *rows)
     if _is_read(node, 2):
         editor.replace(node.outputs[2], total, fresh=True)
     editor.splice(ops.Norm.call, [total, gamma, beta], epsilon, replaces=node.outputs[0], rule="embed-norm")
@@ -123,7 +114,7 @@ def _attention(node: ir.Node, editor: Editor) -> str | None:
     odd = next((name for name in ("unidirectional", "do_rotary") if _given(node, name, 0)), None)
     if odd:
         return f"its attribute {odd} is set"
-    if not _are_float32(weight, *([] if bias is None else [bias])):
+    if not _are_float32(weight, optional=bias):
         return "its weight is not a float32 constant"
     assert x is not None
     matrix = _array(weight)
@@ -150,7 +141,7 @@ def _multi_head(node: ir.Node, editor: Editor) -> str | None:
         return "it keeps a cache or shows its scores"
     if _given(node, "unidirectional", 0):
         return "its attribute unidirectional is set"
-    if editor.shapes.dtype(query) != ir.DataType.FLOAT or (bias is not None and not _are_float32(bias)):
+    if editor.shapes.dtype(query) != ir.DataType.FLOAT or not _are_float32(optional=bias):
         return "it is not computed in float32, or its bias is no constant"
     width = _width(node, editor)
     if isinstance(width, str):
@@ -186,9 +177,7 @@ def _call(
     scale = _given(node, "scale", 0.0) or 1 / math.sqrt(width // heads)
     attributes = {"heads": heads, "scale": float(scale)}
     function = ops.AttentionMasked if masks else ops.Attention
-    total = masks[:1]
-    for mask in masks[1:]:
-        total = [_sum(editor, node, total[0], mask)]
+    total = [_sum(editor, node, *masks)] if masks else []
     editor.splice(function.call, [*inputs, *total], attributes, replaces=node.outputs[0], rule="attention-kernel")
 
 
@@ -251,13 +240,17 @@ def _array(value: ir.Value | None) -> np.ndarray:
     return array
 
 
-def _are_float32(*values: ir.Value | None) -> bool:
-    arrays = [constant(value) for value in values]
+def _are_float32(*values: ir.Value | None, optional: ir.Value | None = None) -> bool:
+    arrays = [constant(value) for value in (*values, *([] if optional is None else [optional]))]
     return all(array is not None and array.dtype == np.float32 for array in arrays)
 
 
-def _sum(editor: Editor, node: ir.Node, one: ir.Value | None, other: ir.Value | None) -> ir.Value:
-    return editor.at(node, f"{node.name}.sum").Add(one, other)
+def _sum(editor: Editor, node: ir.Node, *values: ir.Value | None) -> ir.Value:
+    total, *others = values
+    for other in others:
+        total = editor.at(node, f"{node.name}.sum").Add(total, other)
+    assert total is not None
+    return total
 
 
 # Rules

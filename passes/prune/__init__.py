@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ import onnx_ir as ir
 import ffc
 from ffc.errors import CannotApplyError, UsageError
 from ffc.graph.blocks.prequantised import reason_to_leave
-from ffc.graph.blocks.structure import Attention, Blocks, FeedForward, Product
+from ffc.graph.blocks.structure import Attention, Blocks, Layer, Product
 from ffc.graph.dialect.edit import Editor, constant, only_consumer
 from ffc.graph.dialect.function import called
 from ffc.pruning import Importance, LayerPlan, Plan, by_norm, check, uniform
@@ -88,13 +88,10 @@ class Prune(ffc.Pass):
         plan = self._plan(model, blocks)
         editor = Editor(masked)
         for layer, kept in zip(blocks.layers, plan.layers, strict=True):
-            knife = _Knife(editor, layer.index)
-            if layer.cuttable is not None and kept.heads is not None:
-                factors = _factors(layer.cuttable.heads, kept.heads, kept.head_scales)
-                knife.scale(layer.cuttable.roles["attn_out"], factors)
-            if layer.ffn is not None and kept.units is not None:
-                factors = _factors(layer.ffn.units, kept.units, kept.unit_scales)
-                knife.scale(layer.ffn.ffn_out, factors)
+            for part in _parts(layer, kept):
+                factors = np.zeros(part.count)
+                factors[list(part.kept)] = 1.0 if part.scales is None else part.scales
+                _Knife(editor, layer.index).rows(part.out, np.arange(part.out.sizes[0]), factors)
         return masked
 
     def _plan(self, model: ir.Model, blocks: Blocks) -> Plan:
@@ -127,10 +124,8 @@ def _slice(model: ir.Model, choose: Callable[[ir.Model, Blocks], Plan], log: ffc
     editor = Editor(model)
     for layer, kept in zip(blocks.layers, plan.layers, strict=True):
         knife = _Knife(editor, layer.index)
-        if layer.cuttable is not None and kept.heads is not None:
-            _cut_heads(knife, layer.cuttable, kept, log)
-        if layer.ffn is not None and kept.units is not None:
-            _cut_units(knife, layer.ffn, kept, log)
+        for part in _parts(layer, kept):
+            _cut(knife, part, log)
 
 
 def _refusal(model: ir.Model, plan: Plan) -> str | None:
@@ -172,50 +167,55 @@ def _search(model: ir.Model, place: Path, kind: Literal["plan", "importance"]) -
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def _cut_heads(knife: _Knife, attention: Attention, kept: LayerPlan, log: ffc.Log) -> None:
-    """Keep the planned heads of one layer."""
-    assert kept.heads is not None
-    *into, out = attention.roles.values()
-    dropped = attention.heads - len(kept.heads)
-    log.note(f"{knife.where}: heads {len(kept.heads)} of {attention.heads}")
-    log.did("heads", dropped)
-    log.did("head scales", len(kept.head_scales or ()))
-    if dropped:
-        if reason := _attention_obstacle(attention):
-            raise CannotApplyError(f"{knife.where}: heads cannot be cut: {reason}")
-        _cut_mask(knife, attention, kept.heads)
-        knife.editor.set_attribute(attention.node, "heads", len(kept.heads))
-        for product in {product.node: product for product in into}.values():
-            knife.columns(product, _spread(kept.heads, attention.heads, product.matrix().shape[1]))
-    if not dropped and kept.head_scales is None:
-        return
-    rows = out.matrix().shape[0]
-    scales = None if kept.head_scales is None else np.repeat(kept.head_scales, rows // attention.heads)
-    knife.rows(out, _spread(kept.heads, attention.heads, rows), scales)
+@dataclass(frozen=True)
+class _Part:
+    """Heads or units of one layer, each with an equal share in the columns of `into` and the rows of `out`."""
+
+    kind: str
+    count: int
+    into: Sequence[Product]
+    out: Product
+    kept: Sequence[int]
+    scales: Sequence[float] | None
+    attention: Attention | None = None
+
+    def places(self, width: int) -> np.ndarray:
+        """Return which of as many columns or rows belong to what is kept."""
+        return np.arange(width).reshape(self.count, -1)[list(self.kept)].ravel()
 
 
-def _cut_units(knife: _Knife, ffn: FeedForward, kept: LayerPlan, log: ffc.Log) -> None:
-    """Keep the planned feed-forward units of one layer."""
-    assert kept.units is not None
-    dropped = ffn.units - len(kept.units)
-    log.note(f"{knife.where}: units {len(kept.units)} of {ffn.units}")
-    log.did("units", dropped)
-    log.did("unit scales", len(kept.unit_scales or ()))
+def _parts(layer: Layer, plan: LayerPlan) -> Iterator[_Part]:
+    """Yield the heads and the units of a layer, as far as they can be cut and the plan says which to keep."""
+    attention, ffn = layer.cuttable, layer.ffn
+    if attention is not None and plan.heads is not None:
+        *into, out = attention.roles.values()
+        yield _Part("head", attention.heads, into, out, plan.heads, plan.head_scales, attention)
+    if ffn is not None and plan.units is not None:
+        *into, out = ffn.products()
+        yield _Part("unit", ffn.units, into, out, plan.units, plan.unit_scales)
+
+
+def _cut(knife: _Knife, part: _Part, log: ffc.Log) -> None:
+    """Keep the planned heads or units of one layer."""
+    dropped = part.count - len(part.kept)
+    log.note(f"{knife.where}: {part.kind}s {len(part.kept)} of {part.count}")
+    log.did(f"{part.kind}s", dropped)
+    log.did(f"{part.kind} scales", len(part.scales or ()))
     if dropped:
-        for product in (ffn.ffn_in, ffn.gate) if ffn.gate is not None else (ffn.ffn_in,):
-            knife.columns(product, np.asarray(kept.units))
-    if not dropped and kept.unit_scales is None:
-        return
-    scales = None if kept.unit_scales is None else np.asarray(kept.unit_scales)
-    knife.rows(ffn.ffn_out, np.asarray(kept.units), scales)
+        if part.attention is not None:
+            if reason := _attention_obstacle(part.attention):
+                raise CannotApplyError(f"{knife.where}: heads cannot be cut: {reason}")
+            _cut_mask(knife, part.attention, part.kept)
+            knife.editor.set_attribute(part.attention.node, "heads", len(part.kept))
+        for product in {product.out: product for product in part.into}.values():
+            knife.columns(product, part.places(product.sizes[1]))
+    if dropped or part.scales is not None:
+        scales = None if part.scales is None else np.asarray(part.scales)
+        knife.rows(part.out, part.places(part.out.sizes[0]), scales)
 
 
 def _cut_mask(knife: _Knife, attention: Attention, heads: Sequence[int]) -> None:
-    """Take the kept heads of a mask that has one plane for each head.
-
-    Raises:
-        CannotApplyError: If the number of its planes is not known, or neither 1 nor the number of heads.
-    """
+    """Take the kept heads of a mask that has one plane for each head."""
     function = called(attention.node)
     mask = None if function is None else function.given(attention.node).get(function.mask)
     if mask is None:
@@ -262,17 +262,12 @@ class _Knife:
             self._replace(product, product.bias, np.take(bias, kept, axis=-1))
 
     def rows(self, product: Product, kept: np.ndarray, scales: np.ndarray | None) -> None:
-        """Keep rows of a product's weight [I, O], each times its scale."""
+        """Keep rows of a product's weight [I, O], each times its scale; neighbours may share one."""
         matrix = product.matrix()
         weight = np.take(matrix, kept, axis=0)
         if scales is not None:
-            weight = (weight * scales[:, None]).astype(matrix.dtype)
+            weight = (weight * np.repeat(scales, len(kept) // len(scales))[:, None]).astype(matrix.dtype)
         self._replace(product, product.weight, weight.T if product.transposed else weight)
-
-    def scale(self, product: Product, factors: np.ndarray) -> None:
-        """Multiply groups of rows of a product's weight, as many groups as there are factors."""
-        rows = product.matrix().shape[0]
-        self.rows(product, np.arange(rows), np.repeat(factors, rows // len(factors)))
 
     def _replace(self, product: Product, old: ir.Value, array: np.ndarray) -> None:
         """Let the nodes of one product, and no others, read a new constant."""
@@ -319,16 +314,3 @@ def _leads_to(product: Product, consumer: ir.Node) -> bool:
     if inner is not product.out and only_consumer(inner) is not product.out.producer():
         return False
     return only_consumer(product.out) is consumer
-
-
-def _spread(kept: Sequence[int], heads: int, width: int) -> np.ndarray:
-    """Return the columns that belong to the kept heads."""
-    columns: np.ndarray = np.arange(width).reshape(heads, -1)[np.asarray(kept)].ravel()
-    return columns
-
-
-def _factors(count: int, kept: Sequence[int], scales: Sequence[float] | None) -> np.ndarray:
-    """Return a factor for each head or unit: its scale or 1 where it is kept, 0 elsewhere."""
-    factors: np.ndarray = np.zeros(count)
-    factors[np.asarray(kept)] = 1.0 if scales is None else scales
-    return factors

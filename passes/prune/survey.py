@@ -13,12 +13,7 @@ from ffc.pruning import LayerPlan, Plan
 
 
 def findings(blocks: Blocks, refusal: Callable[[Plan], str | None]) -> list[Finding]:
-    """Return heads and units of every layer, and whether one of them could be cut.
-
-    Args:
-        blocks: The blocks of the model.
-        refusal: Says why the model cannot be sliced by a plan, None if it can.
-    """
+    """Return heads and units of every layer, and whether one could be cut; `refusal` says why a plan cannot be met."""
     parts = [part for layer in blocks.layers for part in _parts(layer)]
     refusals = _refusals(parts, len(blocks.layers), refusal)
     found = [

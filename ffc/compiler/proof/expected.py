@@ -17,13 +17,7 @@ __all__ = ["judge"]
 
 
 def judge(contract: Contract, model: ir.Model, rows: Mapping[str, np.ndarray]) -> Verdict:
-    """Hold `model` to `contract` on `rows`.
-
-    Args:
-        contract: The promise.
-        model: The result of a pass.
-        rows: An array for every input of the model and for one output at least, rows first. Outputs that are not there
-            are not looked at.
+    """Hold the result of a pass to `contract` on `rows`, as `KnownRows` has them; outputs that they lack do not count.
 
     Raises:
         InputError: If the arrays do not fit the model.

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ffc.graph.dialect.edit import Editor, constant
-from ffc.graph.dialect.function import called, quantises, register
+from ffc.graph.dialect.function import called, quantises
 from ffc.graph.dialect.half import holds_half, in_float32
 
 __all__ = ["dequantised", "exact", "holds_int8"]
@@ -37,7 +37,6 @@ def dequantised(model: ir.Model) -> ir.Model:
             assert stored is not None and scale is not None
             given[tensor] = stored.astype(np.float32) * scale
         editor.splice(function.exact.call, given, node.attributes, replaces=node.outputs[0])
-    register(clone)
     return clone
 
 

@@ -13,11 +13,7 @@ __all__ = ["token_axes"]
 
 
 def token_axes(model: ir.Model, mask: ir.Value | None) -> dict[str, int | None]:
-    """Return, by output, the axis along which the tokens of a mask lie, told by the names of dimensions.
-
-    Args:
-        model: The model.
-        mask: Its input that says which tokens are real, as `ffc.compiler.proof.inputs.mask_input` finds it.
+    """Return, by output, the axis of the tokens of `mask`, as `mask_input` finds it, told by the names of dimensions.
 
     Returns:
         1 for [B, S, ...], 2 for attention [B, H, S, S]; 0 for an output with one entry per row; None for one that does
