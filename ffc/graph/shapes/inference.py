@@ -18,7 +18,7 @@ import ffc.graph.shapes.elementwise
 import ffc.graph.shapes.kernels
 import ffc.graph.shapes.manipulation  # noqa: F401  (imported, as the two above, to fill the table of rules)
 from ffc.graph.shapes.dim import Dim, Expr, symbol, symbols
-from ffc.graph.shapes.rule import MAX_INTS, ODDITIES, RULES, Fact, Out, PartialShape, Shape, Site, tensor_ints
+from ffc.graph.shapes.rule import ODDITIES, RULES, Fact, Out, PartialShape, Shape, Site, fits, is_absurd, tensor_ints
 
 __all__ = ["Shapes", "Visit", "infer"]
 
@@ -330,10 +330,10 @@ def _settled(walk: _Walk, scope: _Scope, value: ir.Value, out: Out) -> Fact:
         shape = tuple(b if a is None else a for a, b in zip(out.shape, recorded, strict=True))
     else:
         shape = out.shape
-    if shape is None or _is_absurd(shape):
+    if shape is None or is_absurd(shape):
         return Fact(None, dtype)
     whole = tuple(_fresh(walk, f"{scope.path}{value.name}.{k}") if dim is None else dim for k, dim in enumerate(shape))
-    return Fact(whole, dtype, out.ints if _fits(whole, out.ints) else None)
+    return Fact(whole, dtype, out.ints if fits(whole, out.ints) else None)
 
 
 def _contradict(walk: _Walk, one: Fact, other: Fact) -> bool:
@@ -374,11 +374,6 @@ def _corrected(
     return None
 
 
-def _is_absurd(numbers: PartialShape) -> bool:
-    """Return whether a number does not fit into 64 bits: a hostile graph can square a size at every node."""
-    return any(isinstance(number, int) and not -(2**63) <= number < 2**63 for number in numbers)
-
-
 def _fresh(walk: _Walk, name: str) -> Expr:
     walk.fresh += 1
     while name in walk.inputs:
@@ -393,10 +388,3 @@ def _recorded(walk: _Walk, value: ir.Value) -> PartialShape | None:
     return tuple(
         (dim if dim >= 0 else None) if isinstance(dim, int) else walk.inputs.get(dim.value or "") for dim in value.shape
     )
-
-
-def _fits(shape: Shape, ints: tuple[Dim, ...] | None) -> bool:
-    """Return whether `ints` can be the contents of a tensor of rank <= 1 of this shape."""
-    if ints is None or len(shape) > 1 or len(ints) > MAX_INTS or _is_absurd(ints):
-        return False
-    return len(ints) == 1 if not shape else shape[0] == len(ints)

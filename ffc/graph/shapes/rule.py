@@ -11,7 +11,7 @@ import onnx_ir as ir
 from ffc.graph.shapes.dim import Dim, at_least, maximum
 
 __all__ = ["MAX_INTS", "ODDITIES", "RULES", "Fact", "Out", "PartialShape", "Rule", "Shape", "Site", "UnknownError"]
-__all__ += ["broadcast", "normal_axis", "op", "same", "tensor_ints"]
+__all__ += ["broadcast", "fits", "is_absurd", "normal_axis", "op", "same", "tensor_ints"]
 
 Shape: TypeAlias = tuple[Dim, ...]
 T = TypeVar("T")
@@ -165,6 +165,18 @@ def tensor_ints(tensor: ir.TensorProtocol) -> tuple[Dim, ...] | None:
     if len(tensor.shape) > 1 or tensor.size > MAX_INTS:
         return None
     return tuple(int(value) for value in tensor.numpy().reshape(-1).tolist())
+
+
+def is_absurd(numbers: PartialShape) -> bool:
+    """Return whether a number does not fit into 64 bits: a hostile graph can square a size at every node."""
+    return any(isinstance(number, int) and not -(2**63) <= number < 2**63 for number in numbers)
+
+
+def fits(shape: Shape, ints: tuple[Dim, ...] | None) -> bool:
+    """Return whether `ints` can be the contents of a tensor of rank <= 1 of this shape."""
+    if ints is None or len(shape) > 1 or len(ints) > MAX_INTS or is_absurd(ints):
+        return False
+    return len(ints) == 1 if not shape else shape[0] == len(ints)
 
 
 def _known(value: T | None) -> T:
