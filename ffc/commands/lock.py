@@ -21,7 +21,7 @@ __all__ = ["lock"]
 @shared.rows
 @click.option("--as-it-is", is_flag=True, help="Lock MODEL itself; nothing is compiled.")
 @shared.output(metavar="LOCK", help="The file to write.  [default: <stem>.ffc.lock beside MODEL]")
-def lock(model: Path, passes: str, as_it_is: bool, out: Path | None, data: Path | None, **given: Any) -> None:
+def lock(model: Path, passes: str, as_it_is: bool, out: Path | None, data: tuple[Path, ...], **given: Any) -> None:
     """Compile MODEL and write the lock of what comes of it: a text to commit, which `ffc check` holds it against.
 
     The lock has a line for each node of the graph, and a digest of all weights: a model that was trained again moves
@@ -30,11 +30,12 @@ def lock(model: Path, passes: str, as_it_is: bool, out: Path | None, data: Path 
     from ffc.ci.lock import check as checks
     from ffc.ci.lock.lock import beside
     from ffc.ci.reports.content import place
+    from ffc.compiler.proof.rows import of_files
 
     path = out or beside(model)
-    shared.check_file(path, [model, data])
+    shared.check_file(path, [model, *data])
     shared.hush()
-    made = checks.lock(model, None if as_it_is else passes, out=path, data=data, progress=shared.say, **given)
+    made = checks.lock(model, None if as_it_is else passes, out=path, data=of_files(data), progress=shared.say, **given)
     click.echo(
         f"{place(path)}: {made.cost.nodes} nodes, structure {made.structure[:12]}, weights {made.weights.digest[:12]}"
     )

@@ -33,7 +33,7 @@ def open_model(model: str | Path | ir.Model) -> ir.Model:
     """
     if isinstance(model, ir.Model):
         copy = clone(model)
-        files.name_standard(copy)
+        files.put_in_order(copy)
         return copy
     if not isinstance(model, str | Path):
         raise UsageError(f"a model is a path or an onnx_ir.Model, not {type(model).__name__}")

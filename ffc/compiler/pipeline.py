@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 
 from ffc.compiler import syntax
@@ -19,7 +18,7 @@ from ffc.compiler.library import Library
 from ffc.compiler.log import Log
 from ffc.compiler.passes import Pass
 from ffc.compiler.proof import probes
-from ffc.compiler.proof.rows import from_data
+from ffc.compiler.proof.rows import Data, from_data
 from ffc.compiler.proof.stage import Change, Stage, overall, prove
 from ffc.compiler.proof.trial import Trial
 from ffc.compiler.proof.verify import Prover
@@ -56,7 +55,7 @@ def compile(
     passes: str | Sequence[Pass] = "fuse,int8",
     *,
     out: str | Path | None = None,
-    data: str | Path | Mapping[str, np.ndarray] | None = None,
+    data: Data | None = None,
     target: str = "cpu",
     sets: Mapping[str, str] | Sequence[str] = (),
     plugins: Sequence[str] = (),
@@ -68,7 +67,8 @@ def compile(
         model: A path, or a model in memory, which stays as it is.
         passes: The pipeline, as text (``"prune{plan=p.json},fuse,int8"``) or as passes.
         out: Where to write the result; nothing is written unless everything holds.
-        data: Rows of the user's own to prove on too: an array per input, or an ``.npz`` file with them.
+        data: Rows of the user's own to prove on too: an array per input, or an ``.npz`` file with them; or a list of
+            such, each one whole feed. Where the model runs on no inputs that can be made for it, they are the proof.
         target: What `lower` writes: ``cpu`` or ``cuda`` for onnxruntime's kernels there, ``portable`` for standard
             operators alone.
         sets: Further options as ``pass.option=value``.
@@ -122,6 +122,7 @@ def compile(
         oldest_onnxruntime=_OLDEST_ONNXRUNTIME,
         versions=versions(),
         seconds=time.perf_counter() - started,
+        alone=prover.alone,
     )
     return Result(stage.model, report)
 

@@ -13,6 +13,7 @@ from ffc.compiler import chain, pipeline, syntax
 from ffc.compiler.library import Library
 from ffc.compiler.option_values import spell
 from ffc.compiler.passes import Pass
+from ffc.compiler.proof.rows import of_files
 from ffc.compiler.reports import writing
 from ffc.errors import UsageError
 from ffc.graph import files
@@ -45,7 +46,7 @@ class Recipe:
         out: The file to write; None for ``<stem>.ffc.onnx`` beside the model.
         passes: The pipeline.
         target: What to lower to.
-        data: Rows of the user's own to prove on, or None.
+        data: Files with rows of the user's own to prove on; each one whole feed, where they are several.
         reports: Where to write the report; the suffix says in which form.
         plugins: Files with passes, ``file.py`` or ``file.py:Name``, where these and what they need come from.
     """
@@ -55,7 +56,7 @@ class Recipe:
     out: Path | None = None
     passes: tuple[Pass, ...] = field(default_factory=_default)
     target: str = "cpu"
-    data: Path | None = None
+    data: tuple[Path, ...] = ()
     reports: tuple[Path, ...] = ()
     plugins: tuple[str, ...] = ()
 
@@ -153,14 +154,14 @@ def compile(recipe: Recipe, *, progress: Callable[[str], None] | None = None) ->
         raise UsageError(f"the output '{out}' is the input; name another file with -o")
     targets.check_file(out)
     outputs = [out, *recipe.reports]
-    targets.check_apart(outputs, [*files.parts(model, outputs), *([recipe.data] if recipe.data else [])])
+    targets.check_apart(outputs, [*files.parts(model, outputs), *recipe.data])
     for path in recipe.reports:
         writing.check_path(path)
     result = pipeline.compile(
         model,
         recipe.passes,
         out=out,
-        data=recipe.data,
+        data=of_files(recipe.data),
         target=recipe.target,
         plugins=recipe.plugins,
         progress=progress,
@@ -173,8 +174,8 @@ def compile(recipe: Recipe, *, progress: Callable[[str], None] | None = None) ->
 def inputs(recipe: Recipe) -> dict[str, Path]:
     """Return the files besides its model that a compile reads, by a word: passes, rows, and what options name."""
     found = {f"plugin {plugin}": _file_of(plugin) for plugin in recipe.plugins}
-    if recipe.data is not None:
-        found["data"] = recipe.data
+    for number, path in enumerate(recipe.data, 1):
+        found[f"data {number}" if number > 1 else "data"] = path
     for number, item in enumerate(recipe.passes, 1):
         found |= {f"pass {number}, {item.name}.{name}": path for name, path in paths_of(item).items()}
     return found
@@ -214,7 +215,7 @@ class CompileKeys:
         factory=dict,
     )
     target: str = setting(Wanted("the name of a target"), default=Recipe.target)
-    data: str | None = setting(PATH, default=None)
+    data: str | Sequence[str] = setting(PATHS, default=())
     plugins: str | Sequence[str] = setting(PATHS, default=())
 
     def __post_init__(self) -> None:
@@ -264,7 +265,7 @@ def of_keys(file: File, keys: CompileKeys) -> Recipe:
         source=file.name,
         passes=asked,
         target=keys.target,
-        data=folder / keys.data if keys.data else None,
+        data=tuple(folder / path for path in listed(keys.data)),
         plugins=tuple(library.files),
     )
 

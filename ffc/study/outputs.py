@@ -72,7 +72,7 @@ def compile(resources: Resources, exported: str, rows: str, job: Job) -> Mapping
         recipe,
         model=model,
         out=job.folder / ONNX,
-        data=recipe.data or job.done[rows].folder / ROWS,
+        data=recipe.data or (job.done[rows].folder / ROWS,),
         reports=tuple(job.folder / name for name in REPORTS),
     )
     try:

@@ -88,9 +88,10 @@ class Study:
                     f"{self.file.place(('task', name))}: there is no {what} {path}, which 'task.{name}' "
                     "names; correct it, or say where the data lies with --data-folder"
                 )
-        if self.compiling.data is not None and not self.compiling.data.is_file():
+        missing = next((path for path in self.compiling.data if not path.is_file()), None)
+        if missing:
             raise InputError(
-                f"{self.file.place(('data',))}: there is no file {self.compiling.data}, which 'data' names; correct "
+                f"{self.file.place(('data',))}: there is no file {missing}, which 'data' names; correct "
                 "it, or leave it out to prove on rows of the task"
             )
         for word, path in inputs(self.compiling).items():

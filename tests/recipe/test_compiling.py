@@ -98,7 +98,7 @@ def test_every_key_is_read_and_paths_are_those_of_the_recipe() -> None:
         out=Path("deep/small.onnx"),
         passes=tuple(syntax.parse(passes, library)),
         target="portable",
-        data=Path("deep/rows.npz"),
+        data=(Path("deep/rows.npz"),),
         reports=(Path("deep/r.html"), Path("deep/r.json")),
         plugins=("deep/mine.py",),
     )

@@ -84,7 +84,7 @@ def test_a_whole_study_is_read() -> None:
     found = study.load(write(WHOLE))
     assert (found.name, found.out, found.keys.seed, found.keys.max_length) == ("r", Path("build/r"), 3, 64)
     assert syntax.unparse(found.compiling.passes) == "fuse,int8{cosine=0.9}"
-    assert found.compiling.data == Path("deep/rows.npz")
+    assert found.compiling.data == (Path("deep/rows.npz"),)
     assert found.task() == TaskKeys("text", train=Path("deep/train.tsv"), text=["sentence"])
     assert [found.students_of(name) for name in found.keys.plans] == [
         ("small", "tiny"),
@@ -125,7 +125,7 @@ def test_models_are_beside_the_file_first() -> None:
 def test_the_task_lies_in_the_folder_of_the_data() -> None:
     found = study.load(write(WHOLE), data_folder="data")
     assert found.task().train == Path("data/train.tsv")
-    assert found.compiling.data == Path("deep/rows.npz")
+    assert found.compiling.data == (Path("deep/rows.npz"),)
 
 
 def test_data_that_is_not_there_is_named_with_its_key() -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 
 from ffc.ci.diff.changes import Change, Kind
@@ -22,6 +21,7 @@ from ffc.ci.lock.policy import Policy, is_better
 from ffc.ci.matching.snapshot import of_model
 from ffc.compiler import pipeline
 from ffc.compiler.proof.contracts import Verdict
+from ffc.compiler.proof.rows import Data
 from ffc.errors import FfcError, InputError
 from ffc.graph import files
 from ffc.tables.table import number
@@ -102,7 +102,7 @@ def lock(
     target: str = "cpu",
     sets: Mapping[str, str] | Sequence[str] = (),
     plugins: Sequence[str] = (),
-    data: str | Path | Mapping[str, np.ndarray] | None = None,
+    data: Data | None = None,
     source: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Lock:
@@ -115,7 +115,7 @@ def lock(
         target: What `lower` writes.
         sets: Further options as ``pass.option=value``.
         plugins: Files with passes.
-        data: Rows of the user's own to prove on too.
+        data: Rows of the user's own to prove on too, as `ffc.compile` takes them.
         source: What the lock calls the model; by default its path, as seen from the lock.
         progress: Called with a line at every step.
 

@@ -55,7 +55,10 @@ plugins = click.option(
     "--plugin", "plugins", multiple=True, metavar="FILE.py[:Name]", help="Passes of your own, by file.  [repeatable]"
 )
 target = click.option("--target", metavar="NAME", default="cpu", show_default=True, help="What to lower to.")
-rows = click.option("--data", type=PATH, metavar="ROWS.npz", help="Rows of your own to prove the passes on.")
+rows = click.option(
+    "--data", type=PATH, multiple=True, metavar="ROWS.npz",
+    help="Rows of your own to prove the passes on; each one feed, where given again.  [repeatable]",
+)  # fmt: skip
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from ffc.compiler.proof.inputs import dtype_of, fixed_size, is_mask_per_query, mask_input, table_rows
-from ffc.compiler.proof.token_axes import token_axes
-from ffc.compiler.proof.token_indices import draw_token_indices, holds_token_indices
+from ffc.compiler.proof.probing.inputs import dtype_of, fixed_size, is_mask_per_query, mask_input, table_rows
+from ffc.compiler.proof.probing.token_axes import token_axes
+from ffc.compiler.proof.probing.token_indices import draw_token_indices, holds_token_indices
 from ffc.errors import InputError
 
 __all__ = ["Probe", "make"]
@@ -127,13 +127,15 @@ def _per_query(mask: np.ndarray, shape: tuple[int, ...], random: np.random.Gener
 def _fill(value: ir.Value, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
     dtype = dtype_of(value)
     if dtype.kind in "iu":
-        return random.integers(0, table_rows(value) or 2, shape).astype(dtype)
+        return np.asarray(random.integers(0, table_rows(value) or 2, shape), dtype)
     if dtype.kind == "b":
+        if not shape:
+            return np.asarray(random.random() < 0.5)
         drawn = np.asarray(random.random(shape) < 0.5)
         drawn[..., :1] = True  # what masks everything has no meaning
         return drawn
     if dtype.kind == "f":
-        return random.standard_normal(shape).astype(dtype)
+        return np.asarray(random.standard_normal(shape), dtype)
     raise InputError(f"input '{value.name}' is of type {value.dtype}; probes can be made for numbers only")
 
 

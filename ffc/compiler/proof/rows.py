@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ffc.compiler.proof.inputs import dtype_of, fixed_size, mask_input
 from ffc.compiler.proof.probes import Probe
-from ffc.compiler.proof.token_axes import token_axes
-from ffc.errors import InputError
+from ffc.compiler.proof.probing.inputs import dtype_of, fixed_size, mask_input
+from ffc.compiler.proof.probing.token_axes import token_axes
+from ffc.errors import InputError, located
 
-__all__ = ["from_data", "read"]
+__all__ = ["Data", "from_data", "of_files", "read"]
+
+Data = str | Path | Mapping[str, Any] | Sequence[str | Path | Mapping[str, Any]]
+"""Rows, as an array per input or an ``.npz`` file with them; or a list of such, of which each is one whole feed."""
 
 _DATA_BATCH = 16
 
@@ -24,37 +27,34 @@ _LEAST_REAL = -1000.0
 """An additive mask of a user's own holds less than this at padding; position biases hold more."""
 
 
-def from_data(model: ir.Model, data: str | Path | Mapping[str, Any]) -> list[Probe]:
+def from_data(model: ir.Model, data: Data) -> list[Probe]:
     """Make probes from a user's rows; a model must run on each of them.
 
     Args:
         model: The model.
         data: An array per input, rows first, or the path of an ``.npz`` file with them. An input whose first dimension
-            is fixed while that of others is not is the same for all rows.
+            is fixed while that of others is not is the same for all rows. A list of such is taken as it is, each one
+            feed, and so are arrays of inputs that share no axis of rows.
 
     Raises:
-        InputError: If the file is missing or broken, or an input has no array or one of another type, rank, size or
+        InputError: If a file is missing or broken, or an input has no array or one of another type, rank, size or
             number of rows.
     """
-    given = read(data)
-    inputs = list(model.graph.inputs)
-    missing = next((str(value.name) for value in inputs if value.name not in given), None)
-    if missing:
-        raise InputError(f"the data has no array '{missing}', which the model takes; it has {', '.join(given)}")
-    arrays = {str(value.name): _fitting(value, given[str(value.name)]) for value in inputs}
-    by_row = [value for value in inputs if fixed_size(value, 0) is None and arrays[str(value.name)].ndim] or inputs
-    fixed = fixed_size(by_row[0], 0) if by_row else None
-    number = _number_of_rows(by_row, arrays, fixed)
-    _check_sizes(inputs, by_row, arrays)
+    if isinstance(data, str | Path | Mapping):
+        feeds = _batches(model, _arrays(model, data))
+    else:
+        feeds = {f"data feed {number}": _feed(model, each, number) for number, each in enumerate(data, 1)}
+        if not feeds:
+            raise InputError("the data is an empty list; give an array per input, or a list of such feeds")
     source = mask_input(model)
     axes = token_axes(model, source)
-    step = fixed or _DATA_BATCH
-    probes = []
-    for start in range(0, number, step):
-        part = {str(value.name): arrays[str(value.name)][start : start + step] for value in by_row}
-        mask = None if source is None else _real_tokens((arrays | part)[str(source.name)])
-        probes.append(Probe(f"data row {start}", arrays | part, mask, required=True, axes=axes))
-    return probes
+    masks = {name: None if source is None else _real_tokens(feed[str(source.name)]) for name, feed in feeds.items()}
+    return [Probe(name, feed, masks[name], required=True, axes=axes) for name, feed in feeds.items()]
+
+
+def of_files(paths: Sequence[Path]) -> Data | None:
+    """Return what is meant by files that are named one by one: rows by one, whole feeds by several, nothing by none."""
+    return paths[0] if len(paths) == 1 else list(paths) or None
 
 
 def read(data: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
@@ -75,6 +75,49 @@ def read(data: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
         ) from error
 
 
+def _arrays(model: ir.Model, data: str | Path | Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return an array for each input, in its type."""
+    given = read(data)
+    missing = next((str(value.name) for value in model.graph.inputs if value.name not in given), None)
+    if missing:
+        raise InputError(f"the data has no array '{missing}', which the model takes; it has {', '.join(given)}")
+    return {str(value.name): _fitting(value, given[str(value.name)]) for value in model.graph.inputs}
+
+
+def _feed(model: ir.Model, data: str | Path | Mapping[str, Any], number: int) -> dict[str, np.ndarray]:
+    """Return one feed, taken as it is."""
+    with located(str(data) if isinstance(data, str | Path) else f"data feed {number}"):
+        arrays = _arrays(model, data)
+        _check_sizes(model.graph.inputs, [], arrays)
+    return arrays
+
+
+def _batches(model: ir.Model, arrays: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """Return feeds by name: the rows in batches, or all at once where inputs share no axis of rows."""
+    inputs = list(model.graph.inputs)
+    by_row = [value for value in inputs if fixed_size(value, 0) is None and arrays[str(value.name)].ndim]
+    by_row = by_row or [value for value in inputs if arrays[str(value.name)].ndim]
+    if not _share_rows(by_row, arrays):
+        _check_sizes(inputs, [], arrays)
+        return {"data feed 1": arrays}
+    fixed = fixed_size(by_row[0], 0)
+    number = _number_of_rows(by_row, arrays, fixed)
+    _check_sizes(inputs, by_row, arrays)
+    step = fixed or _DATA_BATCH
+    feeds = {}
+    for start in range(0, number, step):
+        part = {str(value.name): arrays[str(value.name)][start : start + step] for value in by_row}
+        feeds[f"data row {start}"] = arrays | part
+    return feeds
+
+
+def _share_rows(by_row: Sequence[ir.Value], arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether the first axes of inputs are one: they are as long, or the file calls them the same."""
+    if not by_row:
+        return False
+    first = [next(iter(value.shape or ()), None) for value in by_row]
+    names = {dim.value if isinstance(dim, ir.SymbolicDim) else dim for dim in first}
+    return len({len(arrays[str(value.name)]) for value in by_row}) == 1 or (len(names) == 1 and None not in names)
 def _fitting(value: ir.Value, given: Any) -> np.ndarray:
     """Return the array given for an input in the input's type, refusing one whose numbers or rank do not fit."""
     what = f"the data's array '{value.name}'"
@@ -87,8 +130,6 @@ def _fitting(value: ir.Value, given: Any) -> np.ndarray:
         raise InputError(f"input '{value.name}' is of type {value.dtype}; models of numbers only can be proved")
     if array.dtype.kind not in "biuf" or not np.can_cast(array.dtype, dtype, "same_kind"):
         raise InputError(f"{what} is of type {array.dtype}, the input takes {dtype}; give it in that type")
-    if array.dtype.kind == "f" and np.isnan(array).any():
-        raise InputError(f"{what} holds NaN; give numbers")
     if value.shape is not None and array.ndim != len(value.shape):
         raise InputError(f"{what} has {array.ndim} dimensions, the input has {len(value.shape)}: {value.shape}")
     with np.errstate(over="ignore"):
@@ -102,7 +143,10 @@ def _number_of_rows(by_row: Sequence[ir.Value], arrays: Mapping[str, np.ndarray]
     """Return how many rows there are, which must be a multiple of the fixed batch size `step` if there is one."""
     rows = {len(array) if (array := arrays[str(value.name)]).ndim else 0 for value in by_row}
     if len(rows) != 1 or not min(rows):
-        raise InputError(f"the data's arrays have {sorted(rows)} rows; all must have the same number, at least one")
+        raise InputError(
+            f"the data's arrays have {sorted(rows)} rows; all must have the same number, at least one, "
+            "or be one of a list of whole feeds (--data given again for each)"
+        )
     number = rows.pop()
     if step and number % step:
         raise InputError(f"the data has {number} rows; the model takes {step} at a time, so give a multiple of that")

@@ -47,12 +47,19 @@ class Prover:
 
     Half precision that a pass brought in is rounded on the CPU as a processor with half products would, which
     onnxruntime's CPU provider does not. A model that came in half is run as that provider runs it.
+
+    Attributes:
+        probes: The inputs.
+        source: What the model as it came gives on each of them.
+        alone: Why the user's rows are all that it is proved on, empty where they are not.
     """
 
     def __init__(self, model: ir.Model, probes: Sequence[Probe]) -> None:
         """Run `model` on `probes`, leaving out those that it cannot take (too long for its positions, say).
 
         Spare ones take their place. The first and the last are run twice, which shows a model that differs from itself.
+        Where there are rows of the user's own, they are the proof alone if it takes no other, and what is not finite on
+        others is left out; on these rows, what is not finite must stay what it was.
 
         Raises:
             InputError: If it takes none of them or not all that are required, differs from itself, gives no finite
@@ -63,18 +70,14 @@ class Prover:
             runner = Runner(model)
         except CannotApplyError as error:  # nothing was done to it yet
             raise InputError(f"{error}; it is broken, or made for another runtime") from error
-        taken, refusals = _takes(runner, [probe for probe in probes if not probe.spare])
-        if refusals or not taken:
-            short, more = _takes(runner, [probe for probe in probes if probe.spare])
-            taken, refusals = [*taken, *short], [*refusals, *more]
+        taken, why = _taken(runner, probes)
         if not taken:
-            raise InputError(f"the model runs on none of the inputs made for it: {'; '.join(refusals[-1:])}")
+            raise InputError(f"{why}{_rows_wanted(model)}")
+        self.alone = why if all(probe.required for probe, _ in taken) else ""
         self.probes = [probe for probe, _ in taken]
         self.source = [outputs for _, outputs in taken]
         for place in {0, len(taken) - 1}:
             _check_same(self.probes[place], self.source[place], runner.run(self.probes[place].feeds))
-        for probe, outputs in zip(self.probes, self.source, strict=True):
-            _check_finite(probe, outputs)
 
     def run(self, model: ir.Model, provider: str = CPU, probes: Sequence[Probe] | None = None) -> Outputs:
         """Run `model` on `probes`, by default on all."""
@@ -152,9 +155,29 @@ def _mean(weighted: Sequence[tuple[float, int]]) -> float:
     return sum(number * weight for number, weight in weighted) / total if total else 1.0
 
 
-def _takes(runner: Runner, probes: Sequence[Probe]) -> tuple[list[tuple[Probe, dict[str, np.ndarray]]], list[str]]:
-    """Return the probes that a model runs on, each with its outputs, and why it did not run on the others."""
-    taken, refusals = [], []
+_Taken = list[tuple[Probe, dict[str, np.ndarray]]]
+"""Probes that a model runs on, each with its outputs."""
+
+
+def _taken(runner: Runner, probes: Sequence[Probe]) -> tuple[_Taken, str]:
+    """Return what a proof rests on, and why the last of the other probes is left out."""
+    taken, refusals = _takes(runner, [probe for probe in probes if not probe.spare])
+    if refusals or not taken:
+        short, more = _takes(runner, [probe for probe in probes if probe.spare])
+        taken, refusals = [*taken, *short], [*refusals, *more]
+    odd = {id(probe): why for probe, outputs in taken if (why := _not_finite(probe, outputs))}
+    left = [(probe, outputs) for probe, outputs in taken if probe.required or id(probe) not in odd]
+    rows = [id(probe) for probe, _ in taken if probe.required]
+    if odd and odd.keys() >= set(rows):
+        raise InputError(odd[rows[0]] if rows else next(iter(odd.values())))
+    refused = f"the model runs on none of the inputs made for it: {'; '.join(refusals[-1:])}"
+    return left, next(iter(odd.values()), refused)
+
+
+def _takes(runner: Runner, probes: Sequence[Probe]) -> tuple[_Taken, list[str]]:
+    """Return the probes that a model runs on, and why it did not run on the others."""
+    taken: _Taken = []
+    refusals = []
     for probe in probes:
         try:
             taken.append((probe, runner.run(probe.feeds)))
@@ -163,6 +186,12 @@ def _takes(runner: Runner, probes: Sequence[Probe]) -> tuple[list[tuple[Probe, d
                 raise InputError(f"the model does not run on {probe.name} and those after it: {error}") from error
             refusals.append(str(error))
     return taken, refusals
+
+
+def _rows_wanted(model: ir.Model) -> str:
+    """Say how to give rows, and of what."""
+    wanted = ", ".join(f"{value.name} {value.dtype} {value.shape}" for value in model.graph.inputs)
+    return f"; give rows that it runs on as --data rows.npz, with an array for each input: {wanted}"
 
 
 def _check_same(probe: Probe, first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> None:
@@ -174,11 +203,15 @@ def _check_same(probe: Probe, first: Mapping[str, np.ndarray], second: Mapping[s
             )
 
 
-def _check_finite(probe: Probe, outputs: Mapping[str, np.ndarray]) -> None:
+def _not_finite(probe: Probe, outputs: Mapping[str, np.ndarray]) -> str | None:
+    """Say which output is not finite; of a user's own rows, which holds no number at all."""
     for name, array in outputs.items():
         real = _Counted.of(probe, name).pick(array)
-        if real.dtype.kind == "f" and not np.isfinite(real).all():
-            raise InputError(f"output '{name}' of the model is not finite on probe '{probe.name}'; check its weights")
+        if real.dtype.kind != "f" or not real.size:
+            continue
+        if np.isnan(real).all() if probe.required else not np.isfinite(real).all():
+            return f"output '{name}' of the model is not finite on probe '{probe.name}'; check its weights"
+    return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,16 +263,21 @@ def _distance(before: np.ndarray | None, after: np.ndarray | None, counted: _Cou
     if before.dtype.kind != "f":
         return _NOTHING if one.size == 0 else _exact_distance(one, other)
     # Padding may give any number, but what was one must stay one; a row masked throughout may never have been.
-    if (np.isfinite(before) & ~np.isfinite(after)).any() or not np.isfinite(one).all():
+    finite = np.isfinite(one)
+    if (np.isfinite(before) & ~np.isfinite(after)).any():
         return _APART
+    if not np.array_equal(one[~finite], other[~finite], equal_nan=True):
+        return _APART
+    one, other = one[finite].astype(np.float64), other[finite].astype(np.float64)
     if one.size == 0:
         return _NOTHING
-    one, other = one.astype(np.float64), other.astype(np.float64)
     scale = float(np.abs(one).max()) or 1.0
-    cosines = _cosines(*(counted.scores(array, 0.0).astype(np.float64) for array in (before, after)))
+    numbers = (np.where(np.isfinite(before), array, 0) for array in (before, after))
+    cosines = _cosines(*(counted.scores(array, 0.0).astype(np.float64) for array in numbers))
     agreement = None
     if before.ndim == 2 and before.shape[1] > 1:
-        largest, now = (counted.scores(array, -np.inf).argmax(axis=1) for array in (before, after))
+        numbers = (np.where(np.isnan(before), -np.inf, array) for array in (before, after))
+        largest, now = (counted.scores(array, -np.inf).argmax(axis=1) for array in numbers)
         agreement = float((largest == now).mean())
     return _Distance(float(np.abs(one - other).max()) / scale, float(cosines.mean()), agreement, len(cosines))
 

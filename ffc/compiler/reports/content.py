@@ -19,7 +19,7 @@ _COLUMNS = columns(
 
 def title(report: Report) -> str:
     """Return what a report is of."""
-    return f"ffc compile {report.source}"
+    return f"ffc compile {report.source}{', proved on the rows given alone' if report.alone else ''}"
 
 
 def table(report: Report) -> Table:
@@ -30,7 +30,8 @@ def table(report: Report) -> Table:
 
 def facts(report: Report) -> dict[str, str]:
     """Return what is told of the compile as a whole, by name."""
-    return {
+    alone = {"proof": f"on the rows given alone, since {report.alone}"} if report.alone else {}
+    return alone | {
         "output": report.output or "not written",
         "pipeline": report.pipeline or "(no passes)",
         "target": report.target,

@@ -61,6 +61,7 @@ class Report:
         oldest_onnxruntime: The oldest onnxruntime that runs the result.
         versions: Versions of ffc and of the libraries that shape the result.
         seconds: Time from load to save.
+        alone: Why the rows given are all that it was proved on; empty where probes were made too.
     """
 
     source: str
@@ -75,6 +76,7 @@ class Report:
     oldest_onnxruntime: str
     versions: dict[str, str]
     seconds: float
+    alone: str = field(default="", kw_only=True)
     format: str = field(default=FORMAT, kw_only=True)
 
     @property

@@ -23,4 +23,5 @@ def terminal(report: Report) -> RenderableType:
     lines = [*table.notes, "", *(f"{name}: {text}" for name, text in content.facts(report).items())]
     for name, remarks in content.remarks(report):
         lines += ["", name, *(f"  {remark}" for remark in remarks)]
-    return Group(grid(table), Text("\n".join(["", *lines]), no_wrap=True, overflow="ignore"))
+    first = [Text(f"{content.title(report)}\n")] if report.alone else []
+    return Group(*first, grid(table), Text("\n".join(["", *lines]), no_wrap=True, overflow="ignore"))

@@ -20,7 +20,7 @@ from ffc.graph import soundness
 from ffc.graph.files import wire
 from ffc.graph.files.tensors import Tensor, replace_tensors
 
-__all__ = ["digest", "is_pointer", "load", "name_standard", "parts", "size", "skeleton"]
+__all__ = ["digest", "is_pointer", "load", "parts", "put_in_order", "size", "skeleton"]
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -53,7 +53,7 @@ def load(path: str | os.PathLike[str], *, lazily: bool = False, to_run: bool = T
     in_order = soundness.check(proto, path, data=data)
     try:
         model = ir.from_proto(proto)
-        name_standard(model)
+        put_in_order(model)
         wire.weights(model, tensors)
         if not in_order:
             for graph in (model.graph, *(function.graph for function in model.functions.values())):
@@ -70,8 +70,13 @@ def load(path: str | os.PathLike[str], *, lazily: bool = False, to_run: bool = T
     return model
 
 
-def name_standard(model: ir.Model) -> None:
-    """Let a model import standard operators by the name that its nodes call them by: "", where it says ``ai.onnx``."""
+def put_in_order(model: ir.Model) -> None:
+    """Let a model say in one way what files say in two.
+
+    Standard operators are imported by the name that nodes call them by: "", where it says ``ai.onnx``. Initializers
+    that are listed as inputs too, as IR version 3 wants it, are weights and no inputs.
+    """
+    model.graph.inputs[:] = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
     for imports in (model.opset_imports, *(function.opset_imports for function in model.functions.values())):
         if "ai.onnx" in imports:
             imports[""] = imports.pop("ai.onnx")

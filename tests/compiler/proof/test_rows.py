@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
+from rich.console import Console
 
+import ffc
 from ffc.compiler.proof.probes import make
 from ffc.compiler.proof.rows import from_data
-from ffc.compiler.proof.verify import Prover
+from ffc.compiler.proof.verify import Prover, measure
+from ffc.compiler.reports import content
+from ffc.compiler.reports.report import from_json, to_json
+from ffc.compiler.reports.terminal import terminal
+from ffc.compiler.reports.writing import to_markdown
 from ffc.errors import InputError
 from tests.compiler.proof.masked_attention import BOOL, FLOAT, attention_with
-from tests.graphs import POSITIONS, VOCABULARY, Draft, encoder
+from tests.graphs import POSITIONS, VOCABULARY, Draft, difference, encoder, run_stock
 
 
 def rows(number: int = 3, length: int = 5) -> dict[str, np.ndarray]:
@@ -87,8 +95,6 @@ def test_numbers_that_lose_nothing_are_taken() -> None:
     (probe,) = from_data(image_model("batch", 2), {"x": np.array([[1, -np.inf]])})
     assert probe.feeds["x"].tolist() == [[1, -np.inf]]
     assert from_data(encoder(), rows() | {"attention_mask": np.ones((3, 5), np.bool_)})[0].feeds["attention_mask"].dtype == np.int64
-    with pytest.raises(InputError, match="'x' holds NaN"):
-        from_data(image_model("batch", 2), {"x": [[1.0, np.nan]]})
 
 
 def test_fixed_sizes_must_be_met_and_fixed_batches_are_served() -> None:
@@ -98,6 +104,102 @@ def test_fixed_sizes_must_be_met_and_fixed_batches_are_served() -> None:
     assert [probe.feeds["x"].shape for probe in probes] == [(2, 2)] * 3
     with pytest.raises(InputError, match="has 5 rows; the model takes 2 at a time"):
         from_data(image_model(2, 2), {"x": np.ones((5, 2))})
+
+
+def transposed_by() -> ir.Model:
+    """Return a model whose inputs share no axis of rows: a table, a shape and a scalar."""
+    draft = Draft()
+    op = draft.op
+    table, shape = draft.input("table", "entries", 3), draft.input("shape", 2, dtype=ir.DataType.INT64)
+    factor = draft.input("factor")
+    result = op.Mul(op.Reshape(table, shape, allowzero=1), factor)
+    return draft.model({"y": (result, ["rows", "columns"])})
+
+
+FEEDS = [
+    {"table": np.ones((4, 3), np.float32), "shape": np.array([2, 6]), "factor": np.float32(2)},
+    {"table": np.ones((5, 3), np.float32), "shape": np.array([15, 1]), "factor": np.float32(3)},
+]
+
+
+def test_inputs_that_share_no_axis_of_rows_are_one_feed() -> None:
+    (probe,) = from_data(transposed_by(), FEEDS[0])
+    assert {name: array.shape for name, array in probe.feeds.items()} == {"table": (4, 3), "shape": (2,), "factor": ()}
+
+
+def test_a_list_is_taken_as_whole_feeds(tmp_path: Path) -> None:
+    files = []
+    for number, feed in enumerate(FEEDS):
+        files.append(tmp_path / f"{number}.npz")
+        np.savez(files[-1], **feed)  # type: ignore[arg-type]
+    for data in (FEEDS, files):
+        probes = from_data(transposed_by(), data)
+        assert [probe.name for probe in probes] == ["data feed 1", "data feed 2"]
+        assert [probe.feeds["table"].shape for probe in probes] == [(4, 3), (5, 3)]
+    (probe,) = from_data(encoder(), [rows(40)])
+    assert len(probe.feeds["input_ids"]) == 40
+
+
+def test_a_feed_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^data feed 2: the data's array 'shape' has size 3 on axis 0, the input is fixed at 2"):
+        from_data(transposed_by(), [FEEDS[0], FEEDS[1] | {"shape": np.array([1, 3, 5])}])
+    np.savez(tmp_path / "less.npz", table=np.ones((4, 3), np.float32))
+    with pytest.raises(InputError, match=r"less\.npz: the data has no array 'shape'"):
+        from_data(transposed_by(), [tmp_path / "less.npz"])
+    with pytest.raises(InputError, match="empty list"):
+        from_data(transposed_by(), [])
+
+
+def test_rows_are_the_proof_alone_where_no_probe_can_be_made_and_the_report_says_so() -> None:
+    result = ffc.compile(transposed_by(), "lower", data=FEEDS)
+    assert "runs on none of the inputs made for it" in result.report.alone
+    assert content.title(result.report).endswith("proved on the rows given alone")
+    assert next(iter(content.facts(result.report))) == "proof"
+    assert from_json(to_json(result.report)).alone == result.report.alone
+    shown = StringIO()
+    Console(file=shown, width=1000).print(terminal(result.report))
+    assert "proved on the rows given alone" in shown.getvalue().splitlines()[0]
+    assert "proved on the rows given alone" in to_markdown(result.report).splitlines()[0]
+    with pytest.raises(InputError, match=r"none of the inputs .* give rows that it runs on as --data rows.npz, .*: table FLOAT \[entries,3\]"):
+        ffc.compile(transposed_by(), "clean")
+
+
+def roots() -> ir.Model:
+    """Return a model that is finite on numbers above zero alone."""
+    draft = Draft()
+    return draft.model({"y": (draft.op.Sqrt(draft.input("x", "batch", 4)), ["batch", 4])})
+
+
+def test_outputs_that_are_finite_on_rows_alone_are_proved_on_these() -> None:
+    with pytest.raises(InputError, match="output 'y' of the model is not finite on probe 'full"):
+        ffc.compile(roots(), "clean")
+    assert "not finite on probe 'full" in ffc.compile(roots(), "clean", data={"x": np.ones((2, 4))}).report.alone
+    with pytest.raises(InputError, match="output 'y' of the model is not finite on probe 'data row 0'"):
+        ffc.compile(roots(), "clean", data={"x": -np.ones((2, 4))})
+
+
+def test_what_is_not_finite_on_rows_must_stay_what_it_was() -> None:
+    model = roots()
+    data = from_data(model, {"x": np.array([[1.0, -1.0, np.inf, np.nan]])})
+    prover = Prover(model, data)
+    nan, inf = np.nan, np.inf
+    for found, fits in (([1, nan, inf, nan], True), ([1, 0, inf, nan], False), ([1, nan, -inf, nan], False), ([2, nan, inf, nan], False)):
+        after = [{"y": np.array([found], np.float32)}]
+        verdict = measure(prover.probes, prover.source, after, "none")
+        assert (verdict.difference < 1e-6) == fits
+
+
+def test_weights_that_are_listed_as_inputs_need_no_rows(tmp_path: Path) -> None:
+    proto = ir.to_proto(encoder(layers=1))
+    for weight in proto.graph.initializer:
+        proto.graph.input.append(onnx.helper.make_tensor_value_info(weight.name, weight.data_type, list(weight.dims)))
+    proto.ir_version = 3
+    onnx.save(proto, tmp_path / "m.onnx")
+    result = ffc.compile(tmp_path / "m.onnx", "fuse", data=rows())
+    assert result.report.verdict is not None
+    assert {value.name for value in result.model.graph.inputs} == rows().keys()
+    given = ffc.compile(ir.from_proto(proto), "fuse").model
+    assert difference(run_stock(encoder(), rows()), run_stock(given, rows()), rows()["attention_mask"]) < 1e-5
 
 
 def test_an_input_that_is_the_same_for_all_rows_is_not_cut_into_batches() -> None:

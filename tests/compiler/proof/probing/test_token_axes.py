@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ffc.compiler.proof.token_axes import token_axes
+from ffc.compiler.proof.probing.token_axes import token_axes
 from tests.compiler.proof.masked_attention import INT64
 from tests.graphs import Draft
 
