@@ -118,6 +118,8 @@ def _share_rows(by_row: Sequence[ir.Value], arrays: Mapping[str, np.ndarray]) ->
     first = [next(iter(value.shape or ()), None) for value in by_row]
     names = {dim.value if isinstance(dim, ir.SymbolicDim) else dim for dim in first}
     return len({len(arrays[str(value.name)]) for value in by_row}) == 1 or (len(names) == 1 and None not in names)
+
+
 def _fitting(value: ir.Value, given: Any) -> np.ndarray:
     """Return the array given for an input in the input's type, refusing one whose numbers or rank do not fit."""
     what = f"the data's array '{value.name}'"
