@@ -14,7 +14,7 @@ from ffc.graph.blocks.scores import passes_on
 from ffc.graph.dialect.fold import fold
 from ffc.graph.shapes.dim import Dim
 
-from . import flattened, identities, masks, tensorflow
+from . import converted, flattened, identities, masks, tensorflow
 
 _MAX_ROUNDS = 8
 
@@ -39,7 +39,7 @@ class Clean(ffc.Pass):
     name = "clean"
     needs = ("opset",)
     # That an operand is always true comes before what may take it for a mask.
-    rules = (*identities.RULES, *masks.RULES, *tensorflow.RULES, *flattened.RULES)
+    rules = (*identities.RULES, *converted.RULES, *masks.RULES, *tensorflow.RULES, *flattened.RULES)
 
     def run(self, model: ir.Model, log: ffc.Log) -> None:
         """See `ffc.Pass.run`."""

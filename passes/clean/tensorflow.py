@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import onnx_ir as ir
 
-from ffc import Match, Op, Sample, Tensor, rule
-from ffc.compiler.rules import flags, integers, is_constant, is_scalar, is_small, normal
+from ffc import Match, Op, Sample, Tensor, constant, rule
+from ffc.compiler.rules import flags, integers, is_constant, is_scalar, normal
 
 __all__ = ["RULES"]
 
@@ -93,47 +90,74 @@ def _wrapped(op: Op, table: Tensor, ids: Tensor, rows: Tensor) -> Tensor:
     return op.Gather(table, op.Where(below, op.Add(ids, rows), ids))
 
 
-def _norm(op: Op, x: Tensor, gamma: Tensor, beta: Tensor, *, epsilon: float) -> Tensor:
-    return op.LayerNormalization(x, gamma, beta, axis=-1, epsilon=epsilon)
+# tf.nn.moments and batch_normalization: x * m + (beta - mean * m), m = gamma / sqrt(variance + epsilon), are a centred
+# product, in which norms are looked for
 
 
-def _parameters(match: Match) -> Mapping[str, Any]:
-    flat = {name: match.array(name).reshape(-1) for name in ("gamma", "beta")}
-    return {**flat, "epsilon": match.number("epsilon")}
+def _centred(op: Op, x: Tensor, axes: Tensor, m: Tensor, beta: Tensor) -> Tensor:
+    return op.Add(_centred_alone(op, x, axes, m), beta)
 
 
-def _over_width(match: Match) -> str | None:
-    shape = match.editor.shapes.of(match.values["x"])
-    if shape is None or len(shape) != 3:
-        return "it is not known to pool over the last of three axes"
-    for name in ("gamma", "beta"):
-        array = match.array(name)
-        if array.dtype != np.float32 or array.size != shape[2] or array.shape[-1:] != shape[2:] or array.ndim > 3:
-            return f"{name} is not as wide as the last axis"
-    return None
+def _centred_alone(op: Op, x: Tensor, axes: Tensor, m: Tensor) -> Tensor:
+    return op.Mul(op.Sub(x, op.ReduceMean(x, axes)), m)
 
 
-def _pooled(epsilon: float, *width: int, matches: bool) -> Sample:
-    constants = {"gamma": normal(1, *width, mean=1), "beta": normal(1, 1, 6), "epsilon": epsilon}
-    return Sample({"x": normal(2, 3, 6)}, constants, matches=matches)
+_MOMENTS = tuple(
+    (normal(2, 3, 6), {"axes": [axis], "m": normal(*m), "beta": normal(*beta)})
+    for axis, m, beta in ((-1, (6,), (6,)), (2, (2, 3, 1), ()), (1, (1, 6), (2, 1, 6)))
+)
 
 
-# tf.nn.moments and batch_normalization: x * m + (beta - mean * m) with m = gamma / sqrt(variance + epsilon)
+def _moments(*, beta: bool = True) -> tuple[Sample, ...]:
+    given = ("axes", "m", "beta") if beta else ("axes", "m")
+    return tuple(Sample({"x": x}, {name: constants[name] for name in given}) for x, constants in _MOMENTS)
+
+
+@rule("moments", _centred, shared=True, samples=_moments())
+def _less_mean(op: Op, x: Tensor, axes: Tensor, m: Tensor, beta: Tensor) -> Tensor:
+    return op.Add(op.Mul(x, m), op.Sub(beta, op.Mul(op.ReduceMean(x, axes), m)))
+
+
+@rule("moments-negated", _centred, shared=True, samples=_moments())
+def _plus_negated(op: Op, x: Tensor, axes: Tensor, m: Tensor, beta: Tensor) -> Tensor:
+    return op.Add(op.Mul(x, m), op.Add(op.Mul(op.Neg(op.ReduceMean(x, axes)), m), beta))
+
+
+@rule("moments-no-beta", _centred_alone, shared=True, samples=_moments(beta=False))
+def _plus_negated_alone(op: Op, x: Tensor, axes: Tensor, m: Tensor) -> Tensor:
+    return op.Add(op.Mul(x, m), op.Mul(op.Neg(op.ReduceMean(x, axes)), m))
+
+
+def _varies(match: Match) -> str | None:
+    return None if constant(match.values["x"]) is None else "what is multiplied is constant too"
+
+
+# the same product with its factor last, where a norm's gamma stands
 @rule(
-    "norm-by-pooling", _norm, bind=_parameters,
-    where=(is_constant("gamma", "beta", "epsilon"), _over_width, is_small("epsilon")),
+    "factor-last", lambda op, x, s, gamma: op.Mul(op.Mul(x, op.Reciprocal(s)), gamma),
+    where=(is_constant("gamma"), _varies),
     samples=(
-        _pooled(1e-6, 1, 6, matches=True),
-        _pooled(0.5, 1, 6, matches=False),
-        _pooled(1e-6, 3, 1, matches=False),
+        Sample({"x": normal(2, 3, 6), "s": normal(2, 3, 1, mean=9)}, {"gamma": normal(6)}),
+        Sample({"x": normal(2, 3, 6), "s": normal(2, 3, 1, mean=9), "gamma": normal(6)}, matches=False),
+        Sample({"s": normal(2, 3, 1, mean=9)}, {"x": normal(6), "gamma": normal(6)}, matches=False),
     ),
 )  # fmt: skip
-def _pooled_norm(op: Op, x: Tensor, gamma: Tensor, beta: Tensor, epsilon: Tensor) -> Tensor:
-    mean = op.GlobalAveragePool(x)
-    centred = op.Sub(x, mean)
-    variance = op.GlobalAveragePool(op.Mul(centred, centred))
-    factor = op.Mul(op.Reciprocal(op.Sqrt(op.Add(variance, epsilon))), gamma)
-    return op.Add(op.Mul(x, factor), op.Add(op.Mul(op.Neg(mean), factor), beta))
+def _factor_first(op: Op, x: Tensor, s: Tensor, gamma: Tensor) -> Tensor:
+    return op.Mul(x, op.Mul(op.Reciprocal(s), gamma))
 
 
-RULES = (_arithmetic, _masked_twice, _turned, _wrapped, _pooled_norm)
+def _over_one_axis(match: Match) -> str | None:
+    shape = match.editor.shapes.of(match.values["x"])
+    return None if shape is not None and len(shape) == 3 else "it is not known to pool over the last of three axes"
+
+
+@rule(
+    "mean-by-pooling", lambda op, x: op.ReduceMean(x, [-1]), where=(_over_one_axis,),
+    samples=(Sample({"x": normal(2, 3, 6)}), Sample({"x": normal(2, 3, 6, 5)}, matches=False)),
+)  # fmt: skip
+def _pooled(op: Op, x: Tensor) -> Tensor:
+    return op.GlobalAveragePool(x)
+
+
+NORMS = (_pooled, _less_mean, _plus_negated, _plus_negated_alone, _factor_first)
+RULES = (_arithmetic, _masked_twice, _turned, _wrapped, *NORMS)

@@ -13,8 +13,10 @@ from ffc.graph.blocks.prequantised import reason_to_leave
 
 from . import embeddings, gelu, norms, onnxruntime, products, survey
 
-# The rule for embeddings stands before that for a norm of a sum, which would take the last of theirs.
-RULES = (*gelu.RULES, *embeddings.RULES, *norms.RULES, *products.RULES)
+# Norms are whole before a sum joins them. The rule for embeddings stands before that for a norm of a sum, which would
+# take the last of theirs.
+PARTS = (*gelu.RULES, *norms.RULES)
+RULES = (*PARTS, *embeddings.RULES, *norms.RESIDUAL, *products.RULES)
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class Fuse(ffc.Pass):
             log.did("attention")
         for miss in blocks.unmatched:
             log.missed(miss.where, miss.why)
-        rules.apply(RULES, model, log, editor)
+        for table in (PARTS, RULES):
+            rules.apply(table, model, log, editor)
 
     def survey(self, tried: ffc.Tried) -> ffc.Survey:
         """See `ffc.Pass.survey`: every block with the call that it became."""
