@@ -309,7 +309,7 @@ def _why_unfit(node: ir.Node, weights: list[np.ndarray | None], graph: ir.Graph)
     if node.graph is not graph:
         return "it lies in a subgraph"
     if node.op_type == "Gemm":
-        return "it is a Gemm with transA, alpha, beta, or a bias that is no constant vector"
+        return "it is a Gemm with transA, alpha, beta, or a bias that is no constant vector; run `clean` before"
     if node.op_type != "MatMul":
         return f"{node.op_type} is not taken; MatMul, Gemm and ffc's own products are"
     right = weights[1]

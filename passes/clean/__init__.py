@@ -14,7 +14,7 @@ from ffc.graph.blocks.scores import passes_on
 from ffc.graph.dialect.fold import fold
 from ffc.graph.shapes.dim import Dim
 
-from . import converted, flattened, identities, masks, tensorflow
+from . import converted, flattened, gemm, identities, masks, tensorflow
 
 _MAX_ROUNDS = 8
 
@@ -29,8 +29,8 @@ class Clean(ffc.Pass):
     3. The rules of its table are applied. One of them drops the ``IsNaN``/``Where`` that exporters put around a
        Softmax: the mask's minus infinity becomes the lowest finite number, so a row that is masked throughout gives
        finite numbers of no meaning instead of NaN turned into zeros; other rows are untouched by that.
-    4. Products of flattened tokens read them as [batch, tokens, width]; what tf2onnx writes by arithmetic and pooling
-       becomes selections and norms.
+    4. A Gemm by a constant weight becomes a product and a sum; products of flattened tokens read them as
+       [batch, tokens, width]; what tf2onnx writes by arithmetic and pooling becomes selections and norms.
     5. Identities, equal nodes and equal initializers are merged.
 
     Outputs stay equal.
@@ -39,7 +39,9 @@ class Clean(ffc.Pass):
     name = "clean"
     needs = ("opset",)
     # That an operand is always true comes before what may take it for a mask.
-    rules = (*identities.RULES, *converted.RULES, *masks.RULES, *tensorflow.RULES, *flattened.RULES)
+    rules = (
+        *identities.RULES, *converted.RULES, *masks.RULES, *tensorflow.RULES, *gemm.RULES, *flattened.RULES,
+    )  # fmt: skip
 
     def run(self, model: ir.Model, log: ffc.Log) -> None:
         """See `ffc.Pass.run`."""

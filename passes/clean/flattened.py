@@ -9,13 +9,27 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from ffc import Match, Op, Sample, Tensor, rule
 from ffc.compiler.rules import is_constant, normal, rank
 from ffc.graph.shapes.dim import Dim
 
 __all__ = ["RULES"]
+
+
+def _says_every_size(match: Match) -> str | None:
+    return None if _has_no_copies(match, "target") else "its target may hold a 0"
+
+
+# Exporters set it to be safe, and it means nothing where there is no 0.
+@rule(
+    "reshape-without-zero", lambda op, x, target: op.Reshape(x, target), where=(_says_every_size,),
+    samples=(
+        Sample({"x": normal(2, 6)}, {"target": [-1, 3]}),
+        Sample({"x": normal(0, 6)}, {"target": [3, 0]}, matches=False),
+    ),
+)  # fmt: skip
+def _without_zero(op: Op, x: Tensor, target: Tensor) -> Tensor:
+    return op.Reshape(x, target, allowzero=1)
 
 
 # Products of [batch * tokens, width]: reshape(reshape(x, [B*S, I]) @ w, [B, S, ...]) is the same without the first
@@ -50,12 +64,8 @@ def _is_product(dims: Sequence[Dim], width: Dim) -> bool:
     return all(isinstance(dim, int) for dim in dims) and math.prod(dim for dim in dims if isinstance(dim, int)) == width
 
 
-def _is_transposed(match: Match) -> bool:
-    return "transB" in match.attributes and bool(match.attributes["transB"].as_int())
-
-
 def _width(match: Match) -> int:
-    return int(match.array("w").shape[1 if _is_transposed(match) else 0])
+    return int(match.array("w").shape[0])
 
 
 def _has_no_copies(match: Match, name: str) -> bool:
@@ -65,19 +75,17 @@ def _has_no_copies(match: Match, name: str) -> bool:
 
 
 def _tokens(match: Match) -> Mapping[str, Any]:
-    straight = {"w": np.ascontiguousarray(match.array("w").T)} if _is_transposed(match) else {}
-    return {"tokens": [0, 0, _width(match)], **straight}
+    return {"tokens": [0, 0, _width(match)]}
 
 
 _WEIGHT = (is_constant("w"), rank("w", 2), _keeps_tokens)
 
 
-def _products(*, bias: bool, **attributes: float) -> tuple[Sample, ...]:
+def _products(*, bias: bool) -> tuple[Sample, ...]:
     inner, outer = 6, 8
-    w = normal(*((outer, inner) if attributes.get("transB") else (inner, outer)))
-    constants = {"rows": [-1, inner], "w": w} | ({"b": normal(outer)} if bias else {})
+    constants = {"rows": [-1, inner], "w": normal(inner, outer)} | ({"b": normal(outer)} if bias else {})
     return tuple(
-        Sample({"x": normal(*shape)}, {**constants, "target": target}, attributes, matches)
+        Sample({"x": normal(*shape)}, {**constants, "target": target}, matches=matches)
         for shape, target, matches in (
             ((2, 3, inner), [2, 3, 2, 4], True),
             ((2, 3, 1, 2, 3), [2, 3, outer], True),
@@ -95,24 +103,6 @@ def _flat_matmul(op: Op, x: Tensor, rows: Tensor, w: Tensor, target: Tensor) -> 
 @rule("flat-matmul-bias", _matmul_bias, where=_WEIGHT, bind=_tokens, shared=True, samples=_products(bias=True))
 def _flat_matmul_bias(op: Op, x: Tensor, rows: Tensor, w: Tensor, b: Tensor, target: Tensor) -> Tensor:
     return op.Reshape(op.Add(op.MatMul(op.Reshape(x, rows), w), b), target)
-
-
-@rule(
-    "flat-gemm", _matmul_bias, where=_WEIGHT, bind=_tokens, shared=True,
-    samples=(*_products(bias=True, transB=0), *_products(bias=True, transB=1)),
-)  # fmt: skip
-def _flat_gemm(op: Op, x: Tensor, rows: Tensor, w: Tensor, b: Tensor, target: Tensor, *, transB: int) -> Tensor:
-    return op.Reshape(op.Gemm(op.Reshape(x, rows), w, b, transB=transB), target)
-
-
-@rule(
-    "flat-gemm-no-bias", _matmul, where=_WEIGHT, bind=_tokens, shared=True,
-    samples=(*_products(bias=False, beta=0.0, transB=0), *_products(bias=False, beta=0.0, transB=1)),
-)  # fmt: skip
-def _flat_gemm_no_bias(
-    op: Op, x: Tensor, rows: Tensor, w: Tensor, target: Tensor, *, beta: float, transB: int
-) -> Tensor:
-    return op.Reshape(op.Gemm(op.Reshape(x, rows), w, beta=beta, transB=transB), target)
 
 
 # What comes after them
@@ -166,4 +156,4 @@ def _bias_of_heads(op: Op, x: Tensor, w: Tensor, target: Tensor, b: Tensor) -> T
     return op.Add(op.Reshape(op.MatMul(x, w), target), b)
 
 
-RULES = (_flat_matmul, _flat_matmul_bias, _flat_gemm, _flat_gemm_no_bias, _squeezed, _bias_of_heads)
+RULES = (_without_zero, _flat_matmul, _flat_matmul_bias, _squeezed, _bias_of_heads)

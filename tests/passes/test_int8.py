@@ -211,7 +211,7 @@ def test_every_other_product_with_a_constant_is_left_with_its_reason() -> None:
     assert {miss.where: miss.why for miss in log.misses} == {
         "other left": "its constant is the left operand",
         "other stacked": "its weight has 3 axes, not 2",
-        "other turned": "it is a Gemm with transA, alpha, beta, or a bias that is no constant vector",
+        "other turned": "it is a Gemm with transA, alpha, beta, or a bias that is no constant vector; run `clean` before",
         "other joined": "Einsum is not taken; MatMul, Gemm and ffc's own products are",
         "other window": "Conv is not taken; MatMul, Gemm and ffc's own products are",
     }

@@ -8,7 +8,11 @@ import numpy as np
 
 from tests.graphs import Draft
 
-PRODUCTS = ("matmul+bias", "bias+matmul", "matmul", "flat gemm", "flat gemm transposed", "flat matmul")
+PRODUCTS = (
+    "matmul+bias", "bias+matmul", "matmul", "flat gemm", "flat gemm transposed", "flat gemm scaled", "flat gemm alone", "flat matmul",
+)  # fmt: skip
+BARE = ("matmul", "flat gemm alone")
+"""Those without a bias."""
 
 
 def write_product(
@@ -29,7 +33,7 @@ def write_product(
     array = 0.4 * draft.random.standard_normal((inner, outer)).astype(np.float32)
     if rows is not None:
         array = array * rows[:, None]
-    transposed = form == "flat gemm transposed"
+    transposed = form in ("flat gemm transposed", "flat gemm scaled")
     weight = draft.weight(f"{name}.weight", np.ascontiguousarray(array.T if transposed else array))
     bias = draft.normal(f"{name}.bias", outer)
     if not form.startswith("flat"):
@@ -39,6 +43,9 @@ def write_product(
     rank2 = op.Reshape(x, [-1, inner])
     if form == "flat matmul":
         flat = op.Add(op.MatMul(rank2, weight), bias)
+    elif form == "flat gemm alone":
+        flat = op.Gemm(rank2, weight)
     else:
-        flat = op.Gemm(rank2, weight, bias, transB=int(transposed))
+        factors = {"alpha": 0.5, "beta": 2.0} if form == "flat gemm scaled" else {}
+        flat = op.Gemm(rank2, weight, bias, transB=int(transposed), **factors)
     return op.Reshape(flat, op.Concat(op.Shape(x, end=2), [outer], axis=0))

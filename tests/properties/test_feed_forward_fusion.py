@@ -10,6 +10,7 @@ from tests.graphs import Draft
 from tests.properties.attention_forms import WIDTH
 from tests.properties.drafts import assert_right, cases, fused, upstream
 from tests.properties.feed_forward_forms import GELUS, FeedForwardForm, FeedForwardWriter, feed_forward_forms
+from tests.properties.product_forms import BARE
 
 FORMS = 16
 """How many forms share a model, and the price of running it."""
@@ -27,9 +28,8 @@ def model_of(forms: list[FeedForwardForm], dynamic: bool) -> ir.Model:
 def expected(form: FeedForwardForm) -> dict[str, int]:
     """Return the calls that a network of this form, which has no fault, must become."""
     activation = "Gelu" if form.activation in GELUS else "Relu" if form.activation in ("Relu", "squared") else ""
-    bare = "ffc.Linear" if form.first != "matmul" else "MatMul"
-    wide = f"ffc.Linear{activation}" if form.first != "matmul" else bare
-    narrow = "ffc.Linear" if form.second != "matmul" else "MatMul"
+    wide = "MatMul" if form.first in BARE else f"ffc.Linear{activation}"
+    narrow = "MatMul" if form.second in BARE else "ffc.Linear"
     found = {wide: 1}
     found[narrow] = found.get(narrow, 0) + 1
     return found | ({} if form.norm == "none" else {"ffc.AddNorm": 1})
