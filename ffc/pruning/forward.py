@@ -21,6 +21,13 @@ from ffc.pruning.importance import Importance, LayerImportance, blocks_hash, hea
 __all__ = ["Batch", "by_forward"]
 
 
+class Counted(Protocol):
+    """What counts of an output."""
+
+    def pick(self, array: np.ndarray) -> np.ndarray:
+        """Return what counts of an array: real tokens, rows with any, or all of it."""
+
+
 class Batch(Protocol):
     """Rows to run at once; `ffc.compiler.proof.rows.from_data` makes such batches."""
 
@@ -32,9 +39,8 @@ class Batch(Protocol):
     def mask(self) -> np.ndarray | None:
         """Which tokens are real, bool [B, S]; None where the model takes no mask."""
 
-    @property
-    def axes(self) -> Mapping[str, int | None]:
-        """By output, the axis of its tokens, 0 for one entry a row, None for no rows; as `token_axes` tells."""
+    def counted(self, output: str) -> Counted:
+        """Return what counts of an output."""
 
 
 def by_forward(
@@ -223,13 +229,7 @@ def _real(array: np.ndarray, batch: Batch, name: str) -> np.ndarray:
     """Return what counts of an output, in float64: real tokens, or rows with any; nothing of what is no float."""
     if array.dtype.kind != "f":
         return np.zeros(0)
-    mask, axis = batch.mask, batch.axes.get(name, 1 if array.ndim > 2 else 0)
-    exact: np.ndarray = array.astype(np.float64)
-    if mask is None or axis is None or not exact.ndim or len(exact) != len(mask):
-        return exact
-    if 0 < axis < exact.ndim and exact.shape[axis] == mask.shape[1]:
-        return np.asarray(np.moveaxis(exact, axis, 1)[mask])
-    return np.asarray(exact[mask.any(axis=1)])
+    return np.asarray(batch.counted(name).pick(array).astype(np.float64))
 
 
 def _rows(batch: Batch) -> int:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 
-from ffc.compiler.proof.probing.inputs import dtype_of, fixed_size, is_mask_per_query, mask_input, table_rows
-from ffc.compiler.proof.probing.token_axes import token_axes
+from ffc.compiler.proof.probing.counted import Counted
+from ffc.compiler.proof.probing.inputs import dtype_of, table_rows
+from ffc.compiler.proof.probing.layout import layout_of
+from ffc.compiler.proof.probing.readings import candidates, find_towers, guessed
 from ffc.compiler.proof.probing.token_indices import draw_token_indices, holds_token_indices
-from ffc.errors import InputError
+from ffc.compiler.proof.probing.tower import Meaning, meaning_of
+from ffc.errors import CannotApplyError, InputError
+from ffc.graph.execute import Runner
 
-__all__ = ["Probe", "make"]
+__all__ = ["Probe", "make", "understood"]
 
 # Name, batch size, tokens. Every row but the first of a padded case loses tokens.
 _CASES = [
@@ -32,8 +36,10 @@ _SHORT_CASES = [
     ("masked row", 2, 4),
 ]
 
-_MASKED = -10_000.0
-"""What an additive mask holds at padding: far below any score, and finite in half precision."""
+_APART_CASES = [("full", 2, 7), ("right-padded", 2, 11), ("left-padded", 2, 10)]
+"""Of a model with tokens along several axes; the second and all after it are shorter by `_APART`."""
+
+_APART = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,10 +49,10 @@ class Probe:
     Attributes:
         name: What reports call it.
         feeds: Arrays by input name.
-        mask: Which tokens are real, bool [B, S]; None where the model takes no mask.
+        mask: Which tokens are real, bool [B, S]; None where nothing says so. Of several towers, those of the first.
         required: Whether a model that does not run on it is refused; other probes that it cannot take are left out.
         spare: Whether it is short, and run only where a model cannot take one that is longer.
-        axes: Which axis of each output `mask` applies to, as `token_axes` tells; that of other outputs goes by sizes.
+        counts: What counts of each output; of others that goes by `mask` and by sizes.
     """
 
     name: str
@@ -54,74 +60,105 @@ class Probe:
     mask: np.ndarray | None
     required: bool = False
     spare: bool = False
-    axes: Mapping[str, int | None] = field(default_factory=dict)
+    counts: Mapping[str, Counted] = field(default_factory=dict)
+
+    def counted(self, output: str) -> Counted:
+        """Return what counts of an output."""
+        return self.counts.get(output) or Counted(self.mask)
+
+    @classmethod
+    def of(cls, name: str, feeds: Mapping[str, np.ndarray], meaning: Meaning, **more: bool) -> Probe:
+        """Return a probe of inputs that mean what `meaning` says."""
+        masks, counts = meaning.counted(feeds)
+        return cls(name, feeds, next(iter(masks), None), counts=counts, **more)
 
 
-def make(model: ir.Model, seed: int = 0) -> list[Probe]:
+def make(model: ir.Model, seed: int = 0, meaning: Meaning | None = None) -> list[Probe]:
     """Make probes for `model`.
 
     There are several batch sizes and lengths, and masks that are full, padded right and left, holed, and with one row
-    masked throughout. Ids stay within the tables they index. Fixed dimensions keep their size. A mask per query
-    ([B, S, S], [B, 1, S, S], [B, 1, 1, S]) shows each query the same real tokens, or some of them in the holed case.
+    masked throughout, as far as inputs can say that. Ids stay within the tables they index. Fixed dimensions keep
+    their size. A mask per query ([B, S, S], [B, 1, S, S], [B, 1, 1, S]) shows each query the same real tokens, or some
+    of them in the holed case.
+
+    Args:
+        model: The model.
+        seed: What is drawn goes by it.
+        meaning: What its inputs mean, if that was found out before.
 
     Raises:
         InputError: If an input has a type that no probe can be made for.
     """
     random = np.random.default_rng(seed)
-    source = mask_input(model)
-    axes = token_axes(model, source)
+    meaning = meaning or understood(model)
+    cases = [(case, meaning.layout.sizes(*case[1:]), case in _SHORT_CASES) for case in (*_CASES, *_SHORT_CASES)]
+    if len(meaning.layout.others) > 1:
+        cases += [(case, meaning.layout.sizes(*case[1:], case[2] - _APART), False) for case in _APART_CASES]
     found: dict[str, Probe] = {}
-    for kind, batch, length in [*_CASES, *_SHORT_CASES]:
-        if source is None and kind != "full":
-            continue
-        mask = None if source is None else _mask(kind, _outer(_shape(source, batch, length)), random)
-        feeds = {
-            str(v.name): _feed(v, _shape(v, batch, length), source, mask, kind, random) for v in model.graph.inputs
-        }
-        name = f"{kind} {'x'.join(map(str, next(iter(feeds.values())).shape[:2]))}" if feeds else kind
-        spare = (kind, batch, length) in _SHORT_CASES
-        found.setdefault(name, Probe(name, feeds, mask, spare=spare, axes=axes))
+    for (kind, *_), sizes, spare in cases:
+        if kind == "full" or meaning.towers:
+            feeds = _feeds(model, meaning, kind, sizes, random)
+            name = f"{kind} {'x'.join(map(str, next(iter(feeds.values())).shape[:2]))}" if feeds else kind
+            found.setdefault(name, Probe.of(name, feeds, meaning, spare=spare))
     return list(found.values())
 
 
-def _shape(value: ir.Value, batch: int, length: int) -> tuple[int, ...]:
-    sizes = [fixed_size(value, axis) for axis in range(len(value.shape or ()))]
-    return tuple((length if axis else batch) if size is None else size for axis, size in enumerate(sizes))
+def understood(
+    model: ir.Model, runner: Runner | None = None, given: Sequence[Mapping[str, np.ndarray]] = ()
+) -> Meaning:
+    """Find out what the inputs of `model` mean, by running it if it runs.
+
+    Args:
+        model: The model.
+        runner: Runs it, if there is one at hand.
+        given: Inputs of the user's own, which it is run on if it runs on none that are made.
+
+    Raises:
+        InputError: If an input has a type that no probe can be made for.
+    """
+    layout = layout_of(model)
+    nothing = meaning_of(model, layout, [])
+    if not candidates(model, layout):
+        return meaning_of(model, layout, guessed(model, layout, named=True))
+    random = np.random.default_rng(0)
+    made = (_feeds(model, nothing, "full", layout.sizes(*case[1:]), random) for case in _READ_ON)
+    try:
+        run = (runner or Runner(model)).run
+    except CannotApplyError:
+        return meaning_of(model, layout, guessed(model, layout, named=False))
+    for feeds in (*made, *given):
+        try:
+            run(feeds)
+        except CannotApplyError:
+            continue
+        towers = find_towers(model, layout, run, feeds) or guessed(model, layout, named=True)
+        return meaning_of(model, layout, towers)
+    return meaning_of(model, layout, guessed(model, layout, named=False))
 
 
-def _outer(shape: tuple[int, ...]) -> tuple[int, int]:
-    return shape[0], shape[-1]
+_READ_ON = [("full", 3, 8), ("full", 1, 8), ("full", 3, 4)]
+"""What a model is run on to find out what its inputs mean."""
 
 
-def _feed(
-    value: ir.Value,
-    shape: tuple[int, ...],
-    source: ir.Value | None,
-    mask: np.ndarray | None,
-    kind: str,
-    random: np.random.Generator,
-) -> np.ndarray:
-    """Return an array for one input: the mask [B, S], the same for every query, or random numbers."""
-    if mask is not None and value is source and len(shape) == 2:
-        return mask.astype(dtype_of(value))
-    if mask is not None and is_mask_per_query(value) and _outer(shape) == mask.shape:
-        shown = _per_query(mask, shape, random if kind == "holed" else None)
-        dtype = dtype_of(value)
-        return (np.where(shown, 0.0, _MASKED) if dtype.kind == "f" else shown).astype(dtype)
-    if mask is not None and shape[:1] == mask.shape[:1] and holds_token_indices(value):
-        return draw_token_indices(mask, shape, random).astype(dtype_of(value))
-    return _fill(value, shape, random)
-
-
-def _per_query(mask: np.ndarray, shape: tuple[int, ...], random: np.random.Generator | None) -> np.ndarray:
-    """Spread a mask [B, S] over `shape`, [B, ..., S]; with `random` queries see parts, the first real token always."""
-    batch, length = mask.shape
-    keys = [batch, *[1] * (len(shape) - 2), length]
-    shown = np.broadcast_to(mask.reshape(keys), shape)
-    if random is None or shape[-2] == 1:
-        return shown
-    first = np.arange(length) == mask.argmax(axis=1)[:, None]
-    return np.asarray(shown & (first.reshape(keys) | (random.random(shape) < 0.7)))
+def _feeds(
+    model: ir.Model, meaning: Meaning, kind: str, sizes: Mapping[str, int], random: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Return an array for each input: what says which tokens are real, where tokens are, or random numbers."""
+    masks = [_mask(kind, tower.size(sizes), random) for tower in meaning.towers]
+    pairs = zip(meaning.towers, masks, strict=True)
+    says = {saying.name: (saying, mask) for tower, mask in pairs for saying in tower.sayings}
+    feeds = {}
+    for value in model.graph.inputs:
+        name, shape = str(value.name), meaning.layout.shape(str(value.name), sizes)
+        mask = next((mask for mask in masks if mask.shape[:1] == shape[:1]), None)
+        if name in says:
+            saying, wanted = says[name]
+            feeds[name] = saying.write(wanted, shape, dtype_of(value), random if kind == "holed" else None)
+        elif mask is not None and holds_token_indices(value):
+            feeds[name] = draw_token_indices(mask, shape, random).astype(dtype_of(value))
+        else:
+            feeds[name] = _fill(value, shape, random)
+    return feeds
 
 
 def _fill(value: ir.Value, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
@@ -129,10 +166,9 @@ def _fill(value: ir.Value, shape: tuple[int, ...], random: np.random.Generator) 
     if dtype.kind in "iu":
         return np.asarray(random.integers(0, table_rows(value) or 2, shape), dtype)
     if dtype.kind == "b":
-        if not shape:
-            return np.asarray(random.random() < 0.5)
         drawn = np.asarray(random.random(shape) < 0.5)
-        drawn[..., :1] = True  # what masks everything has no meaning
+        if shape:
+            drawn[..., :1] = True  # what masks everything has no meaning
         return drawn
     if dtype.kind == "f":
         return np.asarray(random.standard_normal(shape), dtype)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ffc.compiler.proof.probes import Probe
-from ffc.compiler.proof.probing.inputs import dtype_of, fixed_size, mask_input
-from ffc.compiler.proof.probing.token_axes import token_axes
+from ffc.compiler.proof.probes import Probe, understood
+from ffc.compiler.proof.probing.inputs import dtype_of, fixed_size
+from ffc.compiler.proof.probing.tower import Meaning
 from ffc.errors import InputError, located
 
 __all__ = ["Data", "from_data", "of_files", "read"]
@@ -23,11 +23,7 @@ Data = str | Path | Mapping[str, Any] | Sequence[str | Path | Mapping[str, Any]]
 
 _DATA_BATCH = 16
 
-_LEAST_REAL = -1000.0
-"""An additive mask of a user's own holds less than this at padding; position biases hold more."""
-
-
-def from_data(model: ir.Model, data: Data) -> list[Probe]:
+def from_data(model: ir.Model, data: Data, meaning: Meaning | None = None) -> list[Probe]:
     """Make probes from a user's rows; a model must run on each of them.
 
     Args:
@@ -35,6 +31,7 @@ def from_data(model: ir.Model, data: Data) -> list[Probe]:
         data: An array per input, rows first, or the path of an ``.npz`` file with them. An input whose first dimension
             is fixed while that of others is not is the same for all rows. A list of such is taken as it is, each one
             feed, and so are arrays of inputs that share no axis of rows.
+        meaning: What the inputs mean, if that was found out before.
 
     Raises:
         InputError: If a file is missing or broken, or an input has no array or one of another type, rank, size or
@@ -46,10 +43,8 @@ def from_data(model: ir.Model, data: Data) -> list[Probe]:
         feeds = {f"data feed {number}": _feed(model, each, number) for number, each in enumerate(data, 1)}
         if not feeds:
             raise InputError("the data is an empty list; give an array per input, or a list of such feeds")
-    source = mask_input(model)
-    axes = token_axes(model, source)
-    masks = {name: None if source is None else _real_tokens(feed[str(source.name)]) for name, feed in feeds.items()}
-    return [Probe(name, feed, masks[name], required=True, axes=axes) for name, feed in feeds.items()]
+    meaning = meaning or understood(model, given=list(feeds.values())[:1])
+    return [Probe.of(name, feed, meaning, required=True) for name, feed in feeds.items()]
 
 
 def of_files(paths: Sequence[Path]) -> Data | None:
@@ -166,16 +161,3 @@ def _check_sizes(inputs: Sequence[ir.Value], by_row: Sequence[ir.Value], arrays:
                     f"the data's array '{value.name}' has size {array.shape[axis]} on axis {axis}, "
                     f"the input is fixed at {size}: {value.shape}"
                 )
-
-
-def _real_tokens(array: np.ndarray) -> np.ndarray:
-    """Return which tokens a mask of the user's own keeps, bool [B, S]: those that any query sees."""
-    least = 0.0
-    if array.dtype.kind == "f" and array.size and not array.max() > 0:
-        least = _LEAST_REAL  # nothing is above zero: it is added to the scores
-    kept = array > least
-    between = tuple(range(1, array.ndim - 1))
-    real = kept.any(axis=between)
-    if array.ndim > 2 and array.shape[-2] == array.shape[-1] > 1:
-        real &= kept.any(axis=(*between[:-1], array.ndim - 1))  # one that sees nothing has no meaning
-    return np.asarray(real)

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from ffc.compiler.proof.contracts import Contract, Verdict
 from ffc.compiler.proof.full_precision import dequantised, exact, holds_int8
 from ffc.compiler.proof.probes import Probe
+from ffc.compiler.proof.probing.counted import Counted
 from ffc.errors import CannotApplyError, GateError, InputError
 from ffc.graph.dialect.half import holds_half, rounded
 from ffc.graph.execute import CPU, Runner
@@ -131,7 +132,7 @@ def measure(probes: Sequence[Probe], before: Outputs, after: Outputs, contract: 
     by_output: dict[str, list[_Distance]] = {}
     for probe, reference, result in zip(probes, before, after, strict=True):
         for name, one, other in _pairs(reference, result):
-            distance = _distance(one, other, _Counted.of(probe, name))
+            distance = _distance(one, other, probe.counted(name))
             by_output.setdefault(name, []).append(distance)
             if not distance.difference <= difference:
                 worst, difference = f"output '{name}' of probe '{probe.name}'", distance.difference
@@ -206,7 +207,7 @@ def _check_same(probe: Probe, first: Mapping[str, np.ndarray], second: Mapping[s
 def _not_finite(probe: Probe, outputs: Mapping[str, np.ndarray]) -> str | None:
     """Say which output is not finite; of a user's own rows, which holds no number at all."""
     for name, array in outputs.items():
-        real = _Counted.of(probe, name).pick(array)
+        real = probe.counted(name).pick(array)
         if real.dtype.kind != "f" or not real.size:
             continue
         if np.isnan(real).all() if probe.required else not np.isfinite(real).all():
@@ -214,49 +215,7 @@ def _not_finite(probe: Probe, outputs: Mapping[str, np.ndarray]) -> str | None:
     return None
 
 
-@dataclass(frozen=True, eq=False)
-class _Counted:
-    """What counts of one output on one probe.
-
-    Attributes:
-        mask: Which tokens are real, bool [B, S], None where all of the output counts.
-        axis: Where the tokens lie, as `token_axes` tells; -1 where that goes by sizes.
-    """
-
-    mask: np.ndarray | None
-    axis: int
-
-    @classmethod
-    def of(cls, probe: Probe, name: str) -> _Counted:
-        axis = probe.axes.get(name, -1)
-        return cls(None, 0) if axis is None else cls(probe.mask, axis)
-
-    def token_axis(self, shape: tuple[int, ...]) -> int | None:
-        """Return the axis of the tokens of an output of `shape`, 0 if it counts by row, None if all of it counts."""
-        if self.mask is None or not shape or shape[0] != self.mask.shape[0]:
-            return None
-        if self.axis < 0:
-            return 1 if len(shape) > 2 and shape[1] == self.mask.shape[1] else 0
-        return self.axis if self.axis < len(shape) and shape[self.axis] == self.mask.shape[1] else 0
-
-    def pick(self, array: np.ndarray) -> np.ndarray:
-        """Return real tokens of [B, S, ...], rows with any of [B, ...], else everything."""
-        axis = self.token_axis(array.shape)
-        if self.mask is None or axis is None:
-            return array
-        if axis:
-            return np.asarray(np.moveaxis(array, axis, 1)[self.mask])
-        return np.asarray(array[self.mask.any(axis=1)])
-
-    def scores(self, array: np.ndarray, padding: float) -> np.ndarray:
-        """Return what counts as rows of numbers; scores of tokens, [B, S], keep their rows, `padding` where padded."""
-        if array.ndim == 2 and self.mask is not None and self.token_axis(array.shape) == 1:
-            return np.asarray(np.where(self.mask, array, padding)[self.mask.any(axis=1)])
-        real = self.pick(array)
-        return real.reshape(-1, array.shape[-1] if array.ndim else 1)
-
-
-def _distance(before: np.ndarray | None, after: np.ndarray | None, counted: _Counted) -> _Distance:
+def _distance(before: np.ndarray | None, after: np.ndarray | None, counted: Counted) -> _Distance:
     if before is None or after is None or after.shape != before.shape or after.dtype != before.dtype:
         return _APART
     one, other = counted.pick(before), counted.pick(after)

@@ -14,6 +14,7 @@ import pytest
 
 import ffc
 from ffc.compiler.proof.probes import Probe, make
+from ffc.compiler.proof.probing.counted import Counted
 from ffc.compiler.proof.verify import Prover, measure
 from ffc.errors import CannotApplyError, GateError, InputError
 from ffc.graph.dialect.edit import Editor, constant
@@ -254,7 +255,7 @@ def test_outputs_that_are_integers_must_be_the_same() -> None:
 
 def test_entries_that_are_integers_agree_or_do_not() -> None:
     mask = np.array([[True, True, True, True, False], [False] * 5])
-    tokens = Probe("p", {}, mask, axes={"y": 1})
+    tokens = Probe("p", {}, mask, counts={"y": Counted(mask, 1)})
     before, after = np.zeros((2, 5), np.int64), np.ones((2, 5), np.int64)
     after[0, :3] = 0
     found = verdict_on(tokens, before, after)
@@ -267,7 +268,7 @@ def test_entries_that_are_integers_agree_or_do_not() -> None:
 
 def test_scores_of_tokens_count_at_real_tokens_and_agree_by_row() -> None:
     mask = np.array([[True, True, False], [True, True, False]])
-    tokens = Probe("p", {}, mask, axes={"y": 1})
+    tokens = Probe("p", {}, mask, counts={"y": Counted(mask, 1)})
     before = np.array([[1, 2, -np.inf], [4, 3, -np.inf]], np.float32)
     after = np.array([[1, 2, 9], [3, 4, 9]], np.float32)
     found = verdict_on(tokens, before, after)
@@ -281,9 +282,9 @@ def test_attention_counts_where_real_tokens_ask() -> None:
     before = np.ones((1, 2, 3, 3), np.float32)
     after = before.copy()
     after[:, :, 2] = 5
-    assert verdict_on(Probe("p", {}, mask, axes={"y": 2}), before, after).difference == 0
+    assert verdict_on(Probe("p", {}, mask, counts={"y": Counted(mask, 2)}), before, after).difference == 0
     after[:, :, 1, 2] = 5
-    assert verdict_on(Probe("p", {}, mask, axes={"y": 2}), before, after).difference == 4
+    assert verdict_on(Probe("p", {}, mask, counts={"y": Counted(mask, 2)}), before, after).difference == 4
 
 
 def test_an_output_that_has_as_many_entries_as_there_are_tokens_or_rows_counts_throughout() -> None:
@@ -292,11 +293,11 @@ def test_an_output_that_has_as_many_entries_as_there_are_tokens_or_rows_counts_t
     after = before.copy()
     after[0, 2] = 2
     assert verdict_on(Probe("p", {}, mask), before, after).difference == 0
-    assert verdict_on(Probe("p", {}, mask, axes={"y": 0}), before, after).difference == 1
+    assert verdict_on(Probe("p", {}, mask, counts={"y": Counted(mask, 0)}), before, after).difference == 1
     after = before.copy()
     after[1] = 2
-    assert verdict_on(Probe("p", {}, mask, axes={"y": 0}), before, after).difference == 0
-    assert verdict_on(Probe("p", {}, mask, axes={"y": None}), before, after).difference == 1
+    assert verdict_on(Probe("p", {}, mask, counts={"y": Counted(mask, 0)}), before, after).difference == 0
+    assert verdict_on(Probe("p", {}, mask, counts={"y": Counted(None)}), before, after).difference == 1
 
 
 def test_what_was_no_number_need_not_become_one() -> None:

@@ -1,0 +1,292 @@
+"""Finding out by running a model which of its inputs say which tokens are real, and how: names do not tell.
+
+Where an input hides tokens, what stands in their place changes nothing at the others, and what stands at these does.
+A key padding mask of torch, where True hides, is told from an attention mask so, and lengths from labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from ffc.compiler.proof.probing.counted import Counted
+from ffc.compiler.proof.probing.inputs import dtype_of, mask_input, table_rows
+from ffc.compiler.proof.probing.layout import Layout, is_term
+from ffc.compiler.proof.probing.saying import FLOAT_FORMS, INTERVALS, MASKS, Form, Saying
+from ffc.compiler.proof.probing.tower import Meaning, Tower, meaning_of
+from ffc.errors import FfcError
+from ffc.graph.shapes.dim import Dim
+from ffc.graph.shapes.inference import Shapes, infer
+
+__all__ = ["candidates", "find_towers", "guessed"]
+
+Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+"""Runs a model on inputs by name and returns its outputs by name."""
+
+_MOST_CANDIDATES = 8
+_STILL = 1e-4
+"""What moves by less than this, relative to the scale of its output, does not move."""
+
+
+def find_towers(model: ir.Model, layout: Layout, run: Run, feeds: Mapping[str, np.ndarray]) -> list[Tower]:
+    """Return the towers of `model` whose tokens some input can hide.
+
+    Args:
+        model: The model.
+        layout: The dimensions of its inputs.
+        run: Runs it.
+        feeds: Inputs that it runs on, with more tokens than one.
+    """
+    open_ones = candidates(model, layout)
+    if not open_ones:
+        return []
+    search = _Search(model, layout, run, dict(feeds), infer(model))
+    found: list[Tower] = []
+    for _ in range(2):  # what is found shows what the others say
+        for name in list(open_ones):
+            tower = search.tower(name, [other for other in open_ones if other != name], found)
+            if tower is not None:
+                found.append(tower)
+                open_ones.remove(name)
+    return _joined(found)
+
+
+def guessed(model: ir.Model, layout: Layout, *, named: bool) -> list[Tower]:
+    """Return the tower of the input that looks most like a mask, its form told by its type and numbers.
+
+    Args:
+        model: The model.
+        layout: The dimensions of its inputs.
+        named: Whether nothing but an input that is called a mask will do.
+    """
+    value = mask_input(model)
+    if value is None or (named and "mask" not in str(value.name).lower()):
+        return []
+    dims = layout.shapes[str(value.name)]
+    added = dtype_of(value).kind == "f" and len(dims) > 2
+    saying = Saying(str(value.name), Form.ADDED if added else Form.KEPT)
+    holders = frozenset(name for name, others in layout.shapes.items() if name != value.name and dims[-1] in others)
+    return [Tower((saying,), holders, dims[0], dims[-1])]
+
+
+def candidates(model: ir.Model, layout: Layout) -> list[str]:
+    """Return the inputs that may say which tokens are real, those first that look most like it."""
+    scored = []
+    for value in model.graph.inputs:
+        name, dims, kind = str(value.name), layout.shapes[str(value.name)], dtype_of(value).kind
+        if kind not in "biuf" or not dims or table_rows(value) is not None:
+            continue
+        if _is_places(dims, kind) or _is_mask(name, dims, layout):
+            scored.append((("mask" not in name.lower(), "biuf".index(kind)), name))
+    return [name for _, name in sorted(scored)][:_MOST_CANDIDATES]
+
+
+def _is_places(dims: Sequence[Dim], kind: str) -> bool:
+    return kind in "iu" and (len(dims) == 1 or (len(dims) == 2 and dims[1] == 1))
+
+
+def _is_mask(name: str, dims: Sequence[Dim], layout: Layout) -> bool:
+    others = [other for key, other in layout.shapes.items() if key != name]
+    return 2 <= len(dims) <= 4 and dims[-1] != 1 and any(_holds(other, dims[-1]) for other in others)
+
+
+def _holds(dims: Sequence[Dim], length: Dim) -> bool:
+    """Whether an input of these dimensions holds something for each token, or for each of the last."""
+    return any(_counts(dim, length) for dim in dims)
+
+
+def _counts(dim: Dim, length: Dim) -> bool:
+    """Whether a dimension counts tokens, or is one term of a sum that does."""
+    return dim == length or is_term(dim, length)
+
+
+def _joined(towers: Sequence[Tower]) -> list[Tower]:
+    """Join towers that hold the same inputs: of one, several inputs may say which tokens are real."""
+    found: list[Tower] = []
+    for tower in towers:
+        same = next((other for other in found if other.holders & tower.holders and other.length == tower.length), None)
+        if same is None:
+            found.append(tower)
+        else:
+            joined = Tower((*same.sayings, *tower.sayings), same.holders | tower.holders, same.rows, same.length)
+            found[found.index(same)] = joined
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """A model and inputs that it runs on, of which some are changed at a time."""
+
+    model: ir.Model
+    layout: Layout
+    run: Run
+    feeds: dict[str, np.ndarray]
+    shapes: Shapes
+
+    def tower(self, name: str, unknown: Sequence[str], found: Sequence[Tower]) -> Tower | None:
+        """Return what the input `name` says, while the others that may say something hide as little as can be told."""
+        says = {saying.name for tower in found for saying in tower.sayings}
+        for fill in (1, 0):
+            whole = self._whole(found) | {other: self._filled(other, fill) for other in unknown}
+            for saying, length in self._readings(name):
+                holders = [
+                    other
+                    for other, dims in self.layout.shapes.items()
+                    if other != name and other not in says and _holds(dims, length)
+                ]
+                held = self._held(saying, length, holders, whole)
+                if held:
+                    return Tower((saying,), frozenset(held), self._rows(saying, held), length)
+            if not unknown:
+                break
+        return None
+
+    def _readings(self, name: str) -> Iterator[tuple[Saying, Dim]]:
+        dims, kind = self.layout.shapes[name], self.feeds[name].dtype.kind
+        if not _is_places(dims, kind):
+            square = len(dims) == 2 and dims[0] == dims[1]
+            for form in FLOAT_FORMS if kind == "f" else MASKS:
+                yield Saying(name, form, by_row=not square and dims[0] != 1), dims[-1]
+            return
+        lengths = dict.fromkeys(
+            dim
+            for other, others in self.layout.shapes.items()
+            if other != name and len(others) > 1
+            for dim in others[:2]
+            if dim != dims[0] and not (isinstance(dim, int) and dim < 2)
+        )
+        for length in lengths:
+            yield from ((Saying(name, form), length) for form in INTERVALS)
+
+    def _held(
+        self, saying: Saying, length: Dim, holders: Sequence[str], whole: Mapping[str, np.ndarray]
+    ) -> Sequence[str]:
+        """Return those of some inputs whose tokens an input hides, if it says what is tried."""
+        trial = self._trial(saying, length, holders, whole)
+        if trial is None:
+            return ()
+        if trial.hides(holders):
+            return holders
+        return [holder for holder in holders if trial.hides([holder])] if len(holders) > 1 else ()
+
+    def _trial(
+        self, saying: Saying, length: Dim, holders: Sequence[str], whole: Mapping[str, np.ndarray]
+    ) -> _Trial | None:
+        sizes = self.layout.bind(self.feeds)
+        tower = Tower((saying,), frozenset(holders), self._rows(saying, holders), length)
+        batch, tokens = tower.size(sizes)
+        if tokens < 2 or not holders:
+            return None
+        given = self.feeds[saying.name]
+        written = saying.write(_hidden(batch, tokens, saying.form), given.shape, given.dtype)
+        feeds = {**self.feeds, **whole, saying.name: written}
+        real = tower.real(feeds, sizes)
+        if real.all() or not real.any():
+            return None
+        meaning = meaning_of(self.model, self.layout, [tower], self.shapes)
+        return _Trial(self.run, feeds, real, meaning, length)
+
+    def _rows(self, saying: Saying, holders: Sequence[str]) -> Dim:
+        dims = self.layout.shapes[saying.name]
+        if saying.by_row:
+            return dims[0]
+        other = next((self.layout.shapes[name] for name in holders if len(self.layout.shapes[name]) > 1), dims)
+        return next((dim for dim in other[:2] if dim not in dims[-1:]), 1)
+
+    def _whole(self, found: Sequence[Tower]) -> dict[str, np.ndarray]:
+        """Return inputs that hide nothing, of those of which is known what they say."""
+        sizes = self.layout.bind(self.feeds)
+        return {
+            saying.name: saying.write(
+                np.ones(tower.size(sizes), np.bool_), self.feeds[saying.name].shape, self.feeds[saying.name].dtype
+            )
+            for tower in found
+            for saying in tower.sayings
+        }
+
+    def _filled(self, name: str, fill: int) -> np.ndarray:
+        """Return ones or zeros for an input; for one that may say where tokens end, the most there are."""
+        given = self.feeds[name]
+        if fill and _is_places(self.layout.shapes[name], given.dtype.kind):
+            sizes = [array.shape[1] for array in self.feeds.values() if array.ndim > 1]
+            return np.full_like(given, max(sizes, default=1))
+        return np.full_like(given, fill)
+
+
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """One reading of one input.
+
+    Attributes:
+        run: Runs the model.
+        feeds: Inputs under which some tokens are hidden, if the reading is right.
+        real: Those that are not, bool [B, S].
+        meaning: What the model's outputs have to do with them.
+        length: The dimension of tokens.
+    """
+
+    run: Run
+    feeds: Mapping[str, np.ndarray]
+    real: np.ndarray
+    meaning: Meaning
+    length: Dim
+
+    def hides(self, holders: Sequence[str]) -> bool:
+        """Whether hidden tokens of these inputs change nothing at others, and others do."""
+        try:
+            before = self.run(self.feeds)
+            hidden, shown = (self.run(self._changed(holders, places)) for places in (~self.real, self.real))
+        except FfcError:
+            return False
+        _, counted = self.meaning.counted(self.feeds)
+        still, moved = (self._moved(before, after, counted) for after in (hidden, shown))
+        return still <= _STILL < moved
+
+    def _changed(self, holders: Sequence[str], places: np.ndarray) -> dict[str, np.ndarray]:
+        """Return inputs with other contents at some places."""
+        changed = dict(self.feeds)
+        for name in holders:
+            array, dims = self.feeds[name], self.meaning.layout.shapes[name]
+            axis = next(axis for axis, dim in enumerate(dims) if _counts(dim, self.length))
+            where = places[:, -array.shape[axis] :]
+            other = np.random.default_rng(1).permutation(array.ravel()).reshape(array.shape)
+            rows = next((place for place in range(2) if place != axis and array.shape[place] == len(where)), None)
+            if rows is None:
+                where = np.asarray(where.any(axis=0, keepdims=True))
+            shape = [size if place in (rows, axis) else 1 for place, size in enumerate(array.shape)]
+            across = where if rows is None or rows < axis else where.T
+            changed[name] = np.where(across.reshape(shape), other, array)
+        return changed
+
+    def _moved(
+        self, before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], counted: Mapping[str, Counted]
+    ) -> float:
+        """Return how far real outputs moved, relative to their scale; infinitely where they are not finite."""
+        worst = 0.0
+        for name, array in before.items():
+            one, other = (counted[name].pick(each) for each in (array, after[name]))
+            if one.dtype.kind not in "biuf" or one.shape != other.shape or not one.size:
+                continue
+            one, other = one.astype(np.float64), other.astype(np.float64)
+            if not np.isfinite(one).all() or not np.isfinite(other).all():
+                return float("inf")
+            worst = max(worst, float(np.abs(one - other).max()) / (float(np.abs(one).max()) or 1.0))
+        return worst
+
+
+def _hidden(batch: int, tokens: int, form: Form) -> np.ndarray:
+    """Return a mask [B, S] with some tokens hidden: at the edge that a form can hide, else in between.
+
+    The first and the last are what heads read, and a causal model never looks to the right.
+    """
+    mask, some = np.ones((batch, tokens), np.bool_), max(1, tokens // 3)
+    if form in INTERVALS:
+        mask[:, slice(some) if form is Form.START else slice(-some, None)] = False
+        return mask
+    inner = (slice(1, 1 + some), slice(-1 - some, -1), slice(1, -1, 2))
+    for row in range(batch):
+        mask[row, inner[row % len(inner)]] = False
+    return mask

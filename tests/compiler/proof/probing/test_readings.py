@@ -1,0 +1,128 @@
+"""What an input says of tokens is found out by running the model, whatever its name."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+import ffc
+from ffc.compiler.proof.probes import Probe, make, understood
+from ffc.compiler.proof.probing.saying import Form
+from ffc.compiler.proof.rows import from_data
+from ffc.compiler.proof.verify import Prover
+from tests.compiler.proof.probing.towers import BOOL, FLOAT, INT64, attended, embedded, one_tower, two_towers, within
+from tests.graphs import Draft
+
+
+def kinds(probes: list[Probe]) -> dict[str, Probe]:
+    return {probe.name.rsplit(" ", 1)[0]: probe for probe in probes}
+
+
+@pytest.mark.parametrize("causal", [False, True], ids=["both ways", "causal"])
+@pytest.mark.parametrize(
+    ("form", "dtype"),
+    [
+        ("kept", BOOL), ("kept", INT64), ("kept", FLOAT), ("hidden", BOOL), ("hidden", INT64), ("hidden", FLOAT),
+        ("added", FLOAT), ("length", INT64), ("start", INT64), ("last", INT64),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_how_an_input_says_which_tokens_are_real_is_found_out(form: str, dtype: ir.DataType, causal: bool) -> None:
+    model = one_tower(form, dtype, causal=causal)
+    (tower,) = understood(model).towers
+    (saying,) = tower.sayings
+    told = "length" if causal and form == "last" else form  # what comes later is hidden anyway
+    assert (saying.name, saying.form, tower.holders) == ("what", Form[told.upper()], {"ids"})
+    probes = kinds(Prover(model, make(model)).probes)
+    assert probes.keys() == {"full", "right-padded", "left-padded", "holed", "masked row"}
+    full, right, left = (probes[kind].mask for kind in ("full", "right-padded", "left-padded"))
+    assert full is not None and right is not None and left is not None
+    assert full.all()
+    assert right.all() == (form == "start") and left.all() == (form in ("length", "last"))
+
+
+def test_a_length_is_never_none() -> None:
+    for probe in make(one_tower("length", INT64)):
+        assert probe.feeds["what"].min() >= 1
+
+
+@pytest.mark.parametrize("dtype", [BOOL, INT64, FLOAT], ids=str)
+def test_a_model_whose_mask_hides_compiles(dtype: ir.DataType) -> None:
+    assert ffc.compile(one_tower("hidden", dtype), "fuse").report.verdict is not None
+
+
+def test_rows_of_the_users_own_are_read_the_same_way() -> None:
+    hides = np.array([[0, 0, 1], [0, 0, 0]], np.bool_)
+    (probe,) = from_data(one_tower("hidden", BOOL), {"ids": np.ones((2, 3), np.int64), "what": hides})
+    assert np.array_equal(probe.mask, ~hides)  # type: ignore[arg-type]
+    (probe,) = from_data(one_tower("length", INT64), {"ids": np.ones((2, 3), np.int64), "what": np.array([1, 3])})
+    assert probe.mask is not None and probe.mask.tolist() == [[True, False, False], [True, True, True]]
+
+
+@pytest.mark.parametrize("names", [("seq", "seq"), ("seq_a", "seq_b")], ids=["one name", "two names"])
+@pytest.mark.parametrize("forms", [("length", "hidden"), ("kept", "kept"), ("length", "length")], ids=str)
+def test_each_tower_has_its_own_mask(names: tuple[str, str], forms: tuple[str, str]) -> None:
+    model = two_towers(*names, forms=forms)
+    meaning = understood(model)
+    assert {(tower.holders, tower.sayings[0].name) for tower in meaning.towers} == {
+        (frozenset({"ids_a"}), "what_a"), (frozenset({"ids_b"}), "what_b"),
+    }  # fmt: skip
+    prover = Prover(model, make(model, meaning=meaning))
+    assert len(prover.probes) >= 6
+    for probe in prover.probes:
+        masks, _ = meaning.counted(probe.feeds)
+        by_tower = {tower.sayings[0].name[-1]: mask for tower, mask in zip(meaning.towers, masks, strict=True)}
+        for tower, mask in by_tower.items():
+            assert np.array_equal(probe.counted(f"tokens_{tower}").mask, mask)  # type: ignore[arg-type]
+        rows = probe.counted("score").pick(np.arange(len(masks[0])))
+        assert len(rows) == (by_tower["a"].any(axis=1) & by_tower["b"].any(axis=1)).sum()
+
+
+def test_towers_of_two_names_have_lengths_of_their_own() -> None:
+    model = two_towers("seq_a", "seq_b")
+    shapes = {(p.feeds["ids_a"].shape[1], p.feeds["ids_b"].shape[1]) for p in Prover(model, make(model)).probes}
+    assert any(one != other for one, other in shapes)
+    assert ffc.compile(model, "fuse").report.verdict is not None
+
+
+def test_starts_and_ends_are_one_tower() -> None:
+    draft = Draft()
+    ids = draft.input("ids", "batch", "seq", dtype=INT64)
+    given = [draft.input(name, "batch", dtype=INT64) for name in ("one", "other")]
+    shown = [within(draft, ids, form, value) for form, value in zip(("start", "length"), given, strict=True)]
+    x = attended(draft, "one", embedded(draft, "one", ids), draft.op.And(*shown))
+    model = draft.model({"y": (x, ["batch", "seq", 8])})
+    (tower,) = understood(model).towers
+    assert {saying.name: saying.form for saying in tower.sayings} == {"one": Form.START, "other": Form.LENGTH}
+    for probe in Prover(model, make(model)).probes:
+        assert probe.mask is not None and probe.mask.any(axis=1).all()
+
+
+def test_tokens_that_come_before_rows_are_counted_where_they_are_real() -> None:
+    draft = Draft()
+    op = draft.op
+    x, hidden = draft.input("x", "seq", "batch", 8), draft.input("what", "batch", "seq", dtype=BOOL)
+    inner = attended(draft, "one", op.Transpose(x, perm=[1, 0, 2]), within(draft, None, "hidden", hidden))
+    model = draft.model({"y": (op.Transpose(inner, perm=[1, 0, 2]), ["seq", "batch", 8])})
+    probe = kinds(Prover(model, make(model)).probes)["right-padded"]
+    assert probe.mask is not None and not probe.mask.all()
+    assert len(probe.counted("y").pick(np.zeros((*probe.mask.T.shape, 8)))) == probe.mask.sum()
+
+
+def test_a_mask_that_is_the_same_for_all_rows_keeps_what_it_hides_apart() -> None:
+    draft = Draft()
+    x, seen = draft.input("x", "batch", "seq", 8), draft.input("what", "seq", "seq", dtype=BOOL)
+    model = draft.model({"y": (attended(draft, "one", x, draft.op.Not(seen)), ["batch", "seq", 8])})
+    assert understood(model).says["what"].form is Form.HIDDEN
+    assert ffc.compile(model, "fuse").report.verdict is not None
+
+
+def test_inputs_that_hide_nothing_say_nothing() -> None:
+    draft = Draft()
+    op = draft.op
+    ids, types = (draft.input(name, "batch", "seq", dtype=INT64) for name in ("ids", "types"))
+    x = op.Add(embedded(draft, "one", ids), op.Unsqueeze(op.Cast(types, to=int(FLOAT)), [2]))
+    model = draft.model({"y": (attended(draft, "one", x, np.True_), ["batch", "seq", 8])})
+    assert understood(model).towers == ()
+    assert all(probe.mask is None for probe in make(model))

@@ -1,0 +1,73 @@
+"""Small encoders whose inputs say in many ways which tokens are real, for the tests of what inputs mean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from tests.graphs import Draft
+
+FLOAT, INT64, BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
+WIDTH = 8
+
+
+def attended(draft: Draft, name: str, x: Any, shown: Any) -> Any:
+    """Let tokens x, [B, S, 8], attend to those that `shown`, bool and broadcast to [B, S, S], shows."""
+    op = draft.op
+    q, k, v = (op.MatMul(x, draft.normal(f"{name}.{role}", WIDTH, WIDTH)) for role in "qkv")
+    scores = op.Where(shown, op.MatMul(q, op.Transpose(k, perm=[0, 2, 1])), np.float32(-np.inf))
+    return op.Add(op.MatMul(op.Softmax(scores, axis=-1), v), x)
+
+
+def embedded(draft: Draft, name: str, ids: Any) -> Any:
+    """Look ids up."""
+    return draft.op.Gather(draft.normal(f"{name}.table", 30, WIDTH), ids)
+
+
+def within(draft: Draft, ids: Any, form: str, given: Any) -> Any:
+    """Return which tokens of ids, [B, S], are real, bool [B, 1, S], as `given` says it."""
+    op = draft.op
+    if form == "kept":
+        return op.Unsqueeze(op.Cast(given, to=int(BOOL)), [1])
+    if form == "hidden":
+        return op.Not(op.Unsqueeze(op.Cast(given, to=int(BOOL)), [1]))
+    if form == "added":
+        return op.Unsqueeze(op.Greater(given, np.float32(-100)), [1])
+    places = op.Range(np.int64(0), op.Squeeze(op.Shape(ids, start=1, end=2), [0]), np.int64(1))
+    told = op.Unsqueeze(given, [1, 2])
+    if form == "length":
+        return op.Less(places, told)
+    return op.GreaterOrEqual(places, told) if form == "start" else op.LessOrEqual(places, told)
+
+
+def one_tower(form: str, dtype: ir.DataType, *, causal: bool = False) -> ir.Model:
+    """Return a model of ids, [B, S], and one input called ``what`` that says which of them are real."""
+    draft = Draft()
+    ids = draft.input("ids", "batch", "seq", dtype=INT64)
+    shape = ("batch",) if form in ("length", "start", "last") else ("batch", "seq")
+    shown = within(draft, ids, form, draft.input("what", *shape, dtype=dtype))
+    if causal:
+        op = draft.op
+        places = op.Range(np.int64(0), op.Squeeze(op.Shape(ids, start=1, end=2), [0]), np.int64(1))
+        shown = op.And(shown, op.LessOrEqual(places, op.Unsqueeze(places, [1])))
+    x = attended(draft, "one", embedded(draft, "one", ids), shown)
+    return draft.model({"y": (x, ["batch", "seq", WIDTH])})
+
+
+def two_towers(*names: str, forms: tuple[str, str] = ("length", "hidden")) -> ir.Model:
+    """Return a model of two encoders side by side, tokens named by `names`, their means, and their product."""
+    draft = Draft()
+    op, outputs = draft.op, {}
+    towers: list[tuple[str, str, str]] = list(zip("ab", names, forms, strict=True))
+    held = []
+    for tower, seq, form in towers:
+        ids = draft.input(f"ids_{tower}", "batch", seq, dtype=INT64)
+        shape = ("batch",) if form == "length" else ("batch", seq)
+        shown = within(draft, ids, form, draft.input(f"what_{tower}", *shape, dtype=BOOL if form == "hidden" else INT64))
+        x = attended(draft, tower, embedded(draft, tower, ids), shown)
+        outputs[f"tokens_{tower}"] = (x, ["batch", seq, WIDTH])
+        held.append(op.Gather(x, np.int64(0), axis=1))
+    outputs["score"] = (op.ReduceSum(op.Mul(*held), [1], keepdims=1), ["batch", 1])
+    return draft.model(outputs)
