@@ -5,14 +5,21 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
 import ffc
+from ffc import Op, constant
 
 OPSET = 23
 MIN_IR_VERSION = 10
+
+_ONE_AXIS = 13
+"""Since when Hardmax takes one axis; before, it took that and all after it as one."""
+_COORDINATES = 11
+"""Since when Resize says how it finds coordinates; before, there was one way."""
 
 _RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 
@@ -22,8 +29,9 @@ class Opset(ffc.Pass):
     """Convert a model to opset 23, with its functions inlined; every compile begins with this.
 
     1. Functions of any domain but ``ffc`` are inlined: converters either drop them or break their calls.
-    2. The default domain is converted to opset 23. A newer model is taken at its word where opset 23 knows all its
-       operators, their attributes and inputs; the proof shows whether they mean the same there.
+    2. The default domain is converted to opset 23; what the converters forget of Hardmax and Resize is done here. A
+       newer model is taken at its word where opset 23 knows all its operators, their attributes and inputs; the proof
+       shows whether they mean the same there.
     3. Constant nodes become initializers, so that later passes meet constants in one form.
 
     A model that draws random numbers (live Dropout after an export in training mode) is refused.
@@ -57,6 +65,8 @@ class Opset(ffc.Pass):
         # Deferred: the converter takes a while to import, and most commands never convert.
         from onnxscript import version_converter
 
+        if found < _ONE_AXIS:
+            _flatten_hardmax(model)
         logging.getLogger("onnxscript.version_converter").setLevel(logging.ERROR)
         try:
             version_converter.convert_version(model, OPSET, fallback=True)
@@ -67,8 +77,33 @@ class Opset(ffc.Pass):
             raise ffc.CannotApplyError(
                 f"cannot convert opset {found} to {OPSET}: an operator has no conversion; export at opset 18 or later"
             )
+        if found < _COORDINATES:
+            _note_coordinates(model)
         model.ir_version = max(model.ir_version, MIN_IR_VERSION)
         log.did(f"opset {found} to {OPSET}")
+
+
+def _flatten_hardmax(model: ir.Model) -> None:
+    """Write out what Hardmax meant up to opset 12, as the converter does for Softmax and LogSoftmax but not for it."""
+    found = [node for node in model.graph.all_nodes() if node.op_type == "Hardmax" and not node.domain]
+    for node in found:
+        op, (x,), axis = Op(), node.inputs, node.attributes.get_int("axis", 1)
+        result = op.Reshape(op.Hardmax(op.Flatten(x, axis=axis), axis=1), op.Shape(x))
+        assert node.graph is not None
+        ir.convenience.replace_nodes_and_values(node.graph, node, [node], op.nodes, node.outputs, [result])
+    if found:
+        common.NameFixPass()(model)
+
+
+def _note_coordinates(model: ir.Model) -> None:
+    """Say what Resize, once Upsample, meant up to opset 10: the converter leaves the defaults of opset 11, others."""
+    for node in model.graph.all_nodes():
+        if node.op_type != "Resize" or node.domain:
+            continue
+        scales = constant(node.inputs[2])
+        smaller = scales is not None and bool(np.all(scales <= 1))
+        meant = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "ceil" if smaller else "floor"}
+        node.attributes.update({name: ir.AttrString(name, value) for name, value in meant.items()})
 
 
 def _check_older(model: ir.Model, found: int) -> None:

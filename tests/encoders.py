@@ -62,6 +62,8 @@ class Export:
         zero_biases: Leave every bias zero, which makes the exporter merge those of one size into one initializer.
             Otherwise no two tensors are equal, and a lost or swapped bias shows in the output.
         way: Exporter and attention.
+        opset: The opset it is written at, where that is not the exporter's choice.
+        plain_norms: Leave norms as training begins, with weights of one; give `zero_biases` too and they do nothing more.
     """
 
     kind: Kind
@@ -70,11 +72,14 @@ class Export:
     head: bool = False
     zero_biases: bool = False
     way: Way = "dynamo sdpa"
+    opset: int | None = None
+    plain_norms: bool = False
 
     @property
     def file_name(self) -> str:
         """A name that says which encoder it is."""
-        flags = [*["head"] * self.head, *["zero"] * self.zero_biases]
+        flags = [*["head"] * self.head, *["zero"] * self.zero_biases, *["plain"] * self.plain_norms]
+        flags += [f"opset{self.opset}"] * (self.opset is not None)
         return "-".join([self.kind, f"{self.layers}l", f"seed{self.seed}", *flags, *self.way.split()]) + ".onnx"
 
     def write(self, folder: Path) -> Path:
@@ -83,9 +88,10 @@ class Export:
         with minilm_example().quiet():
             attention = "eager" if "eager" in way or self.kind == "mpnet" else "sdpa"
             model = random_model(self.kind, self.layers, self.seed, self.head, attention)
-            perturb(model, self.seed, self.zero_biases)
+            perturb(model, self.seed, self.zero_biases, self.plain_norms)
             write = to_onnx_by_tracing if way.startswith("TorchScript") else to_onnx
-            options = {"opset_version": 23} if way == "dynamo opset 23" else {}
+            opset = 23 if way == "dynamo opset 23" else self.opset
+            options = {} if opset is None else {"opset_version": opset}
             write(model, INPUTS[self.kind], path, "logits" if self.head else "last_hidden_state", **options)
         return path
 
@@ -124,8 +130,8 @@ def random_model(kind: Kind, layers: int, seed: int, head: bool, attention: str 
     return model.eval()
 
 
-def perturb(model: torch.nn.Module, seed: int, zero_biases: bool) -> None:
-    """Give every LayerNorm weight and every bias values of its own, drawn from `seed`; leave biases zero if asked to.
+def perturb(model: torch.nn.Module, seed: int, zero_biases: bool, plain_norms: bool = False) -> None:
+    """Give every LayerNorm weight and every bias values of its own, drawn from `seed`; leave them plain if asked to.
 
     Weights are scaled up too: at transformers' initial 0.02 attention is uniform, and errors in it would hardly show.
     """
@@ -138,7 +144,7 @@ def perturb(model: torch.nn.Module, seed: int, zero_biases: bool) -> None:
             if name.endswith("bias"):
                 parameter.copy_(torch.zeros_like(noise) if zero_biases else 0.2 * noise)
             elif "norm" in name.lower():
-                parameter.copy_(1.0 + 0.2 * noise)
+                parameter.copy_(torch.ones_like(noise) if plain_norms else 1.0 + 0.2 * noise)
             elif "embeddings" not in name:
                 parameter.mul_(5.0)
 
@@ -161,7 +167,9 @@ def to_onnx(model: torch.nn.Module, inputs: tuple[str, ...], path: Path, output:
     )
 
 
-def to_onnx_by_tracing(model: torch.nn.Module, inputs: tuple[str, ...], path: Path, output: str) -> None:
+def to_onnx_by_tracing(
+    model: torch.nn.Module, inputs: tuple[str, ...], path: Path, output: str, opset_version: int = 18
+) -> None:
     """Export through TorchScript, as torch did by default before 2.9."""
     import torch
 
@@ -185,7 +193,7 @@ def to_onnx_by_tracing(model: torch.nn.Module, inputs: tuple[str, ...], path: Pa
         input_names=list(inputs),
         output_names=[output],
         dynamic_axes={name: {0: "batch", 1: "length"} for name in inputs},
-        opset_version=18,
+        opset_version=opset_version,
     )
 
 

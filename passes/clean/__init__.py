@@ -29,8 +29,10 @@ class Clean(ffc.Pass):
     3. The rules of its table are applied. One of them drops the ``IsNaN``/``Where`` that exporters put around a
        Softmax: the mask's minus infinity becomes the lowest finite number, so a row that is masked throughout gives
        finite numbers of no meaning instead of NaN turned into zeros; other rows are untouched by that.
-    4. A Gemm by a constant weight becomes a product and a sum; products of flattened tokens read them as
-       [batch, tokens, width]; what tf2onnx writes by arithmetic and pooling becomes selections and norms.
+    4. A Gemm by a constant weight becomes a product and a sum. What treats each token alike reads them as
+       [batch, tokens, width] where an exporter makes one axis of the first two. What tf2onnx writes by arithmetic,
+       pooling and products with ones and zeros becomes selections, look-ups and norms; a look-up of a row that a table
+       does not have is then an error.
     5. Identities, equal nodes and equal initializers are merged.
 
     Outputs stay equal.
@@ -49,6 +51,7 @@ class Clean(ffc.Pass):
             before, editor = log.count, Editor(model)
             log.did("constants folded", fold(editor))
             log.did("shapes written down", _write_shapes(editor))
+            log.did("rows on two axes", flattened.unflatten(editor))
             rules.apply(self.rules, model, log, editor)
             log.did("duplicates and dead code", _merge(editor))
             if log.count == before:

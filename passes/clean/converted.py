@@ -31,6 +31,8 @@ def _axes(match: Match) -> list[int] | None:
 
 
 def _one_axis(match: Match) -> str | None:
+    if match.attributes["last"].as_int() not in (-1, 1):
+        return "it is not taken over the last of two axes"
     axes = _axes(match)
     if axes is None:
         return "it is not known to give back the shape that it reads"
@@ -43,17 +45,18 @@ def _axis(match: Match) -> Mapping[str, Any]:
     return {"axis": -1 if axes[0] == len(shape) - 1 else axes[0]}
 
 
-def _flattened(*shape: int, axis: int, matches: bool = True) -> Sample:
-    return Sample({"x": normal(*shape)}, {"shape": list(shape)}, {"axis": axis}, matches)
+def _flattened(*shape: int, axis: int, last: int = -1, matches: bool = True) -> Sample:
+    return Sample({"x": normal(*shape)}, {"shape": list(shape)}, {"axis": axis, "last": last}, matches)
 
 
 _SAMPLES = (
     _flattened(2, 3, 4, 5, axis=3),
-    _flattened(2, 3, 5, axis=-1),
+    _flattened(2, 3, 5, axis=-1, last=1),
     _flattened(2, 5, 1, axis=1),
     _flattened(3, 1, 1, 1, axis=1),
     _flattened(2, 3, 5, axis=1, matches=False),
-    Sample({"x": normal(2, 3, 5)}, {"shape": [3, 2, 5]}, {"axis": 2}, matches=False),
+    _flattened(2, 3, 5, axis=2, last=0, matches=False),
+    Sample({"x": normal(2, 3, 5)}, {"shape": [3, 2, 5]}, {"axis": 2, "last": -1}, matches=False),
 )
 
 
@@ -72,8 +75,8 @@ def _plain(name: str) -> Program:
 
 
 def _around(name: str) -> Program:
-    def flattened(op: Op, x: Tensor, shape: Tensor, *, axis: int) -> Tensor:
-        return op.Reshape(op.node(name, op.Flatten(x, axis=axis), axis=-1), shape)
+    def flattened(op: Op, x: Tensor, shape: Tensor, *, axis: int, last: int) -> Tensor:
+        return op.Reshape(op.node(name, op.Flatten(x, axis=axis), axis=last), shape)
 
     return flattened
 

@@ -90,42 +90,59 @@ def _wrapped(op: Op, table: Tensor, ids: Tensor, rows: Tensor) -> Tensor:
     return op.Gather(table, op.Where(below, op.Add(ids, rows), ids))
 
 
-# tf.nn.moments and batch_normalization: x * m + (beta - mean * m), m = gamma / sqrt(variance + epsilon), are a centred
-# product, in which norms are looked for
+# rows of a table as TensorFlow 1 looks them up where there are few: a product with ones and zeros
 
 
-def _centred(op: Op, x: Tensor, axes: Tensor, m: Tensor, beta: Tensor) -> Tensor:
-    return op.Add(_centred_alone(op, x, axes, m), beta)
+def _selects(match: Match) -> str | None:
+    dtype, table = match.editor.shapes.dtype(match.values["ids"]), match.array("table")
+    depth, values = (match.array(name).reshape(-1).tolist() for name in ("depth", "values"))
+    if dtype not in (ir.DataType.INT32, ir.DataType.INT64) or table.ndim != 2 or depth != [len(table)]:
+        return "it does not select rows of a table"
+    return None if values == [0, 1] else f"rows are multiplied by {values}"
 
 
-def _centred_alone(op: Op, x: Tensor, axes: Tensor, m: Tensor) -> Tensor:
-    return op.Mul(op.Sub(x, op.ReduceMean(x, axes)), m)
+def _one_hot(*values: float, depth: int = 5, matches: bool = True) -> Sample:
+    constants = {"depth": [depth], "values": list(values), "table": normal(5, 4)}
+    return Sample({"ids": integers(-5, 5, 2, 3)}, constants, matches=matches)
 
 
-_MOMENTS = tuple(
-    (normal(2, 3, 6), {"axes": [axis], "m": normal(*m), "beta": normal(*beta)})
-    for axis, m, beta in ((-1, (6,), (6,)), (2, (2, 3, 1), ()), (1, (1, 6), (2, 1, 6)))
-)
+@rule(
+    "one-hot-lookup", lambda op, ids, table: op.Gather(table, ids),
+    where=(is_constant("depth", "values", "table"), _selects),
+    samples=(_one_hot(0.0, 1.0), _one_hot(0.0, 2.0, matches=False)),
+)  # fmt: skip
+def _looked_up(op: Op, ids: Tensor, depth: Tensor, values: Tensor, table: Tensor) -> Tensor:
+    return op.MatMul(op.OneHot(ids, depth, values, axis=-1), table)
 
 
-def _moments(*, beta: bool = True) -> tuple[Sample, ...]:
-    given = ("axes", "m", "beta") if beta else ("axes", "m")
-    return tuple(Sample({"x": x}, {name: constants[name] for name in given}) for x, constants in _MOMENTS)
+# tf.nn.moments and batch_normalization: x * m + (beta - mean * m), with m = gamma / sqrt(variance + epsilon), are a
+# product of what is centred, in which norms are looked for
 
 
-@rule("moments", _centred, shared=True, samples=_moments())
-def _less_mean(op: Op, x: Tensor, axes: Tensor, m: Tensor, beta: Tensor) -> Tensor:
-    return op.Add(op.Mul(x, m), op.Sub(beta, op.Mul(op.ReduceMean(x, axes), m)))
+def _centred(op: Op, x: Tensor, mean: Tensor, m: Tensor, beta: Tensor) -> Tensor:
+    return op.Add(_centred_alone(op, x, mean, m), beta)
 
 
-@rule("moments-negated", _centred, shared=True, samples=_moments())
-def _plus_negated(op: Op, x: Tensor, axes: Tensor, m: Tensor, beta: Tensor) -> Tensor:
-    return op.Add(op.Mul(x, m), op.Add(op.Mul(op.Neg(op.ReduceMean(x, axes)), m), beta))
+def _centred_alone(op: Op, x: Tensor, mean: Tensor, m: Tensor) -> Tensor:
+    return op.Mul(op.Sub(x, mean), m)
 
 
-@rule("moments-no-beta", _centred_alone, shared=True, samples=_moments(beta=False))
-def _plus_negated_alone(op: Op, x: Tensor, axes: Tensor, m: Tensor) -> Tensor:
-    return op.Add(op.Mul(x, m), op.Mul(op.Neg(op.ReduceMean(x, axes)), m))
+_MOMENTS = {"x": normal(2, 3, 6), "mean": normal(2, 3, 1), "m": normal(2, 3, 6)}
+
+
+@rule("moments", _centred, samples=(Sample(_MOMENTS, {"beta": normal(6)}),))
+def _less_mean(op: Op, x: Tensor, mean: Tensor, m: Tensor, beta: Tensor) -> Tensor:
+    return op.Add(op.Mul(x, m), op.Sub(beta, op.Mul(mean, m)))
+
+
+@rule("moments-negated", _centred, samples=(Sample(_MOMENTS, {"beta": normal(2, 1, 6)}),))
+def _plus_negated(op: Op, x: Tensor, mean: Tensor, m: Tensor, beta: Tensor) -> Tensor:
+    return op.Add(op.Mul(x, m), op.Add(op.Mul(op.Neg(mean), m), beta))
+
+
+@rule("moments-no-beta", _centred_alone, samples=(Sample(_MOMENTS),))
+def _plus_negated_alone(op: Op, x: Tensor, mean: Tensor, m: Tensor) -> Tensor:
+    return op.Add(op.Mul(x, m), op.Mul(op.Neg(mean), m))
 
 
 def _varies(match: Match) -> str | None:
@@ -160,4 +177,4 @@ def _pooled(op: Op, x: Tensor) -> Tensor:
 
 
 NORMS = (_pooled, _less_mean, _plus_negated, _plus_negated_alone, _factor_first)
-RULES = (_arithmetic, _masked_twice, _turned, _wrapped, *NORMS)
+RULES = (_arithmetic, _masked_twice, _turned, _wrapped, _looked_up, *NORMS)

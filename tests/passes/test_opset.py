@@ -94,6 +94,68 @@ def test_what_is_newer_than_23_is_refused(op_type: str, attributes: dict[str, An
         run_passes(model, "opset")
 
 
+X = np.random.default_rng(0).standard_normal((2, 3, 4, 5)).astype(np.float32)
+
+
+def of_one_operator(op_type: str, opset: int, *shape: int | str, constants: Any = (), **attributes: Any) -> ir.Model:
+    draft = Draft()
+    node = draft.op.node(op_type, draft.input("x", *shape), *constants, **attributes)
+    return draft.model({"y": (node, [f"n{axis}" for axis in range(4)])}, opset=opset)
+
+
+def assert_converted(model: ir.Model, x: np.ndarray = X, *passes: str) -> ir.Model:
+    after = run_passes(model, "opset", *passes)
+    assert after.opset_imports[""] == 23
+    assert difference(run_stock(model, {"x": x}), run_stock(after, {"x": x})) < 1e-6
+    return after
+
+
+@pytest.mark.parametrize("opset", [7, 12])
+@pytest.mark.parametrize("axis", [None, 2, 3])
+@pytest.mark.parametrize("name", ["Softmax", "LogSoftmax", "Hardmax"])
+def test_softmax_means_what_it_meant_up_to_opset_12_and_is_written_plainly_where_it_can_be(
+    name: str, axis: int | None, opset: int
+) -> None:
+    given = {} if axis is None else {"axis": axis}
+    dims: tuple[int | str, ...] = ("batch", 3, "n2", 5)
+    after = assert_converted(of_one_operator(name, opset, *dims, **given), X, "clean")
+    assert count(after, "Reshape", "Flatten") == (0 if axis == 3 else 2)
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((2, 5, 1, 1), 1), ((2, 1, 5, 1), 1), ((1, 1, 1, 6), 0)])
+@pytest.mark.parametrize("name", ["Softmax", "LogSoftmax", "Hardmax"])
+def test_axes_of_size_1_do_not_matter(name: str, shape: tuple[int, ...], axis: int) -> None:
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    after = assert_converted(of_one_operator(name, 11, *shape, axis=axis), x, "clean")
+    assert [node.op_type for node in after.graph] == [name]
+
+
+def test_hardmax_within_a_branch_is_converted_too() -> None:
+    draft = Draft()
+    x = draft.input("x", 2, 3, 4, 5)
+    branches = {}
+    for name, op_type in (("then_branch", "Hardmax"), ("else_branch", "Relu")):
+        inner = Draft()
+        value = inner.op.node(op_type, x, **({"axis": 1} if op_type == "Hardmax" else {}))
+        value.name, value.type, value.shape = f"{name}.out", ir.TensorType(ir.DataType.FLOAT), ir.Shape([2, 3, 4, 5])
+        branches[name] = ir.Graph([], [value], nodes=inner.op.nodes, name=name)
+    above = draft.op.Greater(draft.op.ReduceMax(x, keepdims=0), np.float32(-99))
+    model = draft.model({"y": (draft.op.If(above, **branches), [2, 3, 4, 5])}, opset=11)
+    after = run_passes(model, "opset")
+    assert difference(run_stock(model, {"x": X}), run_stock(after, {"x": X})) == 0
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize("scales", [(1, 1, 2, 3), (1, 1, 1.3, 2.7), (1, 1, 0.3, 0.7)])
+@pytest.mark.parametrize("opset", [9, 10])
+def test_resize_means_what_it_meant_up_to_opset_10(opset: int, scales: tuple[float, ...], mode: str) -> None:
+    if opset == 9 and min(scales) < 1:
+        pytest.skip("Upsample only makes larger")
+    name, x = "Upsample" if opset == 9 else "Resize", np.random.default_rng(0).standard_normal((1, 2, 11, 13))
+    model = of_one_operator(name, opset, 1, 2, 11, 13, constants=[np.asarray(scales, np.float32)], mode=mode)
+    assert_converted(model, x.astype(np.float32))
+
+
 def dropout(training: bool | None) -> ir.Model:
     draft = Draft()
     x = draft.input("x", "batch", 4)

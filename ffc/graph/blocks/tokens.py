@@ -12,18 +12,18 @@ from ffc.graph.dialect.function import called
 from ffc.graph.shapes.dim import Dim, at_least
 from ffc.graph.shapes.inference import Shapes
 
-__all__ = ["TOKEN_AXIS", "Rows", "Tokens", "taken_tokens", "token_rows"]
+__all__ = ["ELEMENTWISE", "NORMALISING", "REDUCING", "TOKEN_AXIS", "Rows", "Tokens", "taken_tokens", "token_rows"]
 
 TOKEN_AXIS = 1
 """Values are [batch, tokens, ...] wherever tokens are left out."""
 
-_ELEMENTWISE = frozenset(
+ELEMENTWISE = frozenset(
     """Abs Add And Cast Celu Clip Div Dropout Elu Equal Erf Exp Gelu Greater GreaterOrEqual HardSigmoid HardSwish
     Identity IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Min Mish Mul Neg Not Or Pow PRelu Reciprocal Relu Selu
     Sigmoid Sign Softplus Softsign Sqrt Sub Swish Tanh ThresholdedRelu Where Xor""".split()
 )
-_NORMALISING = {"LayerNormalization", "LogSoftmax", "RMSNormalization", "Softmax"}
-_REDUCING = {"ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare"}
+NORMALISING = {"LayerNormalization", "LogSoftmax", "RMSNormalization", "Softmax"}
+REDUCING = {"ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare"}
 _TO_THE_END = 2**31 - 1
 """Ends of slices from here on mean "to the end": exporters write the largest int32 or int64."""
 
@@ -128,14 +128,14 @@ def _row_inputs(node: ir.Node, rank: int, shapes: Shapes) -> Iterator[int]:
         yield from (function.tensors.index(name) for name in function.by_token)
     elif node.domain:
         return
-    elif node.op_type in _ELEMENTWISE or (node.op_type == "Concat" and _axis(node, 0, rank) > TOKEN_AXIS):
+    elif node.op_type in ELEMENTWISE or (node.op_type == "Concat" and _axis(node, 0, rank) > TOKEN_AXIS):
         yield from range(len(node.inputs))
     elif node.op_type == "MatMul" and rank > 2 and node.inputs[1] is not None:
         weight = shapes.of(node.inputs[1])
         yield from (0,) if weight is not None and len(weight) == 2 else ()
-    elif node.op_type in _NORMALISING:
+    elif node.op_type in NORMALISING:
         yield from (0,) if rank > 2 and _axis(node, -1, rank) == rank - 1 else ()
-    elif node.op_type in _REDUCING:
+    elif node.op_type in REDUCING:
         yield from (0,) if rank > 2 and _reduces_last(node, rank) else ()
     elif _leaves_tokens_in_place(node, rank):
         yield 0

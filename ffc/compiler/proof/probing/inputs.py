@@ -39,8 +39,11 @@ def table_rows(value: ir.Value) -> int | None:
             node = use.node
             table = constant(node.inputs[0]) if node.op_type == "Gather" and use.idx == 1 else None
             call_tables = _call_tables(node, use.idx)
+            depth = constant(node.inputs[1]) if node.op_type == "OneHot" and use.idx == 0 else None
             if table is not None:
                 rows.append(table.shape[0])
+            elif depth is not None:
+                rows.append(int(depth.reshape(-1)[0]))
             elif call_tables:
                 rows += call_tables
             elif node.op_type in ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten") and use.idx == 0:
