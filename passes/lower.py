@@ -5,18 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
 import ffc
-from ffc import Editor, Op, Tensor
+from ffc import Editor, Match, Op, Sample, Tensor, rule, rules
+from ffc.compiler.rules import flags, is_constant, is_scalar, normal
+from ffc.graph.blocks.masks import FLOOR, is_at_least
 from ffc.graph.dialect import ops
 from ffc.graph.dialect.fold import fold
 from ffc.graph.dialect.function import called, quantises
 from ffc.graph.execute import CPU, CUDA, cuda_at_hand
 
-_HALF = ir.DataType.FLOAT16.value
+_HALF, _SINGLE = ir.DataType.FLOAT16.value, ir.DataType.FLOAT.value
 
 LEAST = -10_000.0
 """What a mask in half precision holds at least: far below any score, and in range when a score is added."""
@@ -57,10 +60,30 @@ def attention_masked_kernel(
     op: Op, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, heads: int, scale: float
 ) -> Tensor:
     """`AttentionMasked` as the operator of opset 23."""
-    return op.Attention(q, k, v, mask, q_num_heads=heads, kv_num_heads=heads, scale=scale)
+    # It gives 0, not the mean of all values, to a query whose keys are all hidden by the lowest float.
+    return op.Attention(q, k, v, op.Max(mask, FLOOR), q_num_heads=heads, kv_num_heads=heads, scale=scale)
+
+
+def _or_zero(op: Op, context: Tensor, mask: Tensor, heads: int, *, half: bool = False) -> Tensor:
+    """Put 0 where the context [B, Q, H*D] is that of a query whose keys a mask [B or 1, H or 1, Q, S] all hides."""
+    sees = op.Transpose(op.Greater(op.ReduceMax(mask, [-1]), -np.inf), perm=[0, 2, 1, 3])
+    count = op.Reshape(op.Constant(value_int=heads), [1])
+    apart = op.Reshape(context, op.Concat([0, 0], count, [-1], axis=0))
+    return op.Reshape(op.Mul(apart, op.Cast(sees, to=_HALF if half else _SINGLE)), [0, 0, -1])
+
+
+@ops.AttentionOrZero.lowering("attention-23", target="cpu")
+def attention_or_zero_kernel(
+    op: Op, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, heads: int, scale: float
+) -> Tensor:
+    """`AttentionOrZero` as the operator of opset 23."""
+    context = attention_masked_kernel(op, q, k, v, mask, heads=heads, scale=scale)
+    return _or_zero(op, context, mask, heads)
 
 
 def _half_mask(op: Op, mask: Tensor) -> Tensor:
+    # The mean that a query without keys gets is then weighted by what is left of its scores; the proof tells whether
+    # anybody reads it.
     return op.Cast(op.Max(mask, LEAST), to=_HALF)
 
 
@@ -69,7 +92,16 @@ def attention_masked_half_kernel(
     op: Op, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, heads: int, scale: float
 ) -> Tensor:
     """`AttentionMaskedHalf` as the operator of opset 23."""
-    return attention_masked_kernel(op, q, k, v, _half_mask(op, mask), heads=heads, scale=scale)
+    return op.Attention(q, k, v, _half_mask(op, mask), q_num_heads=heads, kv_num_heads=heads, scale=scale)
+
+
+@ops.AttentionOrZeroHalf.lowering("attention-23", target="cpu")
+def attention_or_zero_half_kernel(
+    op: Op, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, heads: int, scale: float
+) -> Tensor:
+    """`AttentionOrZeroHalf` as the operator of opset 23."""
+    context = attention_masked_half_kernel(op, q, k, v, mask, heads=heads, scale=scale)
+    return _or_zero(op, context, mask, heads, half=True)
 
 
 @ops.LinearInt8.lowering("matmul-integer-to-float", target="cpu")
@@ -119,6 +151,22 @@ def multi_head_masked_half(
     return multi_head_masked(op, q, k, v, _half_mask(op, mask), heads=heads, scale=scale)
 
 
+@ops.AttentionOrZero.lowering("multi-head-attention", target="cuda")
+def multi_head_or_zero(op: Op, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, heads: int, scale: float) -> Tensor:
+    """`AttentionOrZero` as onnxruntime's kernel."""
+    context = multi_head_masked(op, q, k, v, op.Max(mask, FLOOR), heads=heads, scale=scale)
+    return _or_zero(op, context, mask, heads)
+
+
+@ops.AttentionOrZeroHalf.lowering("multi-head-attention", target="cuda")
+def multi_head_or_zero_half(
+    op: Op, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, heads: int, scale: float
+) -> Tensor:
+    """`AttentionOrZeroHalf` as onnxruntime's kernel."""
+    context = multi_head_masked_half(op, q, k, v, mask, heads=heads, scale=scale)
+    return _or_zero(op, context, mask, heads, half=True)
+
+
 @ops.LinearGelu.lowering("bias-gelu", target="cuda", given={"approximate": "none"})
 def linear_bias_gelu(op: Op, x: Tensor, w: Tensor, b: Tensor, *, approximate: str = "none") -> Tensor:
     """`LinearGelu` with bias and exact GELU fused."""
@@ -145,6 +193,50 @@ for _embed, _rows in (
         _embed.lowering("skip-layer-norm", target="cuda", ranks=(2,))(_program)
 
 
+# Kernels get masks that are FLOOR or more. What makes sure of it costs nothing where the mask is told so in constants,
+# and little before it is spelled out over queries.
+
+
+def _is_above(match: Match) -> str | None:
+    return None if is_at_least(match.values["x"], match.number("low")) else "it is not known to hold no less"
+
+
+@rule(
+    "max-of-more", lambda op, x: x, where=(is_scalar("low"), _is_above), shared=True,
+    samples=(
+        Sample({}, {"x": [-2.0, 1.0], "low": -2.0}),
+        Sample({}, {"x": [-3.0, 1.0], "low": -2.0}, matches=False),
+        Sample({"x": normal(2, 3)}, {"low": -2.0}, matches=False),
+    ),
+)  # fmt: skip
+def _max_of_more(op: Op, x: Tensor, low: Tensor) -> Tensor:
+    return op.Max(x, low)
+
+
+def _no_less(match: Match) -> dict[str, Any]:
+    return {name: np.maximum(match.array(name), match.array("low")) for name in ("one", "other")}
+
+
+@rule(
+    "max-of-choice", lambda op, c, one, other: op.Where(c, one, other), bind=_no_less, shared=True,
+    where=(is_constant("one", "other"), is_scalar("low")),
+    samples=(
+        Sample({"c": flags(2, 3)}, {"one": 0.0, "other": -9.0, "low": -2.0}),
+        Sample({"c": flags(2, 3), "one": normal(2, 3)}, {"other": -9.0, "low": -2.0}, matches=False),
+    ),
+)  # fmt: skip
+def _max_of_choice(op: Op, c: Tensor, one: Tensor, other: Tensor, low: Tensor) -> Tensor:
+    return op.Max(op.Where(c, one, other), low)
+
+
+@rule(
+    "max-of-expanded", lambda op, x, shape, low: op.Expand(op.Max(x, low), shape), where=(is_scalar("low"),),
+    shared=True, samples=(Sample({"x": normal(2, 1, 3)}, {"shape": [2, 4, 3], "low": -0.5}),),
+)  # fmt: skip
+def _max_of_expanded(op: Op, x: Tensor, shape: Tensor, low: Tensor) -> Tensor:
+    return op.Max(op.Expand(x, shape), low)
+
+
 _OWN = "ffc."
 """How the notes begin that say which passes and rules made a node."""
 
@@ -166,6 +258,7 @@ class Lower(ffc.Pass):
     """
 
     name = "lower"
+    rules = (_max_of_more, _max_of_choice, _max_of_expanded)
 
     target: Literal["cpu", "cuda", "portable"] = ffc.option(
         "what to write: kernels of onnxruntime's CPU or CUDA provider, or standard operators alone", default="cpu"
@@ -182,7 +275,8 @@ class Lower(ffc.Pass):
         if self.target == "cuda":
             _note_cuda(model, log)
         for node, function in [(node, function) for node in model.graph if (function := called(node)) is not None]:
-            chosen = function.lowered(node, self.target, editor.shapes)
+            ways, place = function.ways(node, self.target, editor.shapes), node.outputs[0].name
+            chosen = next((way for way in ways if log.takes(f"{function.name} as {way.name}", place)), None)
             program, name = (function.body, "body") if chosen is None else (chosen.program, chosen.name)
             editor.splice(program, function.given(node), node.attributes, replaces=node.outputs[0], rule=name)
             log.did(f"{function.name} as {'its body' if chosen is None else chosen.name}")
@@ -196,6 +290,7 @@ class Lower(ffc.Pass):
             fold(editor)
             common.DeduplicateInitializersPass()(model)
             common.CommonSubexpressionEliminationPass()(model)
+            rules.apply(self.rules, model, log, editor)
         if self.target == "portable":
             _check_portable(model)
         _strip(model, log)

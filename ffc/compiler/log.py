@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ffc.compiler.proof.trial import Trial
 
-__all__ = ["Log", "Miss"]
+__all__ = ["Application", "Log", "Miss"]
+
+
+@dataclass(frozen=True)
+class Application:
+    """A change of a pass that stands alone, so that the pass can do without it.
+
+    Attributes:
+        what: The rule, the lowering, or what the pass calls it.
+        where: The value that it changes.
+    """
+
+    what: str
+    where: str
 
 
 @dataclass(frozen=True)
@@ -34,6 +48,8 @@ class Log:
         notes: Remarks for the report.
         misses: What was left alone, and why.
         decided: What options that leave a choice open came to, by option.
+        asked: What `takes` was asked for, in order.
+        leaves: Which of it to leave, since with it the pass was found to fail.
         trial: Measures what the pass might do before it decides, on the inputs that its contract will be judged on and
             on the user's rows; None where a pass runs outside a compile.
     """
@@ -43,7 +59,22 @@ class Log:
     notes: list[str] = field(default_factory=list)
     misses: list[Miss] = field(default_factory=list)
     decided: dict[str, object] = field(default_factory=dict)
+    asked: dict[Application, None] = field(default_factory=dict)
+    leaves: Callable[[Application], bool] = lambda application: False
     trial: Trial | None = None
+
+    def takes(self, what: str, where: str | None) -> bool:
+        """Whether to do `what` at `where`, the name of a value; to be asked before each change that stands alone.
+
+        Where the pass fails its proof, the changes to blame are found among these, and it runs again without them.
+        """
+        application = Application(what, where or "")
+        self.asked[application] = None
+        return not self.leaves(application)
+
+    def again(self) -> Log:
+        """Return an empty log of a pass that shall leave the same."""
+        return Log(leaves=self.leaves)
 
     def did(self, what: str, count: int = 1, where: str = "") -> None:
         """Count `count` more changes of the kind `what`, at `where` if that is worth telling."""

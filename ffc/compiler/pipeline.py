@@ -13,11 +13,13 @@ import onnx_ir as ir
 
 from ffc.compiler import syntax
 from ffc.compiler.chain import as_passes, blame, chain, check_expected, open_model, run, with_lower
+from ffc.compiler.culprits import FAILURES, leave_out
 from ffc.compiler.diagnosis import blames_input
 from ffc.compiler.library import Library
 from ffc.compiler.log import Log
 from ffc.compiler.passes import Pass
 from ffc.compiler.proof import probes
+from ffc.compiler.proof.contracts import Verdict
 from ffc.compiler.proof.rows import Data, from_data
 from ffc.compiler.proof.stage import Change, Stage, overall, prove
 from ffc.compiler.proof.trial import Trial
@@ -130,18 +132,38 @@ def compile(
 def _step(item: Pass, needed_by: str | None, stage: Stage, before: Cost, prover: Prover) -> tuple[Stage, Step]:
     """Run and prove one pass on a model that costs `before`."""
     started = time.perf_counter()
-    text, log = syntax.unparse([item]), Log(trial=Trial(prover, stage.outputs))
-    verdict = None
+    text = syntax.unparse([item])
     with blame(item):
-        after = run(item, stage.model, log)
+        following, verdict, log = _proved(item, stage, prover)
         check_expected(item, log)
-        if log.count:
-            change = Change(item.name, item.contract, after, item.provider, lambda model: run(item, model, Log()))
-            stage, verdict = prove(change, stage, prover)
     seconds = time.perf_counter() - started
-    spent = cost(stage.model) if verdict else before
+    spent = cost(following.model) if verdict else before
     decided = syntax.unparse([replace(item, **log.decided)]) if log.decided else text  # type: ignore[arg-type]
-    return stage, Step(text, decided, needed_by, log.done, log.taken, log.notes, _skipped(log), spent, seconds, verdict)
+    skipped = _skipped(log)
+    return following, Step(text, decided, needed_by, log.done, log.taken, log.notes, skipped, spent, seconds, verdict)
+
+
+def _proved(item: Pass, stage: Stage, prover: Prover) -> tuple[Stage, Verdict | None, Log]:
+    """Run a pass and prove it, if need be without what fails; return the next stage, what was measured, and the log."""
+
+    def new_log() -> Log:
+        return Log(trial=Trial(prover, stage.outputs))
+
+    def attempt(log: Log) -> tuple[Stage, Verdict | None]:
+        after = run(item, stage.model, log)
+        if not log.count:
+            return stage, None
+        change = Change(item.name, item.contract, after, item.provider, lambda model: run(item, model, log.again()))
+        return prove(change, stage, prover)
+
+    log = new_log()
+    try:
+        found = attempt(log)
+    except FAILURES as error:
+        if item.contract.spends:
+            raise
+        found, log = leave_out(attempt, log, error, new_log)
+    return *found, log
 
 
 def _skipped(log: Log) -> list[str]:

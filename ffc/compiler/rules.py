@@ -22,7 +22,7 @@ from ffc.graph.dialect.trace import Program, as_tensor, trace
 
 __all__ = [
     "Condition", "Draw", "Rule", "Sample", "apply", "by_root", "find_match", "flags", "integers", "is_constant",
-    "is_scalar", "is_small", "normal", "rank", "rule",
+    "is_scalar", "is_small", "normal", "nothing_for_one_query", "rank", "rule",
 ]  # fmt: skip
 
 _MAX_SWEEPS = 64
@@ -73,6 +73,18 @@ def integers(low: int, high: int, *shape: int, dtype: type[np.integer[Any]] = np
 def flags(*shape: int, share: float = 0.5) -> Draw:
     """Draw booleans, of which about `share` are set, and the first of each row always: as masks of tokens are."""
     return lambda random: (random.random(shape) < share) | (np.arange(shape[-1]) == 0)
+
+
+def nothing_for_one_query(batch: int, planes: int, tokens: int, share: float = 0.7) -> Draw:
+    """Draw flags [batch, planes, tokens, tokens] of the keys that each query sees: some, and one query none."""
+
+    def draw(random: np.random.Generator) -> np.ndarray:
+        shape = (batch, planes, tokens, tokens)
+        keep = (random.random(shape) < share) | np.eye(tokens, dtype=np.bool_)
+        keep[:, :, random.integers(tokens)] = False
+        return keep
+
+    return draw
 
 
 @dataclass(frozen=True)
@@ -233,6 +245,8 @@ def _apply_at(node: ir.Node, table: Mapping[tuple[str, str], Sequence[Rule]], ed
         if match is None:
             if depth > 1:
                 log.missed(f"{node.op_type} {node.name}", f"rule {rule.name}: {why}", depth)
+            continue
+        if not log.takes(rule.name, node.outputs[0].name):
             continue
         extra = dict(rule.bind(match)) if rule.bind else {}
         fragment = trace(rule.rewrite)

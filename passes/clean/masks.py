@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ffc import Match, Op, Sample, Tensor, rule
-from ffc.compiler.rules import flags, is_scalar, normal
+from ffc import Match, Op, Rule, Sample, Tensor, rule
+from ffc.compiler.rules import flags, is_scalar, normal, nothing_for_one_query
+from ffc.graph.blocks.masks import is_same_for_all_queries
+from ffc.graph.dialect.trace import Program
 
 __all__ = ["RULES"]
 
@@ -19,30 +21,55 @@ def _is_low(match: Match) -> str | None:
     return None if match.number("low") < 0 else "what masks is not negative"
 
 
+def _no_query_alone(match: Match) -> str | None:
+    """Where what masks is minus infinity, the guard gives 0 to a query that sees nothing; that must stay."""
+    if np.isfinite(match.number("low")) or is_same_for_all_queries(match.values["keep"], match.editor.shapes):
+        return None
+    return "a query may see nothing where others see something, and then gets 0"
+
+
 def _finite(match: Match) -> Mapping[str, Any]:
     low = match.array("low")
     return {"low": np.maximum(low, np.finfo(low.dtype).min), "zero": np.zeros((), low.dtype)}
 
 
 def _guards(batch: int, heads: int, tokens: int, low: float) -> tuple[Sample, ...]:
-    inputs = {"scores": normal(batch, heads, tokens, tokens), "keep": flags(batch, 1, 1, tokens, share=0.7)}
+    scores = normal(batch, heads, tokens, tokens)
+    inputs = {"scores": scores, "keep": flags(batch, 1, 1, tokens, share=0.7)}
+    some = {"scores": scores, "keep": nothing_for_one_query(batch, 1, tokens)}
     return (
         Sample(inputs, {"low": low}),
+        Sample(some, {"low": low}, matches=np.isfinite(low)),
         Sample(inputs, {"low": np.nan}, matches=False),
         Sample(inputs, {"low": np.full((1, 1, 1, tokens), low, np.float32)}, matches=False),
     )
 
 
-# Where(IsNaN(p), 0, p) around p = Softmax(scores + mask): with a mask made finite no NaN can arise
-@rule(
-    "nan-guard",
-    lambda op, scores, keep, low, zero: op.Softmax(op.Add(scores, op.Where(keep, zero, low)), axis=-1),
-    where=(is_scalar("low"), _is_low), bind=_finite, shared=True,
-    samples=(*_guards(1, 1, 3, -np.inf), *_guards(2, 4, 7, _LOWEST)),
-)  # fmt: skip
-def _guarded(op: Op, scores: Tensor, keep: Tensor, low: Tensor) -> Tensor:
-    probabilities = op.Softmax(op.Add(scores, op.Where(keep, 0.0, low)), axis=-1)
-    return op.Where(op.IsNaN(probabilities), 0.0, probabilities)
+def _added(op: Op, scores: Tensor, keep: Tensor, low: Tensor) -> Tensor:
+    return op.Softmax(op.Add(scores, op.Where(keep, 0.0, low)), axis=-1)
+
+
+def _filled(op: Op, scores: Tensor, keep: Tensor, low: Tensor) -> Tensor:
+    return op.Softmax(op.Where(keep, scores, low), axis=-1)
+
+
+def _guarded(name: str, softmax: Program, rewrite: Program) -> Rule:
+    """Where(IsNaN(p), 0, p) around p, a Softmax of masked scores: with a mask made finite no NaN can arise."""
+
+    def match(op: Op, scores: Tensor, keep: Tensor, low: Tensor) -> Tensor:
+        probabilities = softmax(op, scores, keep, low)
+        return op.Where(op.IsNaN(probabilities), 0.0, probabilities)
+
+    samples = (*_guards(1, 1, 3, -np.inf), *_guards(2, 4, 7, _LOWEST))
+    where = (is_scalar("low"), _is_low, _no_query_alone)
+    return rule(name, rewrite, where=where, bind=_finite, shared=True, samples=samples)(match)
+
+
+def _added_finite(op: Op, scores: Tensor, keep: Tensor, low: Tensor, zero: Tensor) -> Tensor:
+    return op.Softmax(op.Add(scores, op.Where(keep, zero, low)), axis=-1)
+
+
+_GUARDS = (_guarded("nan-guard", _added, _added_finite), _guarded("nan-guard-filled", _filled, _filled))
 
 
 def _whole_mask(match: Match) -> str | None:
@@ -85,4 +112,4 @@ def _not_negative(op: Op, keep: Tensor, length: Tensor) -> Tensor:
     return op.And(op.GreaterOrEqual(positions, 0), keep)
 
 
-RULES = (_guarded, _looked_up, _not_negative)
+RULES = (*_GUARDS, _looked_up, _not_negative)

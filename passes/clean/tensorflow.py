@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ffc import Match, Op, Sample, Tensor, constant, rule
-from ffc.compiler.rules import flags, integers, is_constant, is_scalar, normal
+from ffc.compiler.rules import flags, integers, is_constant, is_scalar, normal, nothing_for_one_query
 
 __all__ = ["RULES"]
 
@@ -33,15 +33,20 @@ def _is_far(match: Match) -> str | None:
     return None if match.number("low") <= -1e8 else "what is masked is not far below any score"
 
 
+def _guarded(op: Op, c: Tensor, scores: Tensor) -> Tensor:
+    probabilities = op.Softmax(op.Where(c, scores, -np.inf), axis=-1)
+    return op.Where(op.IsNaN(probabilities), 0.0, probabilities)
+
+
 _SCORES = {"c": flags(2, 1, 1, 5), "scores": normal(2, 3, 5, 5)}
 
 
-# probabilities masked once more
+# probabilities masked once more, which gives 0 to a query that sees nothing: what a guard against NaN says
 @rule(
-    "masked-twice", lambda op, c, scores, low: op.Softmax(op.Where(c, scores, low), axis=-1),
-    where=(is_constant("zero"), is_scalar("low"), _is_far),
+    "masked-twice", _guarded, where=(is_constant("zero"), is_scalar("low"), _is_far),
     samples=(
         Sample(_SCORES, {"low": -1e9, "zero": 0.0}),
+        Sample({**_SCORES, "c": nothing_for_one_query(2, 1, 5)}, {"low": -1e9, "zero": 0.0}),
         Sample(_SCORES, {"low": -2.0, "zero": 0.0}, matches=False),
         Sample(_SCORES, {"low": -1e9, "zero": 1.0}, matches=False),
     ),

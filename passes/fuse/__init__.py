@@ -56,6 +56,8 @@ class Fuse(ffc.Pass):
             if editor.shapes.dtype(attention.context) != ir.DataType.FLOAT:
                 log.missed(f"attention of layer {layer.index}", "it is not computed in float32")
                 continue
+            if not log.takes("attention", attention.context.name):
+                continue
             calls.put(attention)
             log.did("attention")
         for miss in blocks.unmatched:

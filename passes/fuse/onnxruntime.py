@@ -30,7 +30,7 @@ def read_kernels(editor: Editor, log: Log) -> None:
     """Replace onnxruntime's fused float operators by ``ffc`` calls and standard operators; name those that stay."""
     for node in list(editor.graph):
         reader = _READERS.get(node.op_type) if node.domain == DOMAIN else None
-        if reader is None:
+        if reader is None or not log.takes(f"{node.op_type} of onnxruntime", node.outputs[0].name):
             continue
         why = reader(node, editor)
         if why:

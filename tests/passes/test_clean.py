@@ -121,23 +121,34 @@ def test_what_only_looks_like_noise_stays() -> None:
     assert count(cleaned(lambda d, x: d.op.Add(d.op.Reshape(x, [3, 2]), 1.0)), "Reshape") == 1
 
 
-def guarded(low: float) -> ir.Model:
+def guarded(low: float, queries: int) -> ir.Model:
     draft = Draft()
-    scores, keep = draft.input("scores", 2, 3), draft.input("keep", 2, 3, dtype=ir.DataType.BOOL)
+    scores, keep = draft.input("scores", 2, 2, 3), draft.input("keep", 2, queries, 3, dtype=ir.DataType.BOOL)
     p = draft.op.Softmax(draft.op.Add(scores, draft.op.Where(keep, np.float32(0), np.float32(low))), axis=-1)
-    return draft.model({"y": (draft.op.Where(draft.op.IsNaN(p), np.float32(0), p), [2, 3])})
+    return draft.model({"y": (draft.op.Where(draft.op.IsNaN(p), np.float32(0), p), [2, 2, 3])})
 
 
 @pytest.mark.parametrize("low", [-np.inf, float(np.finfo(np.float32).min)])
 def test_a_row_masked_throughout_becomes_finite_and_others_stay(low: float) -> None:
-    keep = np.array([[True, True, False], [False, False, False]])
-    inputs = {"scores": X, "keep": keep}
-    model = guarded(low)
+    keep = np.array([[[True, True, False]], [[False, False, False]]])
+    inputs = {"scores": np.stack([X, X]), "keep": keep}
+    model = guarded(low, queries=1)
     before, after = run_stock(model, inputs)["y"], run_passes(model, "opset", "clean")
     assert count(after, "IsNaN", "Where") == 1
     found = run_stock(after, inputs)["y"]
     assert np.allclose(found[0], before[0], rtol=1e-6)
     assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("low", [-np.inf, float(np.finfo(np.float32).min)])
+def test_a_query_that_sees_nothing_keeps_what_a_guard_gives_it(low: float) -> None:
+    keep = np.array([[[True, True, False], [True, False, False]], [[True, True, False], [False, False, False]]])
+    inputs = {"scores": np.stack([X, X]), "keep": keep}
+    model = guarded(low, queries=2)
+    before, after = run_stock(model, inputs)["y"], run_passes(model, "opset", "clean")
+    assert count(after, "IsNaN") == np.isinf(low)
+    assert np.allclose(run_stock(after, inputs)["y"], before, rtol=1e-6)
+    assert np.allclose(before[1, 1], 0 if np.isinf(low) else 1 / 3)
 
 
 def test_outputs_that_are_one_value_keep_their_names() -> None:

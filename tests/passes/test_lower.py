@@ -53,8 +53,8 @@ def test_cuda_gets_its_fused_kernels(half: bool) -> None:
     kernels = {name: count(model, name) for name in ("MultiHeadAttention", "SkipLayerNormalization", "BiasGelu")}
     assert kernels == {"MultiHeadAttention": 2, "SkipLayerNormalization": 5, "BiasGelu": 2}
     assert model.opset_imports["com.microsoft"] == 1
-    masks_in_half = [node for node in model.graph if node.op_type == "Max"]
-    assert len(masks_in_half) == half, "one mask serves all layers"
+    shared = {node.inputs[5] for node in model.graph if node.op_type == "MultiHeadAttention"}
+    assert len(shared) == 1, "one mask serves all layers"
 
 
 def test_what_cuda_leaves_to_the_cpu_is_said() -> None:

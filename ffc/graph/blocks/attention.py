@@ -92,7 +92,8 @@ class AttentionFinder:
         context = core.outputs[0]
         beside = len(self.shapes.of(context) or ()) == 3
         going = _Context(context) if beside else self._merged(context, self._laid_out(found))
-        return self._assemble(core, found, scale, masks, going)
+        hides = any(self.shapes.dtype(mask.value) == ir.DataType.BOOL for mask in masks)
+        return self._assemble(core, found, scale, masks, going, guarded=hides)  # it then gives 0 where all is hidden
 
     def _from_softmax(self, core: ir.Node) -> Attention:
         rank = len(self.shapes.of(core.outputs[0]) or ())

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from ffc.graph.blocks.masks import HIDDEN, is_same_for_all_queries
 from ffc.graph.blocks.structure import Attention, Mask, Operand
 from ffc.graph.dialect import ops
 from ffc.graph.dialect.edit import Editor
+from ffc.graph.dialect.function import Function
 from ffc.graph.dialect.trace import Op
 from ffc.graph.shapes.dim import Dim
 
 __all__ = ["AttentionCalls"]
 
-_LOWEST = float(np.finfo(np.float32).min)
 _RULE = "attention"
 
-_Key = tuple[tuple[Mask, ...], Dim | ir.Value, Dim | ir.Value]
+_Key = tuple[tuple[Mask, ...], bool, Dim | ir.Value, Dim | ir.Value]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +40,7 @@ class AttentionCalls:
         """Replace all between the operands of `core` and its context by a call."""
         inputs = [self._side_by_side(_cheaper(operand, core), core) for operand in core.operands]
         attributes: dict[str, Any] = {"heads": core.heads, "scale": core.scale}
-        function = ops.AttentionMasked if core.masks else ops.Attention
+        function = self._function(core)
         if core.masks:
             inputs.append(self._mask(core, inputs[0], inputs[1]))
         if core.merged:
@@ -82,7 +84,7 @@ class AttentionCalls:
 
     def _mask(self, core: Attention, q: ir.Value, k: ir.Value) -> ir.Value:
         """Return the mask of a call, one for all attentions that have the same masks and as many tokens."""
-        key = (core.masks, self._tokens(core.operands[0]), self._tokens(core.operands[1]))
+        key = (core.masks, core.guarded, self._tokens(core.operands[0]), self._tokens(core.operands[1]))
         if key not in self.masks:
             self.masks[key] = self._spelled_out(core, q, k)
         return self.masks[key]
@@ -92,14 +94,35 @@ class AttentionCalls:
         shape = self.editor.shapes.of(operand.value)
         return operand.value if shape is None else shape[1 if operand.axes is None else operand.axes[1]]
 
+    def _function(self, core: Attention) -> Function:
+        if not core.masks:
+            return ops.Attention
+        return ops.AttentionOrZero if self._gives_zero(core) else ops.AttentionMasked
+
+    def _gives_zero(self, core: Attention) -> bool:
+        """Whether a query may see nothing, among others that see something, and then gets 0."""
+        shapes = self.editor.shapes
+        return core.guarded and not all(is_same_for_all_queries(mask.value, shapes) for mask in core.masks)
+
     def _spelled_out(self, core: Attention, q: ir.Value, k: ir.Value) -> ir.Value:
-        """Return the sum of the masks, finite and spelled out over queries and keys."""
-        name = core.masks[0].value.name or "mask"
-        total, *others = (self._as_float(mask, core) for mask in core.masks)
-        for mask in others:
-            total = self._at(core, f"{name}.sum").Add(total, mask)
-        if core.guarded or others:  # two that each hide a token add up to minus infinity
-            total = self._at(core, f"{name}.finite").Max(total, _LOWEST)
+        """Return what the masks add to scores, spelled out over queries and keys.
+
+        Where nothing gives 0 it is finite, and a token that two masks hide stays below one that only one of them does.
+        """
+        name, others = core.masks[0].value.name or "mask", core.masks[1:]
+        op, lasting = self._at(core, f"{name}.sum"), self._gives_zero(core)
+        total: ir.Value | None = None
+        for mask in core.masks:
+            value = self._laid_out(mask, core)
+            if self.editor.shapes.dtype(mask.value) == ir.DataType.BOOL:
+                low = np.float32(mask.low if lasting and math.isinf(mask.low) else HIDDEN)
+                choice = [low, 0.0 if total is None else total]
+                total = op.Where(value, *(choice if mask.inverted else choice[::-1]))
+                continue
+            if not lasting and (core.guarded or others):
+                value = self._at(core, f"{name}.finite").Max(value, HIDDEN)
+            total = value if total is None else op.Add(total, value)
+        assert total is not None
         shape = self.editor.shapes.of(core.masks[0].value)
         wanted = [self._tokens(operand) for operand in core.operands[:2]]
         if not others and shape is not None and len(shape) == 4 and list(shape[2:]) == wanted:
@@ -117,12 +140,10 @@ class AttentionCalls:
         target = self._at(core, f"{name}.target").Concat([1, 1], *(lengths[value] for value in sources), axis=0)
         return self._at(core, f"{name}.expanded").Expand(total, target)
 
-    def _as_float(self, mask: Mask, core: Attention) -> ir.Value:
+    def _laid_out(self, mask: Mask, core: Attention) -> ir.Value:
+        """Return a mask that broadcasts to [B, heads, Q, S], a float as it is added to the scores."""
         value, op = mask.value, self._at(core, f"{mask.value.name}.float")
-        if self.editor.shapes.dtype(value) == ir.DataType.BOOL:
-            choice = [_LOWEST, 0.0] if mask.inverted else [0.0, _LOWEST]
-            value = op.Where(value, *choice)
-        elif mask.factor != 1:
+        if mask.factor != 1:
             value = op.Mul(value, np.float32(mask.factor))
         if not mask.flat:
             return value

@@ -199,7 +199,7 @@ def _filled(node: ir.Node, scale: float) -> tuple[ir.Value, Mask]:
     low, scores = (constant(one), other) if inverted else (constant(other), one)
     if low is None or not low.size or not (low * scale <= _LOW).all():
         raise NotABlockError(f"Where {node.name} fills its scores with something that is no low number")
-    return scores, Mask(test, inverted=inverted)
+    return scores, Mask(test, inverted=inverted, low=float(low.max()) * scale)
 
 
 def _is_nan_guard(node: ir.Node, value: ir.Value) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -107,12 +108,14 @@ class Mask:
         factor: What a float is multiplied by before that.
         inverted: Whether a bool is true where tokens are hidden instead.
         flat: Whether it is [B * heads, S, S], not broadcast to [B, heads, S, S].
+        low: What the scores of tokens that a bool hides become.
     """
 
     value: ir.Value
     factor: float = 1.0
     inverted: bool = False
     flat: bool = False
+    low: float = -math.inf
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

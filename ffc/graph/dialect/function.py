@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -178,16 +178,15 @@ class Function:
         programs = [_activated(each.program, self.activate, self.name) for each in plain]
         return [*self._own_lowerings, *(replace(each, program=new) for each, new in zip(plain, programs, strict=True))]
 
-    def lowered(self, call: ir.Node, target: str, shapes: Shapes) -> Lowering | None:
-        """Return the first way to write a call in a graph of `shapes` for a target, or None if its body must do."""
+    def ways(self, call: ir.Node, target: str, shapes: Shapes) -> Iterator[Lowering]:
+        """Yield the ways to write a call in a graph of `shapes` for a target, the best first; its body always does."""
         first = call.inputs[0]
         shape = None if first is None else shapes.of(first)
         rank = None if shape is None else len(shape)
         for each in self.lowerings:
             fits = not each.ranks or rank in each.ranks
             if each.target == target and fits and all(self.attribute(call, k) == v for k, v in each.given.items()):
-                return each
-        return None
+                yield each
 
     @cached_property
     def _traced(self) -> ir.Function:

@@ -92,13 +92,19 @@ def _split_heads(op: Op, x: Tensor, heads: Any) -> Tensor:
     return op.Transpose(op.Reshape(x, shape), perm=[0, 2, 1, 3])
 
 
-def _attention(op: Op, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, heads: Any, scale: Any) -> Tensor:
+def _attention(
+    op: Op, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, heads: Any, scale: Any, or_zero: bool = False
+) -> Tensor:
     q, k, v = (_split_heads(op, x, heads) for x in (q, k, v))
     scores = op.Mul(op.MatMul(q, op.Transpose(k, perm=[0, 1, 3, 2])), op.Constant(value_float=scale))
-    if mask is not None:
-        scores = op.Add(scores, mask)
-    context = op.MatMul(op.Softmax(scores, axis=-1), v)
+    context = op.MatMul(_probabilities(op, scores, mask, or_zero), v)
     return op.Reshape(op.Transpose(context, perm=[0, 2, 1, 3]), [0, 0, -1])
+
+
+def _probabilities(op: Op, scores: Tensor, mask: Tensor, or_zero: bool) -> Tensor:
+    """Softmax of scores and mask; `or_zero` for 0 where that is no number."""
+    probabilities = op.Softmax(scores if mask is None else op.Add(scores, mask), axis=-1)
+    return op.Where(op.IsNaN(probabilities), 0.0, probabilities) if or_zero else probabilities
 
 
 @function(family="attention", by_token=("q",))
@@ -112,18 +118,28 @@ def Attention(op: Op, q: Tensor, k: Tensor, v: Tensor, *, heads: int, scale: flo
 
 @function(family="attention", by_token=("q", "mask"), mask="mask")
 def AttentionMasked(op: Op, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, heads: int, scale: float) -> Tensor:
-    """`Attention` with `mask` added to the scores; mask is [B or 1, H or 1, Q, S], spelled out over both token axes."""
+    """`Attention` with `mask` added to the scores; mask is [B or 1, H or 1, Q, S], spelled out over both token axes.
+
+    A query that may attend to nothing, since all its keys are hidden by one large finite number (-1e9 or the lowest
+    there is), gets the mean of all values: beside such a number scores vanish. Minus infinity must leave it a key.
+    """
     return _attention(op, q, k, v, mask, heads, scale)
 
 
-def _attention_half(op: Op, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, heads: Any, scale: Any) -> Tensor:
+@function(family="attention", by_token=("q", "mask"), mask="mask")
+def AttentionOrZero(op: Op, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, heads: int, scale: float) -> Tensor:
+    """`AttentionMasked`, and 0 for a query all of whose keys are hidden by minus infinity."""
+    return _attention(op, q, k, v, mask, heads, scale, or_zero=True)
+
+
+def _attention_half(
+    op: Op, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, heads: Any, scale: Any, or_zero: bool = False
+) -> Tensor:
     # The queries are scaled, not the scores, which would leave the range of half precision sooner.
     q = op.Mul(q, op.Cast(op.Constant(value_float=scale), to=_HALF))
     q, k, v = (_split_heads(op, x, heads) for x in (q, k, v))
     scores = op.Cast(op.MatMul(q, op.Transpose(k, perm=[0, 1, 3, 2])), to=_SINGLE)
-    if mask is not None:
-        scores = op.Add(scores, mask)
-    context = op.MatMul(op.Cast(op.Softmax(scores, axis=-1), to=_HALF), v)
+    context = op.MatMul(op.Cast(_probabilities(op, scores, mask, or_zero), to=_HALF), v)
     return op.Reshape(op.Transpose(context, perm=[0, 2, 1, 3]), [0, 0, -1])
 
 
@@ -137,6 +153,12 @@ def AttentionHalf(op: Op, q: Tensor, k: Tensor, v: Tensor, *, heads: int, scale:
 def AttentionMaskedHalf(op: Op, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, heads: int, scale: float) -> Tensor:
     """`AttentionMasked` over float16 tensors; the mask is float32 and Softmax is computed in float32."""
     return _attention_half(op, q, k, v, mask, heads, scale)
+
+
+@function(family="attention", by_token=("q", "mask"), mask="mask", precision="half", exact=AttentionOrZero)
+def AttentionOrZeroHalf(op: Op, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, heads: int, scale: float) -> Tensor:
+    """`AttentionOrZero` over float16 tensors; the mask is float32 and Softmax is computed in float32."""
+    return _attention_half(op, q, k, v, mask, heads, scale, or_zero=True)
 
 
 # Norms

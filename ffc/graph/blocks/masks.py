@@ -1,0 +1,59 @@
+"""What the graph tells of masks: whether all queries see the same, and how low their numbers go."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from ffc.graph.dialect.edit import constant, producer
+from ffc.graph.shapes.inference import Shapes
+
+__all__ = ["FLOOR", "HIDDEN", "is_at_least", "is_same_for_all_queries"]
+
+HIDDEN = -1e30
+"""What hides a token: scores vanish beside it, and a few of it add up to a finite number."""
+
+FLOOR = -1e38
+"""What a mask holds at least: below all that hides tokens, and not yet the lowest float, which kernels mistake."""
+
+_BY_ELEMENT = {"Add", "And", "Cast", "Equal", "Greater", "Identity", "Less", "Max", "Min", "Mul", "Not", "Or", "Sub"}
+_BY_ELEMENT |= {"GreaterOrEqual", "LessOrEqual", "Where", "Xor"}
+
+
+def is_same_for_all_queries(mask: ir.Value, shapes: Shapes) -> bool:
+    """Whether a mask [..., queries, keys] is known to be the same for all queries.
+
+    A query that may attend to nothing then stands in a row of the batch that is masked throughout.
+    """
+    pending, seen = [mask], {mask}
+    for value in pending:  # grows while it is walked
+        shape, array, node = shapes.of(value), constant(value), producer(value)
+        if shape is not None and (len(shape) < 2 or shape[-2] == 1):
+            continue
+        if array is not None and (array == array[..., :1, :]).all():
+            continue
+        if node is None or node.domain or node.op_type not in (*_BY_ELEMENT, "Expand"):
+            return False
+        parts = node.inputs[:1] if node.op_type == "Expand" else node.inputs
+        fresh = [part for part in dict.fromkeys(parts) if part is not None and part not in seen]
+        seen.update(fresh)
+        pending += fresh
+    return True
+
+
+def is_at_least(value: ir.Value | None, low: float) -> bool:
+    """Whether all numbers of `value` are known to be `low` or more."""
+    array, node = constant(value), producer(value)
+    if array is not None:
+        return bool((array >= low).all())
+    if node is None or node.domain:
+        return False
+    match node.op_type:
+        case "Where":
+            return all(is_at_least(choice, low) for choice in node.inputs[1:])
+        case "Max":
+            return any(is_at_least(operand, low) for operand in node.inputs)
+        case "Expand" | "Identity" | "Reshape" | "Unsqueeze":
+            return is_at_least(node.inputs[0], low)
+        case "Add":
+            return all(is_at_least(operand, low / 2) for operand in node.inputs)
+    return False
