@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ffc.compiler import syntax
-from ffc.compiler.chain import as_passes, blame, chain, check_expected, open_model, run, with_lower
+from ffc.compiler.chain import as_passes, blame, chain, check_expected, fitting, open_model, run, with_lower
 from ffc.compiler.diagnosis import blames_input
 from ffc.compiler.library import Library
 from ffc.compiler.log import Log
@@ -92,6 +92,7 @@ def compile(
     if out is not None and isinstance(model, str | Path):
         targets.check_apart([Path(out)], files.parts(model, [Path(out)]))
     source = open_model(model)
+    links = fitting(links, source)
     rows = [] if data is None else from_data(source, data)
     tell("running the model as it came")
     prover = Prover(source, [*probes.make(source), *rows])
@@ -135,7 +136,8 @@ def _step(item: Pass, needed_by: str | None, stage: Stage, before: Cost, prover:
         after = run(item, stage.model, log)
         check_expected(item, log)
         if log.count:
-            change = Change(item.name, item.contract, after, item.provider, lambda model: run(item, model, Log()))
+            contract = replace(item, **log.decided).contract  # type: ignore[arg-type]
+            change = Change(item.name, contract, after, item.provider, lambda model: run(item, model, Log()))
             stage, verdict = prove(change, stage, prover)
     seconds = time.perf_counter() - started
     spent = cost(stage.model) if verdict else before
