@@ -38,6 +38,8 @@ class Opset(ffc.Pass):
     """
 
     name = "opset"
+    needs = ("widen",)
+    any_opset = True
 
     def run(self, model: ir.Model, log: ffc.Log) -> None:
         """See `ffc.Pass.run`."""

@@ -18,7 +18,9 @@ from ffc.errors import CannotApplyError, FfcError, GateError, UsageError, neares
 from ffc.graph import files
 from ffc.graph.tidy import tidy
 
-__all__ = ["Link", "as_passes", "blame", "chain", "check_expected", "clone", "open_model", "run", "with_lower"]
+__all__ = [
+    "Link", "as_passes", "blame", "chain", "check_expected", "clone", "fitting", "open_model", "run", "with_lower",
+]  # fmt: skip
 
 Link = tuple[Pass, str | None]
 """A pass to run, and what it was inserted for if it was not asked for."""
@@ -66,16 +68,19 @@ def as_passes(
 
 
 def chain(asked: Sequence[Pass], library: Library) -> list[Link]:
-    """Return the passes to run: those asked for, each after what it needs, and `opset` before all.
+    """Return the passes to run: those asked for, each after what it needs, and `opset` before all that need it.
 
     Raises:
         UsageError: If a pass follows `lower`, or passes need what there is not or each other.
         CannotApplyError: If a pass that must run before numbers are rounded comes after that.
     """
     links: list[Link] = []
-    if not asked or asked[0].name != "opset":
-        links.append((library["opset"](), "every compile"))
-    for item in asked:
+    early = list(itertools.takewhile(lambda item: item.any_opset, asked))
+    for item in early:
+        _add(item, None, links, library)
+    if all(item.name != "opset" for item in early):
+        _add(library["opset"](), "every compile", links, library)
+    for item in asked[len(early) :]:
         rounding = next((done.name for done, _ in links if done.rounds), None)
         if item.before_rounding and rounding:
             raise CannotApplyError(f"'{item.name}' comes after '{rounding}' in the pipeline; put it before")
@@ -83,6 +88,12 @@ def chain(asked: Sequence[Pass], library: Library) -> list[Link]:
     if any(item.name == "lower" for item, _ in links[:-1]):
         raise UsageError("'lower' ends every compile; put no pass after it")
     return links
+
+
+def fitting(links: Sequence[Link], model: ir.Model) -> list[Link]:
+    """Return `links` without what was inserted and a model does not want, for the target that ends them or the CPU."""
+    target = str(getattr(links[-1][0], "target", "cpu"))
+    return [(item, needed_by) for item, needed_by in links if needed_by is None or item.fits(model, target)]
 
 
 def with_lower(links: Sequence[Link], library: Library, target: str) -> list[Link]:

@@ -39,6 +39,7 @@ class Pass(ABC):
         needs: Passes that must have run before; the run loop inserts those that have not.
         rounds: Whether it rounds numbers, as `int8` and `fp16` do.
         before_rounding: Whether it must run before passes that round, and is refused after them.
+        any_opset: Whether it takes models of any opset, and so may run before `opset`, which begins a compile else.
         rules: The rules it applies, for `ffc passes` and for the test that proves every rule.
     """
 
@@ -46,6 +47,7 @@ class Pass(ABC):
     needs: ClassVar[Sequence[str]] = ()
     rounds: ClassVar[bool] = False
     before_rounding: ClassVar[bool] = False
+    any_opset: ClassVar[bool] = False
     rules: ClassVar[Sequence[Rule]] = ()
 
     expect: int | None = option("number of changes this pass must make; any other number is an error", default=None)
@@ -60,12 +62,16 @@ class Pass(ABC):
         """The provider of onnxruntime that the result is made for, such as ``CUDAExecutionProvider``."""
         return CPU
 
+    def fits(self, model: ir.Model, target: str) -> bool:
+        """Whether a model that is compiled for `target` wants it; where it does not, no other pass needs it either."""
+        return True
+
     @abstractmethod
     def run(self, model: ir.Model, log: Log) -> None:
         """Change `model` in place and say in `log` what was done and what was left alone.
 
         Args:
-            model: A clone that is this pass's own, at opset 23.
+            model: A clone that is this pass's own, at opset 23 unless the pass takes any.
             log: Counts, remarks and misses; a pass that counts nothing is taken to have changed nothing.
 
         Raises:

@@ -12,7 +12,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from ffc.compiler import syntax
-from ffc.compiler.chain import as_passes, blame, chain, check_expected, open_model, run, with_lower
+from ffc.compiler.chain import as_passes, blame, chain, check_expected, fitting, open_model, run, with_lower
 from ffc.compiler.culprits import FAILURES, leave_out
 from ffc.compiler.diagnosis import blames_input
 from ffc.compiler.library import Library
@@ -94,6 +94,7 @@ def compile(
     if out is not None and isinstance(model, str | Path):
         targets.check_apart([Path(out)], files.parts(model, [Path(out)]))
     source = open_model(model)
+    links = fitting(links, source)
     rows = [] if data is None else from_data(source, data)
     tell("running the model as it came")
     prover = Prover(source, [*probes.make(source), *rows])
@@ -153,7 +154,8 @@ def _proved(item: Pass, stage: Stage, prover: Prover) -> tuple[Stage, Verdict | 
         after = run(item, stage.model, log)
         if not log.count:
             return stage, None
-        change = Change(item.name, item.contract, after, item.provider, lambda model: run(item, model, log.again()))
+        contract = replace(item, **log.decided).contract  # type: ignore[arg-type]
+        change = Change(item.name, contract, after, item.provider, lambda model: run(item, model, log.again()))
         return prove(change, stage, prover)
 
     log = new_log()

@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from ffc.compiler import syntax
-from ffc.compiler.chain import as_passes, blame, chain, check_expected, open_model, run
+from ffc.compiler.chain import as_passes, blame, chain, check_expected, fitting, open_model, run
 from ffc.compiler.library import Library
 from ffc.compiler.log import Log
 from ffc.compiler.passes import Pass
@@ -79,8 +79,8 @@ def explain(
     text = syntax.unparse(asked[-1:])
     before: list[str] = []
     try:
-        *earlier, (last, _) = chain(asked, library)
         stage = open_model(model)
+        *earlier, (last, _) = fitting(chain(asked, library), stage)
         for item, _ in earlier:
             tell(f"{item.name} ...")
             with blame(item):

@@ -77,11 +77,18 @@ class Contract(ABC):
     """What a pass promises about outputs.
 
     Attributes:
-        spends: Whether outputs may move for good. Once numbers are rounded, a contract that lets them is held to what
-            the models give; any other to what they mean in float32, since rounding amplifies harmless differences.
+        spends: Whether outputs may move for good.
     """
 
     spends: ClassVar[bool] = False
+
+    @property
+    def as_rounded(self) -> bool:
+        """Whether, once numbers are rounded, it is held to what the models give, as one is that lets outputs move.
+
+        Any other is held to what they mean in float32, since rounding amplifies harmless differences.
+        """
+        return self.spends
 
     @property
     def against(self) -> Reference:

@@ -13,14 +13,19 @@ import onnx_ir as ir
 
 from ffc.graph.dialect.edit import Editor, constant
 from ffc.graph.dialect.function import called, quantises
-from ffc.graph.dialect.half import holds_half, in_float32
+from ffc.graph.dialect.widen import holds_half, in_float32
 
-__all__ = ["dequantised", "exact", "holds_int8"]
+__all__ = ["dequantised", "exact", "holds_int8", "rounds"]
 
 
 def holds_int8(model: ir.Model) -> bool:
     """Whether the graph calls a function that rounds what it is given to int8."""
     return any(quantises(node) for node in model.graph)
+
+
+def rounds(model: ir.Model) -> bool:
+    """Whether `model` rounds numbers, to int8 or to half, be it as they leave."""
+    return holds_int8(model) or holds_half(model)
 
 
 def dequantised(model: ir.Model) -> ir.Model:

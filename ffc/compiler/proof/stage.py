@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from ffc.compiler.proof import expected, overflow
 from ffc.compiler.proof.contracts import Contract, KnownRows, ModelBefore, ModelFrom, Verdict
-from ffc.compiler.proof.full_precision import dequantised, holds_int8
+from ffc.compiler.proof.full_precision import dequantised, exact, holds_int8, rounds
 from ffc.compiler.proof.verify import Outputs, Prover, measure
 from ffc.errors import GateError
 from ffc.graph.execute import CUDA, cuda_at_hand
@@ -72,10 +72,11 @@ def prove(change: Change, stage: Stage, prover: Prover) -> tuple[Stage, Verdict]
     if stage.budget is not None:  # so that budgets in a row do not add up
         prover.judge(stage.budget, stage.last_fp32, outputs, f"held to the budget of {stage.spender}")
     following = replace(stage, model=change.after, outputs=outputs)
-    if not prover.rounds(stage.model) and not prover.rounds(change.after):
+    if not rounds(stage.model) and not rounds(change.after):
         following = Stage(change.after, outputs, outputs)
     elif stage.budget is None and change.contract.spends:
         following = replace(following, budget=change.contract, spender=change.name)
+    prover.follow(change.after)
     _prove_on_cuda(change, following, prover)
     return following, verdict
 
@@ -108,10 +109,10 @@ def _judge(change: Change, stage: Stage, outputs: Outputs, prover: Prover) -> Ve
 def _compared(change: Change, stage: Stage, prover: Prover) -> tuple[ir.Model, ir.Model]:
     """Return the models before and after that a contract compares: as they are, or what they mean in float32."""
     before, after, contract = stage.model, change.after, change.contract
-    if not contract.spends and prover.rounds(before):
-        plain = prover.exact(before)
+    if not contract.as_rounded and rounds(before):
+        plain = exact(before)
         kernels = holds_int8(before) and not holds_int8(after)  # which have no such meaning
-        return plain, change.again(plain) if kernels else prover.exact(after)
+        return plain, change.again(plain) if kernels else exact(after)
     if isinstance(contract.against, ModelBefore) and holds_int8(before) and holds_int8(after):
         return dequantised(before), dequantised(after)  # int8 amplifies what is within any budget
     return before, after

@@ -9,11 +9,11 @@ import numpy as np
 import onnx_ir as ir
 
 from ffc.compiler.proof.contracts import Contract, Verdict
-from ffc.compiler.proof.full_precision import dequantised, exact, holds_int8
 from ffc.compiler.proof.probes import Probe
 from ffc.compiler.proof.probing.counted import Counted
 from ffc.errors import CannotApplyError, GateError, InputError
-from ffc.graph.dialect.half import holds_half, rounded
+from ffc.graph.dialect.half import rounded
+from ffc.graph.dialect.widen import computes_in_half, holds_bfloat16, runnable
 from ffc.graph.execute import CPU, Runner
 
 __all__ = ["Outputs", "Prover", "hold", "measure"]
@@ -47,7 +47,8 @@ class Prover:
     """Runs models on a fixed set of probes.
 
     Half precision that a pass brought in is rounded on the CPU as a processor with half products would, which
-    onnxruntime's CPU provider does not. A model that came in half is run as that provider runs it.
+    onnxruntime's CPU provider does not. A model that came in half is run as that provider runs it, one in bfloat16 as
+    `runnable` shows it, until a pass lets it compute in float32.
 
     Attributes:
         probes: The inputs.
@@ -66,9 +67,9 @@ class Prover:
             InputError: If it takes none of them or not all that are required, differs from itself, gives no finite
                 numbers, or takes or gives anything but tensors.
         """
-        self._came_in_half = holds_half(model)
+        self._came_in_half = computes_in_half(model)
         try:
-            runner = Runner(model)
+            runner = Runner(runnable(model))
         except CannotApplyError as error:  # nothing was done to it yet
             raise InputError(f"{error}; it is broken, or made for another runtime") from error
         taken, why = _taken(runner, probes)
@@ -82,21 +83,18 @@ class Prover:
 
     def run(self, model: ir.Model, provider: str = CPU, probes: Sequence[Probe] | None = None) -> Outputs:
         """Run `model` on `probes`, by default on all."""
-        shown = provider == CPU and self.holds_half(model)
-        runner = Runner(rounded(model) if shown else model, provider=provider)
+        if provider == CPU and (self.holds_half(model) or holds_bfloat16(model)):
+            model = runnable(model) if holds_bfloat16(model) else rounded(model)
+        runner = Runner(model, provider=provider)
         return [runner.run(probe.feeds) for probe in (self.probes if probes is None else probes)]
+
+    def follow(self, model: ir.Model) -> None:
+        """Take note of what passes have made of the model: what came in half may compute in float32 from here on."""
+        self._came_in_half = self._came_in_half and computes_in_half(model)
 
     def holds_half(self, model: ir.Model) -> bool:
         """Whether passes have brought `model` to half precision."""
-        return not self._came_in_half and holds_half(model)
-
-    def rounds(self, model: ir.Model) -> bool:
-        """Whether passes have made `model` round its numbers, to int8 or to half."""
-        return holds_int8(model) or self.holds_half(model)
-
-    def exact(self, model: ir.Model) -> ir.Model:
-        """Return a clone of `model` in which nothing is rounded but weights, as far as passes have brought that in."""
-        return dequantised(model) if self._came_in_half else exact(model)
+        return not self._came_in_half and computes_in_half(model)
 
     def judge(self, contract: Contract, before: Outputs, after: Outputs, what: str = "") -> Verdict:
         """Hold outputs `after` to `contract`, against those `before`; `what` is held to it, where that is not plain.

@@ -17,7 +17,7 @@ from ffc.graph.dialect.function import called, register
 from ffc.graph.shapes.inference import Shapes
 from ffc.graph.shapes.positions import moves
 
-__all__ = ["LARGEST", "Rounding", "holds_half", "in_float32", "rounded", "roundings"]
+__all__ = ["LARGEST", "Rounding", "rounded", "roundings"]
 
 LARGEST = float(np.finfo(np.float16).max)
 """The largest number that half precision holds, 65504."""
@@ -27,14 +27,6 @@ _CALL = "ffc.rule"
 
 _MIXING = ("MatMul", "Softmax")
 """Operators whose results are not out of range because an input is."""
-
-
-def holds_half(model: ir.Model) -> bool:
-    """Whether the graph of `model` holds numbers in half precision."""
-    values = [*model.graph.inputs, *model.graph.initializers.values()]
-    if any(value.dtype == ir.DataType.FLOAT16 for value in values):
-        return True
-    return any(_casts_to(node, ir.DataType.FLOAT16) for node in model.graph)
 
 
 def _casts_to(node: ir.Node, dtype: ir.DataType) -> bool:
@@ -167,24 +159,3 @@ def _readers(value: ir.Value, call: str | None) -> Iterator[str]:
                 fresh = [output for output in node.outputs if output not in seen]
                 pending.extend(fresh)
                 seen.update(fresh)
-
-
-def in_float32(model: ir.Model) -> ir.Model:
-    """Return a clone that computes in float32, from the weights as half holds them, what `model` computes in half."""
-    clone = model.clone()
-    for value in clone.graph.initializers.values():
-        array = constant(value) if value.dtype == ir.DataType.FLOAT16 else None
-        if array is not None:
-            value.const_value = ir.Tensor(array.astype(np.float32), name=value.name)
-            value.type = ir.TensorType(ir.DataType.FLOAT)
-    for node in clone.graph:
-        function = called(node)
-        if function is not None and function.precision == "half" and function.exact is not None:
-            node.op_type = function.exact.name
-        if _casts_to(node, ir.DataType.FLOAT16):
-            node.attributes["to"] = ir.AttrInt64("to", ir.DataType.FLOAT.value)
-        for value in node.outputs:
-            if value.dtype == ir.DataType.FLOAT16:
-                value.type = ir.TensorType(ir.DataType.FLOAT)
-    register(clone)
-    return clone

@@ -8,7 +8,8 @@ import pytest
 
 from ffc.compiler.proof.overflow import find
 from ffc.compiler.proof.probes import Probe
-from ffc.graph.dialect.half import holds_half, in_float32, rounded, roundings
+from ffc.graph.dialect.half import rounded, roundings
+from ffc.graph.dialect.widen import holds_half, in_float32
 from ffc.graph.execute import Runner
 from tests.graphs import Draft, encoder, feeds, masks, of_program, run_passes
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from ffc.ci.reduce.cases import child
 from ffc.ci.reduce.cases.case import Case
-from ffc.compiler.chain import chain, run, with_lower
+from ffc.compiler.chain import chain, fitting, run, with_lower
 from ffc.compiler.library import Library
 from ffc.compiler.log import Log
 from ffc.errors import FfcError
@@ -23,7 +23,7 @@ def before(case: Case, step: str, library: Library, target: str, seconds: float)
 
     def work(tell: object) -> bool:
         model = case.model
-        for item, _ in with_lower(chain(case.passes, library), library, target):
+        for item, _ in fitting(with_lower(chain(case.passes, library), library, target), model):
             if item.name == step:
                 files.save(model, path)
                 return True
