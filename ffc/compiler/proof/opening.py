@@ -64,12 +64,14 @@ def _sizes(model: ir.Model, runner: Runner, given: Sequence[Mapping[str, np.ndar
 
 
 def _at_one_size(model: ir.Model, found: Sequence[Mapping[str, int]]) -> str:
-    """Say that a model runs at one size alone though its axes are free, empty if it runs at others."""
-    if len(found) > 1:
-        return ""
+    """Say which free axes have one size alone at which a model runs, empty if there is none."""
     layout = layout_of(model)
+    bound = [name for name in found[0] if name not in layout.fixed and len({sizes[name] for sizes in found}) == 1]
+    if not bound:
+        return ""
     shapes = ", ".join(f"{name} {list(layout.shape(name, found[0]))}" for name in layout.shapes)
+    axes = ", ".join(f"'{name}'" for name in bound)
     return (
-        f"the model says that its axes are free and ran at one size alone, that of its export: {shapes}; export it "
-        "with torch.onnx.export(dynamo=True, dynamic_shapes=...), or without attention's fast path for evaluation"
+        f"the model calls {axes} free and ran at the size of its export alone, {shapes}; to serve others, export it "
+        "with torch.onnx.export(..., dynamo=True, dynamic_shapes=...)"
     )

@@ -22,11 +22,19 @@ def reshaped(*shape: int, inputs: tuple[int | str, ...] = ("batch", "seq", 4)) -
 
 
 def test_a_model_that_runs_at_the_sizes_of_its_export_alone_is_proved_there_and_told_so() -> None:
-    result = ffc.compile(reshaped(7, 2, 4), "clean")
-    assert result.report.remark.startswith("the model says that its axes are free and ran at one size alone")
-    assert "x [2, 7, 4]" in result.report.remark and "dynamic_shapes" in result.report.remark
+    result = ffc.compile(reshaped(6, 2, 4, inputs=("batch", 3, "seq")), "clean")
+    assert result.report.remark.startswith("the model calls 'batch', 'seq' free and ran at the size of its export alone")
+    assert "dynamic_shapes" in result.report.remark
     assert content.facts(result.report)["sizes"] == result.report.remark
     assert not ffc.compile(reshaped(-1, 2, 4), "clean").report.remark
+
+
+def test_tokens_may_come_first() -> None:
+    draft = Draft()
+    x = draft.input("x", "seq", "batch", 4)
+    y = draft.op.Add(draft.op.Reshape(draft.op.Relu(x), [11, -1, 4]), x)
+    shapes = {probe.feeds["x"].shape for probe in opened(draft.model({"y": (y, ["seq", "batch", 4])})).probes}
+    assert {shape[0] for shape in shapes} == {11} and len(shapes) > 1
 
 
 def test_rows_of_a_model_that_runs_at_one_size_show_that_size() -> None:

@@ -18,7 +18,8 @@ _SECONDS = 20.0
 
 _MOST_SUGGESTED = 16
 _LENGTHS = (*range(8, 65, 8), 96, 128, 160, 192, 224, 256, 320, 384, 400, 512, 640, 1024, *range(2, 8))
-_BATCHES = (1, 2, 3, 4)
+_BATCHES = ((2, 3, 4), (1,))
+"""Numbers of rows to try; with one, which comes last, axes that are confused may fit."""
 
 Sizes = Mapping[str, int]
 
@@ -45,9 +46,13 @@ def search(model: ir.Model, layout: Layout, runs: Callable[[Sizes], bool], first
 
 
 def _tried(model: ir.Model, layout: Layout) -> Iterator[Sizes]:
+    """Yield what shapes in the graph suggest, then what is usual; each also with tokens in the place of rows."""
     suggested = sizes_written(model)[:_MOST_SUGGESTED]
-    for length in dict.fromkeys([*suggested, *_LENGTHS]):
-        yield from (layout.sizes(batch, length) for batch in (_BATCHES if layout.rows else _BATCHES[:1]))
+    for lengths, batches in itertools.product((suggested, _LENGTHS), _BATCHES):
+        pairs = list(itertools.product(lengths, batches))
+        yield from (layout.sizes(batch, length) for length, batch in pairs)
+        if layout.rows:
+            yield from (layout.sizes(length, batch) for length, batch in pairs)
 
 
 def _near(layout: Layout, sizes: Sizes) -> Iterator[Sizes]:
