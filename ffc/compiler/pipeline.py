@@ -18,9 +18,9 @@ from ffc.compiler.diagnosis import blames_input
 from ffc.compiler.library import Library
 from ffc.compiler.log import Log
 from ffc.compiler.passes import Pass
-from ffc.compiler.proof import probes
 from ffc.compiler.proof.contracts import Verdict
-from ffc.compiler.proof.rows import Data, from_data
+from ffc.compiler.proof.opening import opened
+from ffc.compiler.proof.rows import Data
 from ffc.compiler.proof.stage import Change, Stage, overall, prove
 from ffc.compiler.proof.trial import Trial
 from ffc.compiler.proof.verify import Prover
@@ -95,9 +95,8 @@ def compile(
         targets.check_apart([Path(out)], files.parts(model, [Path(out)]))
     source = open_model(model)
     links = fitting(links, source)
-    rows = [] if data is None else from_data(source, data)
     tell("running the model as it came")
-    prover = Prover(source, [*probes.make(source), *rows])
+    prover = opened(source, data)
     before = cost(source)
     stage = Stage(source, prover.source, prover.source)
     del source  # its weights go as soon as no stage needs them
@@ -126,6 +125,7 @@ def compile(
         versions=versions(),
         seconds=time.perf_counter() - started,
         alone=prover.alone,
+        remark=prover.remark,
     )
     return Result(stage.model, report)
 

@@ -141,6 +141,14 @@ def test_compile_passes_everything_on(calls: list[dict[str, Any]], capsys: pytes
     assert Path("r.md").read_text().startswith("# ffc compile model.onnx\n")
 
 
+def test_data_that_is_given_again_is_one_feed_each(calls: list[dict[str, Any]]) -> None:
+    assert cli.main("compile model.onnx --data one.npz --data two.npz".split()) == 0
+    assert calls[0]["data"] == [Path("one.npz"), Path("two.npz")]
+    Path("r.toml").write_text('model = "model.onnx"\ndata = ["one.npz", "two.npz"]\n')
+    assert cli.main("compile --recipe r.toml".split()) == 0
+    assert calls[1]["data"] == [Path("one.npz"), Path("two.npz")]
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [

@@ -5,9 +5,9 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ffc.ci.diff.changes import Change
-from ffc.compiler.proof import probes
 from ffc.compiler.proof.contracts import Equal, Verdict
-from ffc.compiler.proof.verify import Prover, measure
+from ffc.compiler.proof.opening import opened
+from ffc.compiler.proof.verify import measure
 from ffc.errors import CannotApplyError
 
 __all__ = ["compare_outputs", "numeric_change"]
@@ -32,7 +32,7 @@ def compare_outputs(before: ir.Model, after: ir.Model) -> Verdict:
                 f"numbers cannot be compared: only the {side} model has the {what} '{odd}'; "
                 "compare without numerics, or models that take and give the same"
             )
-    prover = Prover(before, probes.make(before))
+    prover = opened(before)
     return measure(prover.probes, prover.source, prover.run(after), "same inputs")
 
 

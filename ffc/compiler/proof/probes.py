@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 
 from ffc.compiler.proof.probing.counted import Counted
+from ffc.compiler.proof.probing.demands import numbers_compared
 from ffc.compiler.proof.probing.inputs import dtype_of, table_rows
-from ffc.compiler.proof.probing.layout import layout_of
+from ffc.compiler.proof.probing.layout import Layout, layout_of
 from ffc.compiler.proof.probing.readings import candidates, find_towers, guessed
 from ffc.compiler.proof.probing.token_indices import draw_token_indices, holds_token_indices
 from ffc.compiler.proof.probing.tower import Meaning, meaning_of
 from ffc.errors import CannotApplyError, InputError
 from ffc.graph.execute import Runner
 
-__all__ = ["Probe", "make", "understood"]
+__all__ = ["Probe", "feeds_at", "make", "understood"]
 
 # Name, batch size, tokens. Every row but the first of a padded case loses tokens.
 _CASES = [
@@ -73,7 +74,9 @@ class Probe:
         return cls(name, feeds, next(iter(masks), None), counts=counts, **more)
 
 
-def make(model: ir.Model, seed: int = 0, meaning: Meaning | None = None) -> list[Probe]:
+def make(
+    model: ir.Model, seed: int = 0, meaning: Meaning | None = None, sizes: Sequence[Mapping[str, int]] = ()
+) -> list[Probe]:
     """Make probes for `model`.
 
     There are several batch sizes and lengths, and masks that are full, padded right and left, holed, and with one row
@@ -85,26 +88,49 @@ def make(model: ir.Model, seed: int = 0, meaning: Meaning | None = None) -> list
         model: The model.
         seed: What is drawn goes by it.
         meaning: What its inputs mean, if that was found out before.
+        sizes: Those of its free dimensions, where it does not run at those that are usual.
 
     Raises:
         InputError: If an input has a type that no probe can be made for.
     """
     random = np.random.default_rng(seed)
     meaning = meaning or understood(model)
-    cases = [(case, meaning.layout.sizes(*case[1:]), case in _SHORT_CASES) for case in (*_CASES, *_SHORT_CASES)]
-    if len(meaning.layout.others) > 1:
-        cases += [(case, meaning.layout.sizes(*case[1:], case[2] - _APART), False) for case in _APART_CASES]
     found: dict[str, Probe] = {}
-    for (kind, *_), sizes, spare in cases:
+    for kind, at, spare in _at(sizes) if sizes else _cases(meaning.layout):
         if kind == "full" or meaning.towers:
-            feeds = _feeds(model, meaning, kind, sizes, random)
+            feeds = _feeds(model, meaning, kind, at, random)
             name = f"{kind} {'x'.join(map(str, next(iter(feeds.values())).shape[:2]))}" if feeds else kind
             found.setdefault(name, Probe.of(name, feeds, meaning, spare=spare))
     return list(found.values())
 
 
+_Case = tuple[str, Mapping[str, int], bool]
+"""Kind, sizes, and whether it is spare."""
+
+
+def _cases(layout: Layout) -> Iterator[_Case]:
+    for case in (*_CASES, *_SHORT_CASES):
+        yield case[0], layout.sizes(*case[1:]), case in _SHORT_CASES
+    if len(set(layout.others) - set(layout.fixed)) > 1:
+        for kind, batch, length in _APART_CASES:
+            yield kind, layout.sizes(batch, length, length - _APART), False
+
+
+def _at(sizes: Sequence[Mapping[str, int]]) -> Iterator[_Case]:
+    for kind in dict.fromkeys(kind for kind, *_ in _CASES):
+        yield from ((kind, at, False) for at in sizes)
+
+
+def feeds_at(model: ir.Model, layout: Layout, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Return an array for each input of `model` at given sizes, nothing known of what it means."""
+    return _feeds(model, meaning_of(model, layout, []), "full", sizes, np.random.default_rng(0))
+
+
 def understood(
-    model: ir.Model, runner: Runner | None = None, given: Sequence[Mapping[str, np.ndarray]] = ()
+    model: ir.Model,
+    runner: Runner | None = None,
+    given: Sequence[Mapping[str, np.ndarray]] = (),
+    sizes: Sequence[Mapping[str, int]] = (),
 ) -> Meaning:
     """Find out what the inputs of `model` mean, by running it if it runs.
 
@@ -112,6 +138,7 @@ def understood(
         model: The model.
         runner: Runs it, if there is one at hand.
         given: Inputs of the user's own, which it is run on if it runs on none that are made.
+        sizes: Those of its free dimensions, where it does not run at those that are usual.
 
     Raises:
         InputError: If an input has a type that no probe can be made for.
@@ -121,7 +148,8 @@ def understood(
     if not candidates(model, layout):
         return meaning_of(model, layout, guessed(model, layout, named=True))
     random = np.random.default_rng(0)
-    made = (_feeds(model, nothing, "full", layout.sizes(*case[1:]), random) for case in _READ_ON)
+    tried = sizes or [layout.sizes(*case) for case in _READ_ON]
+    made = (_feeds(model, nothing, "full", each, random) for each in tried)
     try:
         run = (runner or Runner(model)).run
     except CannotApplyError:
@@ -136,8 +164,8 @@ def understood(
     return meaning_of(model, layout, guessed(model, layout, named=False))
 
 
-_READ_ON = [("full", 3, 8), ("full", 1, 8), ("full", 3, 4)]
-"""What a model is run on to find out what its inputs mean."""
+_READ_ON = [(3, 8), (1, 8), (3, 4)]
+"""Rows and tokens that a model is run on to find out what its inputs mean."""
 
 
 def _feeds(
@@ -164,6 +192,8 @@ def _feeds(
 def _fill(value: ir.Value, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
     dtype = dtype_of(value)
     if dtype.kind in "iu":
+        if np.prod(shape) == 1 and (known := numbers_compared(value)):
+            return np.asarray(random.choice(known, shape), dtype)
         return np.asarray(random.integers(0, table_rows(value) or 2, shape), dtype)
     if dtype.kind == "b":
         drawn = np.asarray(random.random(shape) < 0.5)

@@ -13,17 +13,16 @@ import onnx_ir as ir
 
 from ffc.compiler.proof.probes import Probe, understood
 from ffc.compiler.proof.probing.inputs import dtype_of, fixed_size
-from ffc.compiler.proof.probing.tower import Meaning
 from ffc.errors import InputError, located
 
-__all__ = ["Data", "from_data", "of_files", "read"]
+__all__ = ["Data", "feeds_of", "from_data", "of_files", "read"]
 
 Data = str | Path | Mapping[str, Any] | Sequence[str | Path | Mapping[str, Any]]
 """Rows, as an array per input or an ``.npz`` file with them; or a list of such, of which each is one whole feed."""
 
 _DATA_BATCH = 16
 
-def from_data(model: ir.Model, data: Data, meaning: Meaning | None = None) -> list[Probe]:
+def from_data(model: ir.Model, data: Data) -> list[Probe]:
     """Make probes from a user's rows; a model must run on each of them.
 
     Args:
@@ -31,20 +30,24 @@ def from_data(model: ir.Model, data: Data, meaning: Meaning | None = None) -> li
         data: An array per input, rows first, or the path of an ``.npz`` file with them. An input whose first dimension
             is fixed while that of others is not is the same for all rows. A list of such is taken as it is, each one
             feed, and so are arrays of inputs that share no axis of rows.
-        meaning: What the inputs mean, if that was found out before.
 
     Raises:
         InputError: If a file is missing or broken, or an input has no array or one of another type, rank, size or
             number of rows.
     """
-    if isinstance(data, str | Path | Mapping):
-        feeds = _batches(model, _arrays(model, data))
-    else:
-        feeds = {f"data feed {number}": _feed(model, each, number) for number, each in enumerate(data, 1)}
-        if not feeds:
-            raise InputError("the data is an empty list; give an array per input, or a list of such feeds")
-    meaning = meaning or understood(model, given=list(feeds.values())[:1])
+    feeds = feeds_of(model, data)
+    meaning = understood(model, given=list(feeds.values())[:1])
     return [Probe.of(name, feed, meaning, required=True) for name, feed in feeds.items()]
+
+
+def feeds_of(model: ir.Model, data: Data) -> dict[str, dict[str, np.ndarray]]:
+    """Return a user's rows as arrays by input, in batches with a name each; else as `from_data`."""
+    if isinstance(data, str | Path | Mapping):
+        return _batches(model, _arrays(model, data))
+    feeds = {f"data feed {number}": _feed(model, each, number) for number, each in enumerate(data, 1)}
+    if not feeds:
+        raise InputError("the data is an empty list; give an array per input, or a list of such feeds")
+    return feeds
 
 
 def of_files(paths: Sequence[Path]) -> Data | None:

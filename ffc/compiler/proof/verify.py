@@ -54,24 +54,31 @@ class Prover:
         probes: The inputs.
         source: What the model as it came gives on each of them.
         alone: Why the user's rows are all that it is proved on, empty where they are not.
+        remark: What is to be said of how the model runs as it came, empty where there is nothing.
     """
 
-    def __init__(self, model: ir.Model, probes: Sequence[Probe]) -> None:
+    def __init__(
+        self, model: ir.Model, probes: Sequence[Probe], runner: Runner | None = None, remark: str = ""
+    ) -> None:
         """Run `model` on `probes`, leaving out those that it cannot take (too long for its positions, say).
 
         Spare ones take their place. The first and the last are run twice, which shows a model that differs from itself.
         Where there are rows of the user's own, they are the proof alone if it takes no other, and what is not finite on
         others is left out; on these rows, what is not finite must stay what it was.
 
+        Args:
+            model: The model as it came.
+            probes: The inputs.
+            runner: Runs it, if there is one at hand.
+            remark: What is to be said of how it runs.
+
         Raises:
             InputError: If it takes none of them or not all that are required, differs from itself, gives no finite
                 numbers, or takes or gives anything but tensors.
         """
         self._came_in_half = computes_in_half(model)
-        try:
-            runner = Runner(runnable(model))
-        except CannotApplyError as error:  # nothing was done to it yet
-            raise InputError(f"{error}; it is broken, or made for another runtime") from error
+        self.remark = remark
+        runner = runner or Runner(runnable(model))
         taken, why = _taken(runner, probes)
         if not taken:
             raise InputError(f"{why}{_rows_wanted(model)}")

@@ -30,8 +30,9 @@ def table(report: Report) -> Table:
 
 def facts(report: Report) -> dict[str, str]:
     """Return what is told of the compile as a whole, by name."""
-    alone = {"proof": f"on the rows given alone, since {report.alone}"} if report.alone else {}
-    return alone | {
+    first = {"proof": f"on the rows given alone, since {report.alone}"} if report.alone else {}
+    first |= {"sizes": report.remark} if report.remark else {}
+    return first | {
         "output": report.output or "not written",
         "pipeline": report.pipeline or "(no passes)",
         "target": report.target,

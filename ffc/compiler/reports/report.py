@@ -62,6 +62,7 @@ class Report:
         versions: Versions of ffc and of the libraries that shape the result.
         seconds: Time from load to save.
         alone: Why the rows given are all that it was proved on; empty where probes were made too.
+        remark: What is to be said of how the model runs as it came; empty where there is nothing.
     """
 
     source: str
@@ -77,6 +78,7 @@ class Report:
     versions: dict[str, str]
     seconds: float
     alone: str = field(default="", kw_only=True)
+    remark: str = field(default="", kw_only=True)
     format: str = field(default=FORMAT, kw_only=True)
 
     @property

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 
+from ffc.compiler.proof.probing.demands import demanded
 from ffc.graph.shapes.dim import Dim, DimTooLargeError, evaluate, symbol, symbols
 
 __all__ = ["Layout", "is_term", "layout_of", "named"]
@@ -34,16 +35,18 @@ class Layout:
         shapes: The dimensions of each input; an input of unknown rank has none.
         rows: The symbols that count rows of a batch.
         others: The other symbols.
+        fixed: Sizes that weights ask of symbols.
     """
 
     shapes: Mapping[str, tuple[Dim, ...]]
     rows: frozenset[str]
     others: tuple[str, ...]
+    fixed: Mapping[str, int] = field(default_factory=dict)
 
     def sizes(self, batch: int, length: int, other: int | None = None) -> dict[str, int]:
         """Return a size for each symbol: `length` for what counts no rows, `other` for all but the first of it."""
         found = dict.fromkeys(self.rows, batch) | dict.fromkeys(self.others, length if other is None else other)
-        return found | {name: length for name in self.others[:1]}
+        return found | dict.fromkeys(self.others[:1], length) | dict(self.fixed)
 
     def shape(self, name: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """Return the shape of an input for given sizes of symbols; no size is below 0."""
@@ -67,8 +70,15 @@ def layout_of(model: ir.Model) -> Layout:
     met = list(dict.fromkeys(name for dims in shapes.values() for dim in dims for name in sorted(symbols(dim))))
     first = {name for dims in shapes.values() if dims for name in symbols(dims[0])}
     inner = {name for dims in shapes.values() for dim in dims[1:] for name in symbols(dim)}
-    rows = (first - inner) | set(_settled(shapes, first & inner))
-    return Layout(shapes, frozenset(rows), tuple(name for name in met if name not in rows))
+    rows = (first - inner) | set(_settled(shapes, first & inner)) | set(_states(shapes))
+    fixed = {
+        str(dims[axis]): size
+        for value in model.graph.inputs
+        for dims in [shapes[str(value.name)]]
+        for axis, size in demanded(value).items()
+        if str(dims[axis]) in met and str(dims[axis]) not in rows
+    }
+    return Layout(shapes, frozenset(rows), tuple(name for name in met if name not in rows), fixed)
 
 
 def named(text: str) -> Dim:
@@ -103,6 +113,15 @@ def _parsed(node: ast.expr) -> Dim:
         case ast.Name() | ast.Attribute():
             return symbol(ast.unparse(node), least=1)
     raise ValueError
+
+
+def _states(shapes: Mapping[str, tuple[Dim, ...]]) -> Iterator[str]:
+    """Yield nameless symbols that count rows though they are second, as in states of a recurrence: [layers, B, W]."""
+    for name, dims in shapes.items():
+        free = [str(dim) for dim in dims if not isinstance(dim, int)]
+        others = [other for key, other in shapes.items() if key != name and other]
+        if len(dims) == 3 and free == [f"{name}.1"] and any(str(other[0]).endswith(".0") for other in others):
+            yield free[0]
 
 
 def _settled(shapes: Mapping[str, tuple[Dim, ...]], open_names: set[str]) -> Iterator[str]:
