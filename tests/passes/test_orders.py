@@ -21,6 +21,7 @@ from tests.shared_steps import shared_steps, unshared_steps
 PASSES = {
     "clean": "clean",
     "deadtokens": "deadtokens",
+    "dequantize": "dequantize",
     "fp16": "fp16",
     "fuse": "fuse",
     "int8": "int8",
@@ -31,7 +32,7 @@ PASSES = {
 }
 """Every pass of the library, by its file, with options under which it applies to the model of this test."""
 
-NOT_AFTER = {name: {"fp16", "int8"} for name in ("deadtokens", "prune", "relu")}
+NOT_AFTER = {name: {"fp16", "int8"} for name in ("deadtokens", "dequantize", "prune", "relu")}
 """Passes that refuse anywhere after certain others; what is named nowhere here must never refuse."""
 
 COSINE = 0.9

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 
-__all__ = ["columns", "rows"]
+__all__ = ["columns", "ends", "rows"]
 
 _LARGEST = 127
 """The range is symmetric, so -128 is never used."""
@@ -35,6 +36,12 @@ def rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Quantise a table, float32 [R, W], symmetrically, each row to a scale of its own: int8 [R, W], float32 [R, 1]."""
     scale = _usable(np.abs(table).max(axis=1, keepdims=True, initial=0) / _LARGEST)
     return _rounded(table, scale), scale
+
+
+def ends(dtype: np.dtype) -> tuple[int, int] | None:
+    """Return the least and the largest number of an integer type, those of 4 bits among them; None of any other."""
+    known = ir.DataType.from_numpy(dtype)
+    return (int(known.min), int(known.max)) if known.is_integer() else None
 
 
 def _pairs(weight: np.ndarray) -> np.ndarray:

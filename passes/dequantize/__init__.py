@@ -1,0 +1,102 @@
+"""The pass `dequantize`: take a model that another tool has quantised back to floating point."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+import ffc
+from ffc import Editor, rules
+from ffc.compiler.proof.trial import Trial
+from ffc.compiler.proof.verify import measure
+from ffc.compiler.survey import name_of
+from ffc.graph.blocks.prequantised import rounded_nodes
+from ffc.graph.dialect.fold import fold
+
+from . import constants, integers, kernels, pairs
+
+
+@dataclass(frozen=True)
+class Dequantize(ffc.Pass):
+    """Take the weights of a model that another tool has quantised back to floats, and let activations be unrounded.
+
+    Every other pass then works on it as on any model: ``--passes dequantize,fuse,int8``.
+
+    1. The operators of onnxruntime's tools (``MatMulIntegerToFloat``, ``QAttention``, ``QLinearAdd``,
+       ``MatMulNBits`` and so on) are written as float operators, with what rounds around them.
+    2. So are products of integers that the graph scales back itself (``DynamicQuantizeLinear``, ``MatMulInteger``,
+       ``Cast``, ``Mul``).
+    3. Pairs of QuantizeLinear and DequantizeLinear go. Where their steps begin at 0 they stood for a ReLU, which stays.
+    4. Weights, biases and tables become floats on the grid that they were rounded to, which `int8` uses again.
+
+    Outputs move, since activations are no longer rounded; the budget says by how much they may, against the model as it
+    came. With `float32`, the model before it was quantised, the report says which of the two is nearer to that.
+    """
+
+    name = "dequantize"
+    needs = ("opset",)
+    before_rounding = True
+    rules = pairs.RULES
+
+    float32: Path | None = ffc.option("the model before it was quantised, to compare with in the report", default=None)
+    cosine: float = ffc.option("least mean cosine between output vectors before and after", default=0.4)
+    agreement: float = ffc.option("least share of rows whose largest output stays the largest", default=0.0)
+
+    @property
+    def contract(self) -> ffc.Budget:
+        """Outputs may move within the budget of the options."""
+        return ffc.Budget(self.cosine, self.agreement)
+
+    def run(self, model: ir.Model, log: ffc.Log) -> None:
+        """See `ffc.Pass.run`."""
+        if next(rounded_nodes(model), None) is None:
+            log.missed("the model", "nothing in it is quantised")
+            return
+        editor = Editor(model)
+        kernels.read_kernels(editor, log)
+        integers.read_products(editor, log)
+        fold(editor)  # scales that were computed
+        constants.move_back(editor)
+        rules.apply(self.rules, model, log, editor)
+        pairs.drop_relus(editor, log)
+        log.did("weights", constants.compute(editor))
+        _name_what_stays(model, log)
+        if log.count and self.float32 is not None and log.trial is not None:
+            log.note(_nearer(self.float32, model, log.trial))
+
+
+def _name_what_stays(model: ir.Model, log: ffc.Log) -> None:
+    """Say what is quantised still, and what that means for the passes that follow."""
+    common.RemoveUnusedNodesPass()(model)
+    staying = [name_of(node) for node in rounded_nodes(model)]
+    for name in staying:
+        if name not in {miss.where for miss in log.misses if not miss.depth}:
+            log.missed(name, "it stands in no form that is read")
+    if staying:
+        log.note(f"{len(staying)} operators are quantised still, so that fuse and int8 leave the model as it is")
+
+
+def _nearer(path: Path, model: ir.Model, trial: Trial) -> str:
+    """Say which is nearer to the float32 model at `path`: the one that was given or `model`, which was made of it."""
+    original = ffc.load(path)
+    for what in ("inputs", "outputs"):
+        asked, given = (sorted(str(v.name) for v in getattr(m.graph, what)) for m in (model, original))
+        if asked != given:
+            raise ffc.InputError(
+                f"float32={path} has the {what} {', '.join(given)}, this model has {', '.join(asked)}; "
+                "give the model that was quantised"
+            )
+    probes = trial.prover.probes
+    own = [place for place, probe in enumerate(probes) if probe.required] or list(range(len(probes)))
+    chosen, names = [probes[place] for place in own], [str(value.name) for value in model.graph.outputs]
+    wanted = [{name: found[name] for name in names} for found in trial.prover.run(original, probes=chosen)]
+    came, now = (
+        measure(chosen, wanted, found, "").cosine
+        for found in ([trial.outputs[place] for place in own], trial.prover.run(model, probes=chosen))
+    )
+    on = "the rows given" if chosen[0].required else "made inputs"
+    nearer = "the model as it came is nearer" if came > now else "this one is nearer"
+    return f"mean cosine with {path.name} on {on}: {came:.4f} as it came, {now:.4f} dequantised; {nearer}"
