@@ -3,6 +3,7 @@
 #   make demo     compile the real MiniLM and show what became of it
 #   make test     the tests
 #   make coverage the tests of all exporters and encoders, which take longer, with their tables
+#   make backend  ONNX's own backend tests, each compiled with its inputs as rows, with a table
 #   make fuzz     ten thousand broken models, which take half an hour
 #   make lint     ruff
 #   make types    mypy
@@ -29,7 +30,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test coverage fuzz lint types docs dist bench cost diffs quality clean
+.PHONY: demo test coverage backend fuzz lint types docs dist bench cost diffs quality clean
 
 demo: .venv/demo.stamp
 	$(BIN)/python examples/minilm/demo.py build
@@ -39,6 +40,9 @@ test: .venv/dev.stamp
 
 coverage: .venv/dev.stamp
 	OMP_NUM_THREADS=1 $(PYTEST) tests/coverage -m "slow or not slow"
+
+backend: .venv/dev.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.coverage.backend --record tests/coverage/results/backend.json
 
 fuzz: .venv/dev.stamp
 	$(BIN)/python -m tests.safety.fuzz --count 10000 --record tests/safety/results/mutations.json
