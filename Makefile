@@ -13,6 +13,7 @@
 #   make cost     seconds and memory of a compile, against onnxruntime's own tools; exports models of up to 2.4 GB
 #   make diffs    `ffc diff` against other differs on edits that are known; its seconds and memory; locks by versions of onnx; and
 #                 `ffc reduce` on a fault in BERT-base
+#   make exports  MiniLM as optimum-onnx writes it, in an environment of its own, each file compiled and compared
 #   make quality DATA=DIR   what training, distillation and pruning keep, on SST-2 and SuperGLUE tasks in DIR; takes hours
 #   make clean    away with .venv and build
 #
@@ -30,7 +31,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test coverage backend fuzz lint types docs dist bench cost diffs quality clean
+.PHONY: demo test coverage backend fuzz lint types docs dist bench cost diffs exports quality clean
 
 demo: .venv/demo.stamp
 	$(BIN)/python examples/minilm/demo.py build
@@ -74,6 +75,10 @@ diffs: .venv/differs.stamp | build
 
 build:
 	mkdir -p $@
+
+exports: .venv/demo.stamp | build
+	PYTHONPATH=examples/minilm:examples/benchmarks $(BIN)/python examples/exporters/optimum_exports.py build/exports \
+	  --torch "$(TORCH)" --json build/optimum-exports.json
 
 # Each goes on where it was stopped.
 quality: .venv/dev.stamp build/rte-start/config.json
