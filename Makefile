@@ -3,6 +3,7 @@
 #   make demo     compile the real MiniLM and show what became of it
 #   make test     the tests
 #   make coverage the tests of all exporters and encoders, which take longer, with their tables
+#   make backend  ONNX's own backend tests, each compiled with its inputs as rows, with a table
 #   make fuzz     ten thousand broken models, which take half an hour
 #   make lint     ruff
 #   make types    mypy
@@ -12,6 +13,7 @@
 #   make cost     seconds and memory of a compile, against onnxruntime's own tools; exports models of up to 2.4 GB
 #   make diffs    `ffc diff` against other differs on edits that are known; its seconds and memory; locks by versions of onnx; and
 #                 `ffc reduce` on a fault in BERT-base
+#   make exports  MiniLM as optimum-onnx writes it, in an environment of its own, each file compiled and compared
 #   make quality DATA=DIR   what training, distillation and pruning keep, on SST-2 and SuperGLUE tasks in DIR; takes hours
 #   make clean    away with .venv and build
 #
@@ -29,7 +31,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test coverage fuzz lint types docs dist bench cost diffs quality clean
+.PHONY: demo test coverage backend fuzz lint types docs dist bench cost diffs exports quality clean
 
 demo: .venv/demo.stamp
 	$(BIN)/python examples/minilm/demo.py build
@@ -39,6 +41,9 @@ test: .venv/dev.stamp
 
 coverage: .venv/dev.stamp
 	OMP_NUM_THREADS=1 $(PYTEST) tests/coverage -m "slow or not slow"
+
+backend: .venv/dev.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.coverage.backend --record tests/coverage/results/backend.json
 
 fuzz: .venv/dev.stamp
 	$(BIN)/python -m tests.safety.fuzz --count 10000 --record tests/safety/results/mutations.json
@@ -70,6 +75,10 @@ diffs: .venv/differs.stamp | build
 
 build:
 	mkdir -p $@
+
+exports: .venv/demo.stamp | build
+	PYTHONPATH=examples/minilm:examples/benchmarks $(BIN)/python examples/exporters/optimum_exports.py build/exports \
+	  --torch "$(TORCH)" --json build/optimum-exports.json
 
 # Each goes on where it was stopped.
 quality: .venv/dev.stamp build/rte-start/config.json
