@@ -25,9 +25,9 @@ def _axes(match: Match) -> list[int] | None:
     if before is None or before != after:
         return None
     axis = match.attributes["axis"].as_int()
-    first = axis + len(before) if axis < 0 else axis
-    long = [index for index in range(first, len(before)) if before[index] != 1]
-    return long or [len(before) - 1]
+    flattened = range(len(before))[axis:]
+    long = [index for index in flattened if before[index] != 1]
+    return long or list(flattened[-1:])
 
 
 def _one_axis(match: Match) -> str | None:
@@ -55,6 +55,7 @@ _SAMPLES = (
     _flattened(2, 5, 1, axis=1),
     _flattened(3, 1, 1, 1, axis=1),
     _flattened(2, 3, 5, axis=1, matches=False),
+    _flattened(2, 3, 5, axis=3, matches=False),
     _flattened(2, 3, 5, axis=2, last=0, matches=False),
     Sample({"x": normal(2, 3, 5)}, {"shape": [3, 2, 5]}, {"axis": 2, "last": -1}, matches=False),
 )

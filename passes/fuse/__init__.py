@@ -10,6 +10,7 @@ import ffc
 from ffc import Editor, rules
 from ffc.graph.blocks.attention_call import AttentionCalls
 from ffc.graph.blocks.prequantised import reason_to_leave
+from ffc.graph.blocks.structure import Attention
 
 from . import embeddings, gelu, norms, onnxruntime, products, survey
 
@@ -53,8 +54,8 @@ class Fuse(ffc.Pass):
             attention = layer.attention
             if attention is None or attention.node.domain:
                 continue
-            if editor.shapes.dtype(attention.context) != ir.DataType.FLOAT:
-                log.missed(f"attention of layer {layer.index}", "it is not computed in float32")
+            if why := _obstacle(attention, editor):
+                log.missed(f"attention of layer {layer.index}", why)
                 continue
             if not log.takes("attention", attention.context.name):
                 continue
@@ -68,3 +69,10 @@ class Fuse(ffc.Pass):
     def survey(self, tried: ffc.Tried) -> ffc.Survey:
         """See `ffc.Pass.survey`: every block with the call that it became."""
         return ffc.Survey(survey.findings(self.rules, tried), tried.refused)
+
+
+def _obstacle(attention: Attention, editor: Editor) -> str:
+    """Return why a call shall not take the place of attention that was found, empty where nothing is against it."""
+    if editor.shapes.dtype(attention.context) != ir.DataType.FLOAT:
+        return "it is not computed in float32"
+    return "its scores are read elsewhere too, and would be computed twice" if attention.shared else ""

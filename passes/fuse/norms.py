@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
 from ffc import Match, Op, Rule, Sample, Tensor, ops, rule
 from ffc.compiler.rules import Condition, is_constant, is_small, normal
@@ -23,8 +22,8 @@ def _width(match: Match) -> int | None:
 
 
 def _is_float(match: Match) -> str | None:
-    dtype = match.editor.shapes.dtype(match.values["x"])
-    return None if dtype == ir.DataType.FLOAT else "it is not computed in float32"
+    given = match.array("gamma" if "gamma" in match.values else "epsilon")
+    return None if given.dtype == np.float32 else "it is not computed in float32"
 
 
 # Norms written out: (x - mean) / sqrt(variance + epsilon). What it is multiplied by and what is added come after.

@@ -115,7 +115,8 @@ class AttentionFinder:
         if planes is None or (rank == 4 and planes[:2] != laid_out[:2]):
             raise NotABlockError("its scores are not [batch, heads, tokens, tokens]")
         context = self._merged(weighted.outputs[0], laid_out)
-        return self._assemble(core, found, scores.scale, scores.masks, context, guarded)
+        attention = self._assemble(core, found, scores.scale, scores.masks, context, guarded)
+        return replace(attention, shared=scores.shared)
 
     def _check_ranks(self, values: Sequence[ir.Value | None]) -> None:
         """Check that a product of activations fills in no axes, which would pair heads otherwise than laid out."""

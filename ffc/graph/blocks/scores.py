@@ -34,11 +34,13 @@ class Scores:
         product: The product: queries [..., S, D] by keys [..., D, S].
         scale: Factor on it.
         masks: What hides tokens, in order.
+        shared: Whether something else reads them too, on their way to the Softmax.
     """
 
     product: ir.Node
     scale: float
     masks: tuple[Mask, ...]
+    shared: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +64,7 @@ class ScoreWalk:
         masks: list[Mask] = []
         scale = 1.0
         end = value
+        shared = value is not None and _is_shared(value)
         while (node := producer(value)) is not None and not (node.op_type == "MatMul" and not node.domain):
             if (scaled := factor(node, self.shapes)) is not None:
                 value, number = scaled
@@ -73,10 +76,11 @@ class ScoreWalk:
                 masks.append(mask)
             else:
                 raise NotABlockError(f"{node.op_type} {node.name} stands between its scores and the product")
+            shared = shared or (value is not None and _is_shared(value))
         if node is None or end is None:
             raise NotABlockError("its scores come from no product of queries and keys")
         self._check_planes(node.outputs[0], end)
-        return Scores(node, scale, tuple(reversed(masks)))
+        return Scores(node, scale, tuple(reversed(masks)), shared)
 
     def forward(self, probabilities: ir.Value) -> tuple[ir.Node, bool]:
         """Walk from the output of a Softmax to the product with the values.
@@ -185,6 +189,10 @@ def passes_on(node: ir.Node) -> bool:
     training = node.inputs[2] if len(node.inputs) > 2 else None
     array = constant(training)
     return training is None or (array is not None and not array.any())
+
+
+def _is_shared(value: ir.Value) -> bool:
+    return value.is_graph_output() or len({use.node for use in value.uses() if use.node.op_type != "Shape"}) > 1
 
 
 def _reshapes(node: ir.Node) -> bool:

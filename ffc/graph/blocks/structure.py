@@ -134,6 +134,7 @@ class Attention:
         roles: The products around it, by role, as far as they are known: q, k, v and attn_out.
         why: Why heads cannot be scored and cut. Empty where they can: then all four roles are known, in this order, and
             head by head the columns of q, k and v are what the attention reads, and the rows of attn_out what reads it.
+        shared: Whether something else reads its scores too, so that a call would compute them once more.
     """
 
     node: ir.Node
@@ -146,6 +147,7 @@ class Attention:
     guarded: bool = False
     roles: Mapping[str, Product]
     why: str = ""
+    shared: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ import pytest
 
 import ffc
 from tests.fixtures.tensorflow1 import LAYERS, Form, bert
-from tests.graphs import VOCABULARY, Stock, count, difference, masks, run_passes
+from tests.graphs import LIBRARY, VOCABULARY, Stock, count, difference, masks, run_pass, run_passes
 
 FORMS = [Form(10, 7), Form(11), Form(11, 7), Form(12, 7, 1), Form(13, 7, 2), Form(13)]
 
@@ -44,6 +44,11 @@ def test_every_block_becomes_a_call_and_outputs_stay_equal(form: Form) -> None:
     assert calls == {"AttentionMasked": LAYERS, "AddNorm": 2 * LAYERS, "Embed": 1, **products}
     assert count(after, "MatMul", "OneHot", "Reciprocal", "ReduceMean") == 0
     assert apart(model, after, form) < 1e-5
+
+
+def test_cleaning_it_twice_changes_nothing_more() -> None:
+    once = run_passes(bert(Form(11)), "opset", "clean")
+    assert run_pass(LIBRARY["clean"](), once).count == 0
 
 
 @pytest.mark.parametrize("form", [Form(11, 7), Form(11)], ids=str)

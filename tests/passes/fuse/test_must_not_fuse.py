@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 
@@ -187,3 +189,20 @@ def test_units_that_something_else_looks_into_cannot_be_cut(name: str) -> None:
     for graph in (layer(FeedForwardForm(fault=name)), fused(layer(FeedForwardForm(fault=name)))[0]):
         assert [each.ffn for each in find(graph).layers] == [None]
     assert find(layer(FeedForwardForm())).layers[0].ffn is not None
+
+
+def test_scores_that_two_attentions_read_are_not_computed_twice() -> None:
+    draft = Draft()
+    op, x = draft.op, draft.input("x", "batch", "seq", WIDTH)
+
+    def heads(role: str) -> Any:
+        return op.Transpose(op.Reshape(draft.linear(role, x, WIDTH, WIDTH), [0, 0, 3, 4]), perm=[0, 2, 1, 3])
+
+    scores = op.MatMul(heads("q"), op.Transpose(heads("k"), perm=[0, 1, 3, 2]))
+    contexts = [op.MatMul(op.Softmax(op.Mul(scores, np.float32(scale)), axis=-1), heads(f"v{scale}")) for scale in (0.5, 0.7)]
+    merged = [op.Reshape(op.Transpose(context, perm=[0, 2, 1, 3]), [0, 0, WIDTH]) for context in contexts]
+    model = draft.model({"y": (op.Add(*(draft.linear(f"out{i}", y, WIDTH, WIDTH) for i, y in enumerate(merged))), ["batch", "seq", WIDTH])})
+    after, log = fused(model)
+    assert_right(model, after)
+    assert "Attention" not in called(after)
+    assert any("its scores are read elsewhere too" in reason for reason in reasons(log))
