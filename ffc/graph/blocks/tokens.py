@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 import onnx_ir as ir
@@ -48,18 +48,16 @@ def taken_tokens(node: ir.Node, shapes: Shapes) -> Tokens | str | None:
             return f"{node.op_type} '{node.name}' takes tokens at computed positions"
         return tuple(int(position) for position in index.reshape(-1)) if index.ndim < 2 else None
     if node.op_type == "Slice":
-        return _sliced(node, shape[TOKEN_AXIS], len(shape))
+        return _sliced(node, shape)
     return None
 
 
-def _sliced(node: ir.Node, size: Dim, rank: int) -> Tokens | str | None:
-    """Return the positions at which a Slice along the token axis alone, of `size` tokens, takes them."""
-    window = _window(node, rank)
-    whole = slice(0, _TO_THE_END, 1)
-    others = [axis for axis, part in (window or {}).items() if axis != TOKEN_AXIS and part != whole]
-    if window is None or others or window.get(TOKEN_AXIS, whole) == whole:
+def _sliced(node: ir.Node, shape: Sequence[Dim]) -> Tokens | str | None:
+    """Return the positions at which a Slice of what has this shape takes tokens, if it takes all else whole."""
+    parts = {axis: part for axis, part in (_window(node, len(shape)) or {}).items() if not _is_whole(part, shape[axis])}
+    if list(parts) != [TOKEN_AXIS]:
         return None
-    part = window[TOKEN_AXIS]
+    part, size = parts[TOKEN_AXIS], shape[TOKEN_AXIS]
     if isinstance(size, int):
         return tuple(range(size)[part]) or None
     if part.start >= 0 and part.start < part.stop and at_least(size, part.stop):
@@ -67,6 +65,11 @@ def _sliced(node: ir.Node, size: Dim, rank: int) -> Tokens | str | None:
     if part.start < 0 and part.stop == _TO_THE_END and at_least(size, -part.start):
         return tuple(range(part.start, 0, part.step))
     return f"Slice '{node.name}' takes a number of tokens that depends on the length"
+
+
+def _is_whole(part: slice, size: Dim) -> bool:
+    ends = part.stop == _TO_THE_END or (isinstance(size, int) and part.stop >= size)
+    return ends and (part.start, part.step) == (0, 1)
 
 
 def _window(node: ir.Node, rank: int) -> dict[int, slice] | None:

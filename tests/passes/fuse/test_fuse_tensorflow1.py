@@ -57,3 +57,12 @@ def test_it_is_pruned_and_quantised(form: Form, tmp_path: Path) -> None:
     assert result.report.verdict is not None
     assert count(result.model, "Attention") == LAYERS
     assert count(result.model, "MatMulIntegerToFloat") == 6 * LAYERS + 2
+
+
+@pytest.mark.parametrize("form", [Form(11, 7), Form(11)], ids=str)
+def test_tokens_that_the_classifier_does_not_read_are_dropped(form: Form) -> None:
+    model = bert(form)
+    del model.graph.outputs[0]
+    after = run_passes(model, "opset", "clean", "fuse")
+    assert run_pass(LIBRARY["deadtokens"](), after).done["layers"] == 1
+    assert apart(model, after, form) < 1e-5
