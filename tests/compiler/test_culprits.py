@@ -12,7 +12,6 @@ import pytest
 import ffc
 from ffc import Op, Tensor, ops
 from ffc.compiler.reports.report import Step
-from ffc.compiler.reports.report import Step
 from ffc.compiler.rules import normal
 from tests.graphs import Draft, difference, encoder, feeds, masks, run_stock
 

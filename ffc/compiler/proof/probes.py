@@ -12,6 +12,7 @@ from ffc.compiler.proof.inputs import dtype_of, fixed_size, is_mask_per_query, m
 from ffc.compiler.proof.token_axes import token_axes
 from ffc.compiler.proof.token_indices import draw_token_indices, holds_token_indices
 from ffc.errors import InputError
+from ffc.graph.blocks.masks import widest_window
 
 __all__ = ["Probe", "make"]
 
@@ -31,6 +32,10 @@ _SHORT_CASES = [
     ("holed", 2, 4),
     ("masked row", 2, 4),
 ]
+
+_BEYOND = "left-padded beyond windows"
+_WIDEST = 256
+"""Windows up to this are told from; a probe that is longer costs too much."""
 
 _MASKED = -10_000.0
 """What an additive mask holds at padding: far below any score, and finite in half precision."""
@@ -61,8 +66,9 @@ def make(model: ir.Model, seed: int = 0) -> list[Probe]:
     """Make probes for `model`.
 
     There are several batch sizes and lengths, and masks that are full, padded right and left, holed, and with one row
-    masked throughout. Ids stay within the tables they index. Fixed dimensions keep their size. A mask per query
-    ([B, S, S], [B, 1, S, S], [B, 1, 1, S]) shows each query the same real tokens, or some of them in the holed case.
+    masked throughout; where queries see a window alone, also one padded on the left by more than that. Ids stay within
+    the tables they index. Fixed dimensions keep their size. A mask per query ([B, S, S], [B, 1, S, S], [B, 1, 1, S])
+    shows each query the same real tokens, or some of them in the holed case.
 
     Raises:
         InputError: If an input has a type that no probe can be made for.
@@ -71,7 +77,9 @@ def make(model: ir.Model, seed: int = 0) -> list[Probe]:
     source = mask_input(model)
     axes = token_axes(model, source)
     found: dict[str, Probe] = {}
-    for kind, batch, length in [*_CASES, *_SHORT_CASES]:
+    window = widest_window(model, _WIDEST)
+    beyond = [] if window is None else [(_BEYOND, 2, window + 8)]
+    for kind, batch, length in [*_CASES, *beyond, *_SHORT_CASES]:
         if source is None and kind != "full":
             continue
         mask = None if source is None else _mask(kind, _outer(_shape(source, batch, length)), random)
@@ -151,6 +159,8 @@ def _mask(kind: str, shape: tuple[int, int], random: np.random.Generator) -> np.
             mask[row, random.choice(np.arange(1, length), size=lost, replace=False)] = False
     if kind == "holed":
         mask[0, 1:length:3] = False
+    if kind == _BEYOND:  # the first tokens see nothing but padding
+        mask[1:, : length - 4] = False
     if kind == "masked row":
         mask[batch // 2] = batch == 1
     return mask
