@@ -17,6 +17,7 @@ from ffc.compiler.proof.probing.token_indices import draw_token_indices, holds_t
 from ffc.compiler.proof.probing.tower import Meaning, meaning_of
 from ffc.errors import CannotApplyError, InputError
 from ffc.graph.execute import Runner
+from ffc.graph.blocks.masks import widest_window
 
 __all__ = ["Probe", "feeds_at", "make", "understood"]
 
@@ -41,6 +42,10 @@ _APART_CASES = [("full", 2, 7), ("right-padded", 2, 11), ("left-padded", 2, 10)]
 """Of a model with tokens along several axes; the second and all after it are shorter by `_APART`."""
 
 _APART = 3
+
+_BEYOND = "left-padded beyond windows"
+_WIDEST = 256
+"""Windows up to this are told from; a probe that is longer costs too much."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,9 +85,9 @@ def make(
     """Make probes for `model`.
 
     There are several batch sizes and lengths, and masks that are full, padded right and left, holed, and with one row
-    masked throughout, as far as inputs can say that. Ids stay within the tables they index. Fixed dimensions keep
-    their size. A mask per query ([B, S, S], [B, 1, S, S], [B, 1, 1, S]) shows each query the same real tokens, or some
-    of them in the holed case.
+    masked throughout, as far as inputs can say that; where queries see a window alone, also one padded on the left by
+    more than that. Ids stay within the tables they index. Fixed dimensions keep their size. A mask per query
+    ([B, S, S], [B, 1, S, S], [B, 1, 1, S]) shows each query the same real tokens, or some of them in the holed case.
 
     Args:
         model: The model.
@@ -96,7 +101,7 @@ def make(
     random = np.random.default_rng(seed)
     meaning = meaning or understood(model)
     found: dict[str, Probe] = {}
-    for kind, at, spare in _at(sizes) if sizes else _cases(meaning.layout):
+    for kind, at, spare in _at(sizes) if sizes else _cases(meaning.layout, widest_window(model, _WIDEST)):
         if kind == "full" or meaning.towers:
             feeds = _feeds(model, meaning, kind, at, random)
             name = f"{kind} {'x'.join(map(str, next(iter(feeds.values())).shape[:2]))}" if feeds else kind
@@ -108,8 +113,9 @@ _Case = tuple[str, Mapping[str, int], bool]
 """Kind, sizes, and whether it is spare."""
 
 
-def _cases(layout: Layout) -> Iterator[_Case]:
-    for case in (*_CASES, *_SHORT_CASES):
+def _cases(layout: Layout, window: int | None) -> Iterator[_Case]:
+    beyond = [] if window is None else [(_BEYOND, 2, window + 8)]
+    for case in (*_CASES, *beyond, *_SHORT_CASES):
         yield case[0], layout.sizes(*case[1:]), case in _SHORT_CASES
     if len(set(layout.others) - set(layout.fixed)) > 1:
         for kind, batch, length in _APART_CASES:
@@ -219,6 +225,8 @@ def _mask(kind: str, shape: tuple[int, int], random: np.random.Generator) -> np.
             mask[row, random.choice(np.arange(1, length), size=lost, replace=False)] = False
     if kind == "holed":
         mask[0, 1:length:3] = False
+    if kind == _BEYOND:  # the first tokens see nothing but padding
+        mask[1:, : length - 4] = False
     if kind == "masked row":
         mask[batch // 2] = batch == 1
     return mask

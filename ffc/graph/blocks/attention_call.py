@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ffc.graph.blocks.masks import HIDDEN, is_same_for_all_queries
+from ffc.graph.blocks.masks import HIDDEN, is_at_least, is_same_for_all_queries
 from ffc.graph.blocks.structure import Attention, Mask, Operand
 from ffc.graph.dialect import ops
 from ffc.graph.dialect.edit import Editor
@@ -18,6 +18,9 @@ from ffc.graph.dialect.trace import Op
 from ffc.graph.shapes.dim import Dim
 
 __all__ = ["AttentionCalls"]
+
+_VANISHING = -1e9
+"""Beside this scores are nothing: added to it, they all become the same."""
 
 _RULE = "attention"
 
@@ -101,8 +104,12 @@ class AttentionCalls:
 
     def _gives_zero(self, core: Attention) -> bool:
         """Whether a query may see nothing, among others that see something, and then gets 0."""
-        shapes = self.editor.shapes
-        return core.guarded and not all(is_same_for_all_queries(mask.value, shapes) for mask in core.masks)
+        return core.guarded and any(self._hides_from_some(mask) for mask in core.masks)
+
+    def _hides_from_some(self, mask: Mask) -> bool:
+        """Whether a mask may hide keys from some queries alone."""
+        finite = mask.factor == 1 and is_at_least(mask.value, HIDDEN)
+        return not finite and not is_same_for_all_queries(mask.value, self.editor.shapes)
 
     def _spelled_out(self, core: Attention, q: ir.Value, k: ir.Value) -> ir.Value:
         """Return what the masks add to scores, spelled out over queries and keys.
@@ -115,8 +122,7 @@ class AttentionCalls:
         for mask in core.masks:
             value = self._laid_out(mask, core)
             if self.editor.shapes.dtype(mask.value) == ir.DataType.BOOL:
-                low = np.float32(mask.low if lasting and math.isinf(mask.low) else HIDDEN)
-                choice = [low, 0.0 if total is None else total]
+                choice = [np.float32(_added(mask.low, lasting)), 0.0 if total is None else total]
                 total = op.Where(value, *(choice if mask.inverted else choice[::-1]))
                 continue
             if not lasting and (core.guarded or others):
@@ -148,6 +154,14 @@ class AttentionCalls:
         if not mask.flat:
             return value
         return op.Reshape(value, op.Concat([-1, core.heads], op.Shape(value, start=1, end=3), axis=0))
+
+
+def _added(low: float, lasting: bool) -> float:
+    """Return what added to scores does what `low` in their place does; minus infinity only where that is `lasting`."""
+    if lasting and math.isinf(low):
+        return low
+    # What is no larger than _VANISHING keeps its place among what other masks add.
+    return max(low, HIDDEN) if low <= _VANISHING else HIDDEN
 
 
 def _cheaper(operand: Operand, core: Attention) -> Operand:

@@ -1,4 +1,4 @@
-"""What the graph tells of masks: whether all queries see the same, and how low their numbers go."""
+"""What the graph tells of masks: whether all queries see the same, how low numbers go, and how far queries see."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import onnx_ir as ir
 from ffc.graph.dialect.edit import constant, producer
 from ffc.graph.shapes.inference import Shapes
 
-__all__ = ["FLOOR", "HIDDEN", "is_at_least", "is_same_for_all_queries"]
+__all__ = ["FLOOR", "HIDDEN", "is_at_least", "is_same_for_all_queries", "widest_window"]
 
 HIDDEN = -1e30
 """What hides a token: scores vanish beside it, and a few of it add up to a finite number."""
@@ -15,8 +15,11 @@ HIDDEN = -1e30
 FLOOR = -1e38
 """What a mask holds at least: below all that hides tokens, and not yet the lowest float, which kernels mistake."""
 
-_BY_ELEMENT = {"Add", "And", "Cast", "Equal", "Greater", "Identity", "Less", "Max", "Min", "Mul", "Not", "Or", "Sub"}
-_BY_ELEMENT |= {"GreaterOrEqual", "LessOrEqual", "Where", "Xor"}
+_COMPARISONS = {"Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
+_BY_ELEMENT = {"Add", "And", "Cast", "Equal", "Identity", "Max", "Min", "Mul", "Not", "Or", "Sub", "Where", "Xor"}
+_BY_ELEMENT |= _COMPARISONS
+
+_OF_DISTANCES = {"Abs", "Add", "Neg", "Sub", "Unsqueeze"}
 
 
 def is_same_for_all_queries(mask: ir.Value, shapes: Shapes) -> bool:
@@ -44,7 +47,7 @@ def is_at_least(value: ir.Value | None, low: float) -> bool:
     """Whether all numbers of `value` are known to be `low` or more."""
     array, node = constant(value), producer(value)
     if array is not None:
-        return bool((array >= low).all())
+        return array.dtype.kind == "f" and bool((array >= low).all())
     if node is None or node.domain:
         return False
     match node.op_type:
@@ -52,8 +55,28 @@ def is_at_least(value: ir.Value | None, low: float) -> bool:
             return all(is_at_least(choice, low) for choice in node.inputs[1:])
         case "Max":
             return any(is_at_least(operand, low) for operand in node.inputs)
-        case "Expand" | "Identity" | "Reshape" | "Unsqueeze":
+        case "Expand" | "Gather" | "Identity" | "Reshape" | "Slice" | "Squeeze" | "Transpose" | "Unsqueeze":
             return is_at_least(node.inputs[0], low)
         case "Add":
             return all(is_at_least(operand, low / 2) for operand in node.inputs)
     return False
+
+
+def widest_window(model: ir.Model, most: int) -> int | None:
+    """Return the largest number, up to `most`, that distances between tokens are compared with; None if there is none.
+
+    A model that shows each query only the keys near it compares them with the width of that window.
+    """
+    found: list[int] = []
+    for node in model.graph:
+        if node.domain or node.op_type not in _COMPARISONS:
+            continue
+        pending = [*node.inputs]
+        while pending:
+            value = pending.pop()
+            array, maker = constant(value), producer(value)
+            if array is not None and array.dtype.kind == "i" and array.size == 1:
+                found.append(abs(int(array.reshape(-1)[0])))
+            elif array is None and maker is not None and not maker.domain and maker.op_type in _OF_DISTANCES:
+                pending += maker.inputs[:1] if maker.op_type == "Unsqueeze" else maker.inputs
+    return max((number for number in found if 1 < number <= most), default=None)
