@@ -4,6 +4,7 @@
 #   make test     the tests
 #   make coverage the tests of all exporters and encoders, which take longer, with their tables
 #   make backend  ONNX's own backend tests, each compiled with its inputs as rows, with a table
+#   make graphs   a thousand random graphs with inputs of every kind, each compiled and compared, with a table
 #   make fuzz     ten thousand broken models, which take half an hour
 #   make lint     ruff
 #   make types    mypy
@@ -31,7 +32,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test coverage backend fuzz lint types docs dist bench cost diffs exports quality clean
+.PHONY: demo test coverage backend graphs fuzz lint types docs dist bench cost diffs exports quality clean
 
 demo: .venv/demo.stamp
 	$(BIN)/python examples/minilm/demo.py build
@@ -44,6 +45,9 @@ coverage: .venv/dev.stamp
 
 backend: .venv/dev.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.coverage.backend --record tests/coverage/results/backend.json
+
+graphs: .venv/dev.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.coverage.random_graphs --record tests/coverage/results/random_graphs.json
 
 fuzz: .venv/dev.stamp
 	$(BIN)/python -m tests.safety.fuzz --count 10000 --record tests/safety/results/mutations.json

@@ -60,9 +60,11 @@ class Outcome:
 
     Attributes:
         name: The case.
-        ending: ``right``; ``refused`` with an error of ffc; ``not run`` by onnxruntime, as it came; ``wrong`` in numbers,
-            shape or type; ``traceback``; ``ended`` by a signal or the clock.
-        reason: What a refusal names: an operator, an opset, a type, or other. What kind of error, elsewhere.
+        ending: ``right``; ``refused`` with an error of ffc; ``not run`` by onnxruntime, as it came; ``gate`` where a
+            contract failed, which a single bad rewrite must not come to; ``wrong`` in numbers, shape or type;
+            ``traceback``; ``ended`` by a signal or the clock.
+        reason: What a refusal names: an operator, an opset, a type, that no inputs
+            were found, or other. What kind of error, elsewhere.
         message: What was said.
         seconds: Wall time of the compile.
     """
@@ -99,10 +101,9 @@ def judged(case: Case, passes: str) -> Outcome:
         except ffc.FfcError as error:
             message = _line(error).replace(str(path), path.name)
             spent = time.perf_counter() - started
-            if error.exit_code == 70:
-                return Outcome(case.name, "traceback", type(error).__name__, message, spent)
-            reason = reason_of(message, case.model)
-            return Outcome(case.name, "refused", reason, f"{type(error).__name__}: {message}", spent)
+            ending = {1: "gate", 70: "traceback"}.get(error.exit_code, "refused")
+            reason = reason_of(message, case.model) if ending == "refused" else type(error).__name__
+            return Outcome(case.name, ending, reason, message, spent)
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
             said = f"{_line(error)} ({Path(place.filename).name}:{place.lineno})"
@@ -180,19 +181,25 @@ def _difference(one: Any, two: Any, allowed: float | None) -> str:
 
 
 def reason_of(message: str, model: onnx.ModelProto) -> str:
-    """Return what a refusal of a model names: ``operator``, ``opset``, ``type`` or ``other``."""
-    operators = {node.op_type for node in _nodes(model.graph.node)}
+    """Return what a refusal of a model names: ``operator``, ``opset``, ``type`` or ``other``; or ``no inputs``.
+
+    The last is a refusal for want of inputs, whatever operator happened to fail on those that were tried.
+    """
+    if "on none of the" in message:
+        return "no inputs"
+    operators = {node.op_type for node in all_nodes(model.graph.node)}
     if operators & set(re.findall(r"\w+", message)):
         return "operator"
     return next((name for name, form in _REASONS.items() if re.search(form, message)), "other")
 
 
-def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Yield nodes with those of their branches and bodies."""
     for node in nodes:
         yield node
         for attribute in node.attribute:
             for graph in (attribute.g, *attribute.graphs):
-                yield from _nodes(graph.node)
+                yield from all_nodes(graph.node)
 
 
 def _line(error: Exception) -> str:

@@ -76,6 +76,7 @@ def test_rounding_may_turn_an_output_but_little() -> None:
         ("input 'x' is of type FLOAT8E4M3FN", "type"),
         ("a sequence of tensors is not proved", "type"),
         ("no probe can be made for 'x'", "other"),
+        ("the model runs on none of the inputs made for it: onnxruntime fails on x [2]: Relu node", "no inputs"),
     ],
 )
 def test_a_reason_is_what_a_refusal_names(message: str, reason: str) -> None:
@@ -83,7 +84,7 @@ def test_a_reason_is_what_a_refusal_names(message: str, reason: str) -> None:
 
 
 def test_what_may_not_happen_is_a_fault() -> None:
-    endings = ("right", "refused", "not run", "wrong", "traceback", "ended")
+    endings = ("right", "refused", "not run", "gate", "wrong", "traceback", "ended")
     found = Tally([Outcome(name, name) for name in endings])
-    assert [each.ending for each in found.faults] == ["wrong", "traceback", "ended"]
+    assert [each.ending for each in found.faults] == ["gate", "wrong", "traceback", "ended"]
     assert found.counts == dict.fromkeys(endings, 1)
