@@ -16,8 +16,8 @@ from ffc.compiler.proof.probing.readings import candidates, find_towers, guessed
 from ffc.compiler.proof.probing.token_indices import draw_token_indices, holds_token_indices
 from ffc.compiler.proof.probing.tower import Meaning, meaning_of
 from ffc.errors import CannotApplyError, InputError
-from ffc.graph.execute import Runner
 from ffc.graph.blocks.masks import widest_window
+from ffc.graph.execute import Runner
 
 __all__ = ["Probe", "feeds_at", "make", "understood"]
 
