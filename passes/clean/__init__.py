@@ -15,6 +15,7 @@ from ffc.graph.dialect.fold import fold
 from ffc.graph.shapes.dim import Dim
 
 from . import flattened, identities, masks, tensorflow
+from .branches import take_decided
 
 _MAX_ROUNDS = 8
 
@@ -23,12 +24,14 @@ _MAX_ROUNDS = 8
 class Clean(ffc.Pass):
     """Fold constants, and remove dead code, duplicates, identities and exporter noise.
 
-    1. Nodes whose inputs are all constant are computed, unless that would inflate the model.
+    1. Nodes whose inputs are all constant are computed, unless that would inflate the model; an ``If`` that is decided
+       becomes the branch that it takes.
     2. Shapes that are computed and come out constant are written down, and so is the target of a Reshape that keeps the
        dimensions which vary.
     3. The rules of its table are applied. One of them drops the ``IsNaN``/``Where`` that exporters put around a
-       Softmax: the mask's minus infinity becomes the lowest finite number, so a row that is masked throughout gives
-       finite numbers of no meaning instead of NaN turned into zeros; other rows are untouched by that.
+       Softmax, where all queries of a row see the same: the mask's minus infinity becomes the lowest finite number, so
+       a row that is masked throughout gives finite numbers of no meaning instead of NaN turned into zeros; other rows
+       are untouched by that. Where one query may see nothing while others do, as in causal models, it stays.
     4. Products of flattened tokens read them as [batch, tokens, width]; what tf2onnx writes by arithmetic and pooling
        becomes selections and norms.
     5. Identities, equal nodes and equal initializers are merged.
@@ -44,7 +47,9 @@ class Clean(ffc.Pass):
     def run(self, model: ir.Model, log: ffc.Log) -> None:
         """See `ffc.Pass.run`."""
         for _ in range(_MAX_ROUNDS):
-            before, editor = log.count, Editor(model)
+            before = log.count
+            log.did("decided branches", take_decided(model))
+            editor = Editor(model)
             log.did("constants folded", fold(editor))
             log.did("shapes written down", _write_shapes(editor))
             rules.apply(self.rules, model, log, editor)
