@@ -15,6 +15,7 @@ from ffc.graph.dialect.fold import fold
 from ffc.graph.shapes.dim import Dim
 
 from . import converted, flattened, gemm, identities, masks, tensorflow
+from .branches import take_decided
 
 _MAX_ROUNDS = 8
 
@@ -23,12 +24,14 @@ _MAX_ROUNDS = 8
 class Clean(ffc.Pass):
     """Fold constants, and remove dead code, duplicates, identities and exporter noise.
 
-    1. Nodes whose inputs are all constant are computed, unless that would inflate the model.
+    1. Nodes whose inputs are all constant are computed, unless that would inflate the model; an ``If`` that is decided
+       becomes the branch that it takes.
     2. Shapes that are computed and come out constant are written down, and so is the target of a Reshape that keeps the
        dimensions which vary.
     3. The rules of its table are applied. One of them drops the ``IsNaN``/``Where`` that exporters put around a
-       Softmax: the mask's minus infinity becomes the lowest finite number, so a row that is masked throughout gives
-       finite numbers of no meaning instead of NaN turned into zeros; other rows are untouched by that.
+       Softmax, where all queries of a row see the same: the mask's minus infinity becomes the lowest finite number, so
+       a row that is masked throughout gives finite numbers of no meaning instead of NaN turned into zeros; other rows
+       are untouched by that. Where one query may see nothing while others do, as in causal models, it stays.
     4. A Gemm by a constant weight becomes a product and a sum. What treats each token alike reads them as
        [batch, tokens, width] where an exporter makes one axis of the first two. What tf2onnx writes by arithmetic,
        pooling and products with ones and zeros becomes selections, look-ups and norms; a look-up of a row that a table
@@ -48,7 +51,9 @@ class Clean(ffc.Pass):
     def run(self, model: ir.Model, log: ffc.Log) -> None:
         """See `ffc.Pass.run`."""
         for _ in range(_MAX_ROUNDS):
-            before, editor = log.count, Editor(model)
+            before = log.count
+            log.did("decided branches", take_decided(model))
+            editor = Editor(model)
             log.did("constants folded", fold(editor))
             log.did("shapes written down", _write_shapes(editor))
             log.did("rows on two axes", flattened.unflatten(editor))

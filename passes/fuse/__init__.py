@@ -25,7 +25,8 @@ class Fuse(ffc.Pass):
     """Recognise the blocks of an encoder and replace them by calls of ``ffc`` functions.
 
     1. Attention, found by its structure (`ffc.find_blocks`) whatever an exporter wrote around it, becomes
-       ``Attention`` or ``AttentionMasked`` on queries, keys and values; a fused QKV product is split into three.
+       ``Attention``, ``AttentionMasked`` or ``AttentionOrZero`` on queries, keys and values; a fused QKV product is
+       split into three.
     2. GELU in its forms, layer norms, residual additions, embeddings and products with their activation are
        recognised by the rules of its table.
     3. Float operators that onnxruntime or its tools fused before (``Attention``, ``MultiHeadAttention``,
