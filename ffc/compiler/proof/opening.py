@@ -8,8 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ffc.compiler.proof.probes import Probe, feeds_at, make, understood
-from ffc.compiler.proof.probing.layout import layout_of
+from ffc.compiler.proof.probing.layout import Layout
 from ffc.compiler.proof.probing.search import search
+from ffc.compiler.proof.probing.tower import Meaning
 from ffc.compiler.proof.rows import Data, feeds_of
 from ffc.compiler.proof.verify import Prover
 from ffc.errors import CannotApplyError, InputError
@@ -38,11 +39,11 @@ def opened(model: ir.Model, data: Data | None = None) -> Prover:
     meaning = understood(model, runner, list(given.values())[:1])
     probes, remark = make(model, meaning=meaning), ""
     if not any(_runs(runner, probe.feeds) for probe in probes):
-        found = _sizes(model, runner, list(given.values()))
+        found = _sizes(model, meaning, runner, list(given.values()))
         if found:
             meaning = understood(model, runner, list(given.values())[:1], found[:1])
             probes = make(model, meaning=meaning, sizes=found)
-            remark = _at_one_size(model, found)
+            remark = _at_one_size(meaning.layout, found)
     rows = [Probe.of(name, feeds, meaning, required=True) for name, feeds in given.items()]
     return Prover(model, [*probes, *rows], runner, remark)
 
@@ -55,18 +56,19 @@ def _runs(runner: Runner, feeds: Mapping[str, np.ndarray]) -> bool:
     return True
 
 
-def _sizes(model: ir.Model, runner: Runner, given: Sequence[Mapping[str, np.ndarray]]) -> list[Mapping[str, int]]:
+def _sizes(
+    model: ir.Model, meaning: Meaning, runner: Runner, given: Sequence[Mapping[str, np.ndarray]]
+) -> list[Mapping[str, int]]:
     """Return sizes at which a model runs, those of the user's rows first."""
-    layout = layout_of(model)
+    layout = meaning.layout
     if not layout.rows and not layout.others:
         return []
     first = layout.bind(given[0]) if given else None
-    return search(model, layout, lambda sizes: _runs(runner, feeds_at(model, layout, sizes)), first)
+    return search(model, layout, lambda sizes: _runs(runner, feeds_at(model, meaning, sizes)), first)
 
 
-def _at_one_size(model: ir.Model, found: Sequence[Mapping[str, int]]) -> str:
+def _at_one_size(layout: Layout, found: Sequence[Mapping[str, int]]) -> str:
     """Say which free axes have one size alone at which a model runs, empty if there is none."""
-    layout = layout_of(model)
     bound = [name for name in found[0] if name not in layout.fixed and len({sizes[name] for sizes in found}) == 1]
     if not bound:
         return ""

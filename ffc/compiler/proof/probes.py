@@ -127,9 +127,9 @@ def _at(sizes: Sequence[Mapping[str, int]]) -> Iterator[_Case]:
         yield from ((kind, at, False) for at in sizes)
 
 
-def feeds_at(model: ir.Model, layout: Layout, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """Return an array for each input of `model` at given sizes, nothing known of what it means."""
-    return _feeds(model, meaning_of(model, layout, []), "full", sizes, np.random.default_rng(0))
+def feeds_at(model: ir.Model, meaning: Meaning, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Return an array for each input of `model` at given sizes, nothing hidden."""
+    return _feeds(model, meaning, "full", sizes, np.random.default_rng(0))
 
 
 def understood(

@@ -1,6 +1,6 @@
 """Finding out by running a model which of its inputs say which tokens are real, and how: names do not tell.
 
-Where an input hides tokens, what stands in their place changes nothing at the others, and what stands at these does.
+Where an input hides tokens, what stands in their place changes nothing at the others; where it shows them, it does.
 A key padding mask of torch, where True hides, is told from an attention mask so, and lengths from labels.
 """
 
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ffc.compiler.proof.probing.counted import Counted
 from ffc.compiler.proof.probing.inputs import dtype_of, mask_input, table_rows
 from ffc.compiler.proof.probing.layout import Layout, is_term
 from ffc.compiler.proof.probing.saying import FLOAT_FORMS, INTERVALS, MASKS, Form, Saying
@@ -89,13 +88,16 @@ def _is_places(dims: Sequence[Dim], kind: str) -> bool:
 
 
 def _is_mask(name: str, dims: Sequence[Dim], layout: Layout) -> bool:
-    others = [other for key, other in layout.shapes.items() if key != name]
-    return 2 <= len(dims) <= 4 and dims[-1] != 1 and any(_holds(other, dims[-1]) for other in others)
+    if not 2 <= len(dims) <= 4 or dims[-1] == 1:
+        return False
+    if len(dims) > 2 and dims[-2] != 1 and not _counts(dims[-2], dims[-1]):
+        return False
+    return any(_holds(other, dims[-1]) for key, other in layout.shapes.items() if key != name)
 
 
 def _holds(dims: Sequence[Dim], length: Dim) -> bool:
     """Whether an input of these dimensions holds something for each token, or for each of the last."""
-    return any(_counts(dim, length) for dim in dims)
+    return len(dims) > 1 and any(_counts(dim, length) for dim in dims)
 
 
 def _counts(dim: Dim, length: Dim) -> bool:
@@ -181,13 +183,15 @@ class _Search:
         if tokens < 2 or not holders:
             return None
         given = self.feeds[saying.name]
-        written = saying.write(_hidden(batch, tokens, saying.form), given.shape, given.dtype)
-        feeds = {**self.feeds, **whole, saying.name: written}
+        masks = _hidden(batch, tokens, saying.form), np.ones((batch, tokens), np.bool_)
+        feeds, shown = (
+            {**self.feeds, **whole, saying.name: saying.write(mask, given.shape, given.dtype)} for mask in masks
+        )
         real = tower.real(feeds, sizes)
         if real.all() or not real.any():
             return None
         meaning = meaning_of(self.model, self.layout, [tower], self.shapes)
-        return _Trial(self.run, feeds, real, meaning, length)
+        return _Trial(self.run, feeds, None if saying.form in INTERVALS else shown, real, meaning, length)
 
     def _rows(self, saying: Saying, holders: Sequence[str]) -> Dim:
         dims = self.layout.shapes[saying.name]
@@ -210,6 +214,8 @@ class _Search:
     def _filled(self, name: str, fill: int) -> np.ndarray:
         """Return ones or zeros for an input; for one that may say where tokens end, the most there are."""
         given = self.feeds[name]
+        if given.dtype.kind == "f":
+            return given
         if fill and _is_places(self.layout.shapes[name], given.dtype.kind):
             sizes = [array.shape[1] for array in self.feeds.values() if array.ndim > 1]
             return np.full_like(given, max(sizes, default=1))
@@ -223,6 +229,7 @@ class _Trial:
     Attributes:
         run: Runs the model.
         feeds: Inputs under which some tokens are hidden, if the reading is right.
+        shown: The same under which none is; None for where tokens begin or end, which a causal model may not need.
         real: Those that are not, bool [B, S].
         meaning: What the model's outputs have to do with them.
         length: The dimension of tokens.
@@ -230,29 +237,37 @@ class _Trial:
 
     run: Run
     feeds: Mapping[str, np.ndarray]
+    shown: Mapping[str, np.ndarray] | None
     real: np.ndarray
     meaning: Meaning
     length: Dim
 
     def hides(self, holders: Sequence[str]) -> bool:
-        """Whether hidden tokens of these inputs change nothing at others, and others do."""
+        """Whether hidden tokens of these inputs change nothing at others, and do so when they are shown."""
         try:
-            before = self.run(self.feeds)
-            hidden, shown = (self.run(self._changed(holders, places)) for places in (~self.real, self.real))
+            if self._moved(self.feeds, holders, ~self.real) > _STILL:
+                return False
+            moved = (
+                self._moved(self.feeds, holders, self.real)
+                if self.shown is None
+                else self._moved(self.shown, holders, ~self.real)
+            )
+            return _STILL < moved < float("inf")
         except FfcError:
             return False
-        _, counted = self.meaning.counted(self.feeds)
-        still, moved = (self._moved(before, after, counted) for after in (hidden, shown))
-        return still <= _STILL < moved
 
-    def _changed(self, holders: Sequence[str], places: np.ndarray) -> dict[str, np.ndarray]:
+    def _changed(
+        self, feeds: Mapping[str, np.ndarray], holders: Sequence[str], places: np.ndarray
+    ) -> dict[str, np.ndarray]:
         """Return inputs with other contents at some places."""
-        changed = dict(self.feeds)
+        changed = dict(feeds)
         for name in holders:
-            array, dims = self.feeds[name], self.meaning.layout.shapes[name]
+            array, dims = feeds[name], self.meaning.layout.shapes[name]
             axis = next(axis for axis, dim in enumerate(dims) if _counts(dim, self.length))
             where = places[:, -array.shape[axis] :]
             other = np.random.default_rng(1).permutation(array.ravel()).reshape(array.shape)
+            if np.array_equal(other, array):
+                other = (1 - array.astype(np.int64)).astype(array.dtype)
             rows = next((place for place in range(2) if place != axis and array.shape[place] == len(where)), None)
             if rows is None:
                 where = np.asarray(where.any(axis=0, keepdims=True))
@@ -261,10 +276,13 @@ class _Trial:
             changed[name] = np.where(across.reshape(shape), other, array)
         return changed
 
-    def _moved(
-        self, before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], counted: Mapping[str, Counted]
-    ) -> float:
-        """Return how far real outputs moved, relative to their scale; infinitely where they are not finite."""
+    def _moved(self, feeds: Mapping[str, np.ndarray], holders: Sequence[str], places: np.ndarray) -> float:
+        """Return how far real outputs move, relative to their scale, where some places of inputs change.
+
+        What is not finite moves infinitely.
+        """
+        before, after = self.run(feeds), self.run(self._changed(feeds, holders, places))
+        _, counted = self.meaning.counted(self.feeds)
         worst = 0.0
         for name, array in before.items():
             one, other = (counted[name].pick(each) for each in (array, after[name]))

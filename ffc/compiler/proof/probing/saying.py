@@ -79,8 +79,8 @@ class Saying:
             real = {Form.LENGTH: places < told, Form.LAST: places <= told, Form.START: places >= told}[self.form]
         else:
             real = _seen(_kept(array.reshape(self._whole(array.shape)), self.form))
-        if len(real) not in (1, batch) and len(real) % batch == 0:  # a mask for each head
-            real = np.asarray(real.reshape(batch, -1, real.shape[-1]).any(axis=1))
+        if len(real) not in (1, batch) and real.size and len(real) % batch == 0:  # a mask for each head
+            real = np.asarray(real.reshape(batch, len(real) // batch, real.shape[-1]).any(axis=1))
         real = real[:, -length:]
         if len(real) not in (1, batch) or real.shape[1] != length:  # which the model will refuse
             return np.ones((batch, length), np.bool_)

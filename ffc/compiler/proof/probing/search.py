@@ -13,11 +13,11 @@ from ffc.compiler.proof.probing.layout import Layout
 
 __all__ = ["search"]
 
-_SECONDS = 20.0
+_SECONDS = 10.0
 """After this time no other size is tried."""
 
 _MOST_SUGGESTED = 16
-_LENGTHS = (*range(8, 65, 8), 96, 128, 160, 192, 224, 256, 320, 384, 400, 512, 640, 1024, *range(2, 8))
+_LENGTHS = (*range(8, 65, 8), 96, 128, 160, 192, 224, 256, 384, 512, 1024, *range(2, 8))
 _BATCHES = ((2, 3, 4), (1,))
 """Numbers of rows to try; with one, which comes last, axes that are confused may fit."""
 
