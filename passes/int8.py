@@ -49,7 +49,8 @@ OTHER_PRODUCTS = {
 class Int8(ffc.Pass):
     """Turn products with a constant weight into int8 products.
 
-    1. Weights are stored as int8, symmetric, with one scale per output column.
+    1. Weights are stored as int8, symmetric, with one scale per output column. Columns that lie on steps already, since
+       another tool quantised the model once, keep these where they fit.
     2. Their input is quantised when the model runs, with one scale for the whole tensor (``DynamicQuantizeLinear``).
        For the roles in `rows` each row (token) is divided by its largest magnitude first: a few operators more, and
        far more accurate where tokens differ as much as they do before the second product of a feed-forward network.
@@ -109,6 +110,8 @@ class Int8(ffc.Pass):
             names = [product.name for product in blocks.products if product.out in left]
             log.decide("skip", (*(word for word in self.skip if word != AUTO), *names))
             reasons |= left
+        if kept := sum(each.kept for each in stored.values()):
+            log.note(f"weights were on steps already: {kept / len(stored):.0%} of their columns keep them, exactly")
         for name, reason in _unfit(model, blocks.products):
             log.missed(f"other {name}", reason)
         editor = Editor(model)
@@ -186,12 +189,21 @@ class Int8(ffc.Pass):
 
 @dataclass(frozen=True, eq=False)
 class _Stored:
-    """A product as int8: the function that computes it, int8 [I, O], float32 scales [O] and the bias [O]."""
+    """A product as int8.
+
+    Attributes:
+        function: The function that computes it.
+        weight: int8 [I, O].
+        scale: float32 [O].
+        bias: float32 [O].
+        kept: Share of columns that were on steps already and keep them, as `dequantize` leaves weights.
+    """
 
     function: Function
     weight: np.ndarray
     scale: np.ndarray
     bias: np.ndarray
+    kept: float
 
 
 def _rounded(product: Product, by_row: bool) -> Function | None:
@@ -199,12 +211,14 @@ def _rounded(product: Product, by_row: bool) -> Function | None:
 
 
 def _store(product: Product, narrow: bool, by_row: bool) -> _Stored:
-    weight, scale = quantise.columns(np.ascontiguousarray(product.matrix()), narrow=narrow)
+    matrix = np.ascontiguousarray(product.matrix())
+    weight, scale = quantise.columns(matrix, narrow=narrow)
+    kept = float((scale == quantise.steps(matrix)).mean())
     bias = product.vector()
     bias = np.zeros(len(scale), np.float32) if bias is None else np.broadcast_to(bias, scale.shape)
     function = _rounded(product, by_row)
     assert function is not None
-    return _Stored(function, weight, scale, bias)
+    return _Stored(function, weight, scale, bias, kept)
 
 
 def _write(product: Product, stored: _Stored, editor: Editor) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnxruntime.quantization import quantize_dynamic
 
 import ffc
 from ffc import cli
@@ -57,6 +58,7 @@ def workplace(tmp_path: Path, exported: Callable[..., Path], monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     Path("examples").symlink_to(ROOT / "examples")
     os.link(exported("bert"), "minilm.onnx")
+    quantize_dynamic("minilm.onnx", "model_quantized.onnx")
     by_norm(ffc.find_blocks(ffc.load("minilm.onnx"))).save("importance.safetensors")
     ids = np.array([[2, 7, 9, 3]])
     np.savez("rows.npz", input_ids=ids, attention_mask=np.ones_like(ids), token_type_ids=np.zeros_like(ids))

@@ -14,7 +14,7 @@ from ffc.compiler.proof.trial import Trial
 from ffc.compiler.proof.verify import measure
 from ffc.compiler.survey import name_of
 from ffc.graph.blocks.prequantised import rounded_nodes
-from ffc.graph.dialect.fold import fold
+from ffc.graph.blocks.tables import table_of
 
 from . import constants, integers, kernels, pairs
 
@@ -55,17 +55,23 @@ class Dequantize(ffc.Pass):
         if next(rounded_nodes(model), None) is None:
             log.missed("the model", "nothing in it is quantised")
             return
-        editor = Editor(model)
+        editor, tables = Editor(model), _tables(model)
         kernels.read_kernels(editor, log)
         integers.read_products(editor, log)
-        fold(editor)  # scales that were computed
         constants.move_back(editor)
         rules.apply(self.rules, model, log, editor)
         pairs.drop_relus(editor, log)
         log.did("weights", constants.compute(editor))
+        if grown := len(_tables(model) - tables):
+            log.note(f"{grown} embedding tables are floats now; int8{{embeddings=true}} stores them as int8 again")
         _name_what_stays(model, log)
         if log.count and self.float32 is not None and log.trial is not None:
             log.note(_nearer(self.float32, model, log.trial))
+
+
+def _tables(model: ir.Model) -> set[ir.Value | None]:
+    """Return the embedding tables that are floats."""
+    return {node.inputs[0] for node in model.graph if table_of(node) is not None}
 
 
 def _name_what_stays(model: ir.Model, log: ffc.Log) -> None:

@@ -5,13 +5,26 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["columns", "ends", "rows"]
+__all__ = ["columns", "ends", "rows", "steps"]
 
 _LARGEST = 127
 """The range is symmetric, so -128 is never used."""
 
 # 255 · 128 fits into 16 bits, 255 · 129 does not. The hair less keeps two numbers that are both rounded up within 128.
+_LARGEST_PAIR = 128
 _PAIR = 127.99
+
+_MOST_STEPS = 255
+"""Steps between 0 and the largest number of a column that was rounded to 8 bits, wherever its zero point was."""
+
+_MOST_SHARE = 8
+"""How many steps two numbers of a sample may be apart that are nearest to each other."""
+
+_FEW = 64
+"""Rows that tell whether a column may lie on steps at all, before all of it is looked at."""
+
+_OFF = 2e-4
+"""How far a multiple of a step may lie off: numbers of 24 bits, up to 255 steps, and a product or two behind them."""
 
 
 def columns(weight: np.ndarray, *, narrow: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -23,19 +36,42 @@ def columns(weight: np.ndarray, *, narrow: bool = False) -> tuple[np.ndarray, np
             inputs of 0 to 255, add up to more than 16 bits hold. At worst half of the range is left, ±64.
 
     Returns:
-        int8 [I, O] and float32 [O].
+        int8 [I, O] and float32 [O]. A column that lies on steps which fit keeps them, and loses nothing.
     """
     scale = np.abs(weight).max(axis=0, initial=0) / _LARGEST
     if narrow:
-        scale = np.maximum(scale, _pairs(weight).max(axis=0, initial=0))
-    scale = _usable(scale)
+        scale = np.maximum(scale, _pairs(weight).max(axis=0, initial=0) / _PAIR)
+    scale = _usable(np.where(_fits(weight, step := steps(weight), narrow), step, scale))
     return _rounded(weight, scale), scale
 
 
 def rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Quantise a table, float32 [R, W], symmetrically, each row to a scale of its own: int8 [R, W], float32 [R, 1]."""
-    scale = _usable(np.abs(table).max(axis=1, keepdims=True, initial=0) / _LARGEST)
-    return _rounded(table, scale), scale
+    stored, scale = columns(table.T)
+    return np.ascontiguousarray(stored.T), scale[:, None]
+
+
+def steps(weight: np.ndarray) -> np.ndarray:
+    """Return the largest step of which each column of a weight holds multiples only, [O], or 0 where there is none.
+
+    A weight that was once rounded to 8 bits or fewer, and became floats again, lies on such steps. They are found from
+    the numbers alone, since neither names nor notes survive all that may happen to a weight in between.
+
+    Args:
+        weight: float32 [I, O], O columns.
+    """
+    few = np.sort(np.abs(weight[:: max(1, len(weight) // _FEW)]), axis=0).astype(np.float64)
+    largest = few.max(axis=0, initial=0)
+    gaps = np.diff(few, axis=0, prepend=0)
+    gap = np.where(gaps > largest / _MOST_STEPS / 2, gaps, np.inf).min(axis=0, initial=np.inf)
+    step = np.zeros(weight.shape[1], np.float32)
+    for share in range(_MOST_SHARE, 0, -1):  # the largest last
+        found = _multiples(few, largest, gap / share)
+        step = np.where(found > 0, found, step).astype(np.float32)
+    chosen = np.flatnonzero(step)
+    part = weight[:, chosen]
+    step[chosen] = _multiples(part, np.abs(part).max(axis=0, initial=0), step[chosen])
+    return step
 
 
 def ends(dtype: np.dtype) -> tuple[int, int] | None:
@@ -44,12 +80,30 @@ def ends(dtype: np.dtype) -> tuple[int, int] | None:
     return (int(known.min), int(known.max)) if known.is_integer() else None
 
 
+def _multiples(numbers: np.ndarray, largest: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """Return `step` for each column, made exact by its largest number, or 0 where others are no multiples of it."""
+    count = np.rint(largest / step)
+    able = np.isfinite(step) & (count > 0) & (count <= _MOST_STEPS)
+    exact = np.where(able, largest / np.where(able, count, 1), 1)
+    parts = numbers / exact
+    return np.where(able & (np.abs(parts - np.rint(parts)).max(axis=0, initial=0) < _OFF), exact, 0)
+
+
+def _fits(weight: np.ndarray, step: np.ndarray, narrow: bool) -> np.ndarray:
+    """Return for each column whether it is stored by its steps as it is, bool [O]."""
+    numbers = np.rint(weight / np.where(step > 0, step, 1))
+    fits = (step > 0) & (np.abs(numbers).max(axis=0, initial=0) <= _LARGEST)
+    if narrow:
+        fits &= _pairs(numbers).max(axis=0, initial=0) <= _LARGEST_PAIR
+    return np.asarray(fits)
+
+
 def _pairs(weight: np.ndarray) -> np.ndarray:
-    """Return the least scale at which rows 2i and 2i + 1 cannot overflow together, [I // 2, O].
+    """Return how large rows 2i and 2i + 1 are together, [I // 2, O].
 
     Inputs are never negative, so that weights of one sign add up and those of two do not.
     """
-    even, odd = weight[: len(weight) // 2 * 2 : 2] / _PAIR, weight[1::2] / _PAIR
+    even, odd = weight[: len(weight) // 2 * 2 : 2], weight[1::2]
     up = np.maximum(even, 0) + np.maximum(odd, 0)
     down = np.minimum(even, 0) + np.minimum(odd, 0)
     return np.asarray(np.maximum(up, -down))

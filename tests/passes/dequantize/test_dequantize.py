@@ -131,6 +131,24 @@ def test_weights_are_what_the_file_says(folder: Path) -> None:
     assert any(array.shape == stored.shape and np.array_equal(array, (stored - zero) * scale) for array in weights)
 
 
+def test_int8_keeps_the_steps_of_weights(folder: Path) -> None:
+    path = quantised("reduced range", folder)  # half of the range, so that they fit on every processor
+    wanted = {tensor.tobytes() for value in ffc.load(path).graph.initializers.values() if (tensor := stored(value)) is not None}
+    result = ffc.compile(path, "dequantize,fuse,int8")
+    found = [tensor for value in result.model.graph.initializers.values() if (tensor := stored(value)) is not None]
+    assert len(found) == 7
+    assert all(tensor.tobytes() in wanted for tensor in found)
+    taken, step = (step for step in result.report.steps if step.text in ("dequantize", "int8"))
+    assert "3 embedding tables are floats now; int8{embeddings=true} stores them as int8 again" in taken.notes
+    assert "weights were on steps already: 100% of their columns keep them, exactly" in step.notes
+
+
+def stored(value: ir.Value) -> np.ndarray | None:
+    """Return the weight of a product that is stored as int8."""
+    array = value.const_value.numpy() if value.const_value is not None else np.zeros(0)
+    return array if array.dtype == np.int8 and array.ndim == 2 and array.size else None
+
+
 def test_a_mask_that_was_calibrated_without_padding_hides_again(folder: Path) -> None:
     class Unpadded(Rows):
         def __init__(self) -> None:

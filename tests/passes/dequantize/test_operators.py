@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+import ffc
 from ffc.graph.blocks.prequantised import rounded_nodes
 from tests.graphs import Draft, count, difference, run_passes, run_stock
 
@@ -339,3 +340,26 @@ def test_what_is_never_negative_needs_no_relu(before: str) -> None:
     value = draft.op.Unsqueeze(getattr(draft.op, before)(x), [0])
     pair = draft.op.DequantizeLinear(draft.op.QuantizeLinear(value, np.float32(0.01), np.uint8(0)), np.float32(0.01), np.uint8(0))
     assert count(run_passes(draft.model({"y": (pair, [1, "batch", 8])}), "dequantize"), "Relu") == (before == "Relu")
+
+
+# Old opsets
+
+
+OLD = """<ir_version: 7, opset_import: ["" : OPSET]>
+old (float[batch, 4] x) => (float[batch, 3] y)
+<uint8[4, 3] w = {1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2}, float s = {0.5}, uint8 z = {7}, float w_s = {0.25}, uint8 w_z = {5},
+ float y_s = {0.125}, uint8 y_z = {128}>
+{
+    q = QuantizeLinear(x, s, z)
+    p = QLinearMatMul(q, s, z, w, w_s, w_z, y_s, y_z)
+    y = DequantizeLinear(p, y_s, y_z)
+}"""
+
+
+@pytest.mark.parametrize("opset", [10, 13, 21])
+def test_operators_of_old_opsets_are_read(opset: int) -> None:
+    model = ir.from_onnx_text(OLD.replace("OPSET", str(opset)))
+    result = ffc.compile(model, "dequantize,int8{range=full}")
+    assert [step.changes for step in result.report.steps if step.text.startswith("int8")] == [{"other": 1}]
+    x = np.array([[1, 2, -3.5, 0.5], [0, 0, 3.5, -1]], np.float32)
+    assert difference(run_stock(model, {"x": x}), run_stock(result.model, {"x": x})) < 0.02
