@@ -60,11 +60,11 @@ class Outcome:
 
     Attributes:
         name: The case.
-        ending: ``right``; ``refused`` with an error of ffc; ``not run`` by onnxruntime, as it came; ``gate`` where a
-            contract failed, which a single bad rewrite must not come to; ``wrong`` in numbers, shape or type;
+        ending: ``right``; ``refused`` with an error of ffc; ``not run`` by onnxruntime, as it came; ``gate`` where an
+            equality was not kept, which a single bad rewrite must not come to; ``wrong`` in numbers, shape or type;
             ``traceback``; ``ended`` by a signal or the clock.
-        reason: What a refusal names: an operator, an opset, a type, that no inputs
-            were found, or other. What kind of error, elsewhere.
+        reason: What a refusal names: an operator, an opset, a type, that no inputs were
+            found, that a budget is not kept, or other. What kind of error, elsewhere.
         message: What was said.
         seconds: Wall time of the compile.
     """
@@ -101,9 +101,7 @@ def judged(case: Case, passes: str) -> Outcome:
         except ffc.FfcError as error:
             message = _line(error).replace(str(path), path.name)
             spent = time.perf_counter() - started
-            ending = {1: "gate", 70: "traceback"}.get(error.exit_code, "refused")
-            reason = reason_of(message, case.model) if ending == "refused" else type(error).__name__
-            return Outcome(case.name, ending, reason, message, spent)
+            return _refused(case, error.exit_code, message, spent)
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
             said = f"{_line(error)} ({Path(place.filename).name}:{place.lineno})"
@@ -119,6 +117,15 @@ def judged(case: Case, passes: str) -> Outcome:
         if fault:
             return Outcome(case.name, "wrong", "differs", fault, spent)
     return Outcome(case.name, "right", seconds=spent)
+
+
+def _refused(case: Case, exit_code: int, message: str, seconds: float) -> Outcome:
+    """Tell a refusal from a bug, and from a contract that failed; a budget may, since rounding costs what it costs."""
+    if exit_code == 70:
+        return Outcome(case.name, "traceback", "exit code 70", message, seconds)
+    if exit_code == 1 and "budget" not in message:
+        return Outcome(case.name, "gate", "contract", message, seconds)
+    return Outcome(case.name, "refused", "budget" if exit_code == 1 else reason_of(message, case.model), message, seconds)
 
 
 def runs(model: onnx.ModelProto, feeds: Sequence[Feed]) -> list[dict[str, Any]]:

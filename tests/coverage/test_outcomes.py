@@ -12,6 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+import ffc
 from tests.coverage.apart import EndedError, apart
 from tests.coverage.outcomes import Case, Outcome, Tally, apart_by, judged, reason_of
 
@@ -81,6 +82,23 @@ def test_rounding_may_turn_an_output_but_little() -> None:
 )
 def test_a_reason_is_what_a_refusal_names(message: str, reason: str) -> None:
     assert reason_of(message, relu()) == reason
+
+
+def test_a_budget_may_be_missed_and_an_equality_may_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case("gate", relu(), [], [{"x": np.ones((1, 3), np.float32)}])
+
+    def ended(error: Exception) -> tuple[str, str]:
+        def fail(*_: Any, **__: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(ffc, "compile", fail)
+        found = judged(case, "fuse")
+        return found.ending, found.reason
+
+    assert ended(ffc.GateError("pass 'int8': mean cosine 0.4 is below the budget of 0.95")) == ("refused", "budget")
+    assert ended(ffc.GateError("pass 'lower': outputs differ by 0.5 of their scale")) == ("gate", "contract")
+    assert ended(ffc.FfcError("a bug")) == ("traceback", "exit code 70")
+    assert ended(IndexError("tuple index out of range")) == ("traceback", "IndexError")
 
 
 def test_what_may_not_happen_is_a_fault() -> None:
