@@ -183,15 +183,15 @@ def compiled(name: str, path: Path, reference: Path, out: Path, texts: Sequence[
 
 
 def table(rows: Iterable[Row]) -> Table:
-    """Lay out the rows; of errors, the largest of all paddings."""
+    """Lay out the rows, each error from the file as it came to the result."""
     result = Table(title="MiniLM as optimum-onnx writes it, compiled by ffc", box=SIMPLE_HEAD, pad_edge=False)
     result.add_column("export", overflow="fold")
-    for column in ("nodes", "attention", "norms", "int8", "error\nas it came", "error", "ms", "speed-up"):
+    errors = ("error, none or\npadded right", "error, padded\nleft or holed")
+    for column in ("nodes", "attention", "norms", "int8", *errors, "ms", "speed-up"):
         result.add_column(column, justify="right")
     for row in rows:
-        came = f"{max(row.error_before.values()):.1e}"
         if row.failed:
-            result.add_row(row.export, *[""] * 4, came, "FAILED")
+            result.add_row(row.export, "FAILED")
             continue
         fused, (before, after) = row.changes.get("fuse", {}), row.milliseconds
         result.add_row(
@@ -200,12 +200,17 @@ def table(rows: Iterable[Row]) -> Table:
             str(_count(fused, "attention")),
             str(_count(fused, "norm") - fused.get("add-norm", 0)),
             str(sum(row.changes.get("int8", {}).values())),
-            came,
-            f"{max(row.error.values()):.1e}",
+            _errors(row, "full", "right"),
+            _errors(row, "left", "holed"),
             f"{before:.1f} → {after:.1f}",
             f"{before / after:.2f}×",
         )
     return result
+
+
+def _errors(row: Row, *paddings: str) -> str:
+    """Return the largest error under these paddings, before and after."""
+    return " → ".join(f"{max(found[each] for each in paddings):.2g}" for found in (row.error_before, row.error))
 
 
 def _count(changes: Mapping[str, int], word: str) -> int:
