@@ -30,8 +30,8 @@ class Opset(ffc.Pass):
 
     1. Functions of any domain but ``ffc`` are inlined: converters either drop them or break their calls.
     2. The default domain is converted to opset 23; what the converters forget of Hardmax and Resize is done here. A
-       newer model is taken at its word where opset 23 knows all its operators, their attributes and inputs; the proof
-       shows whether they mean the same there.
+       newer model is taken at its word where opset 23 knows all its operators, their attributes and inputs, and they
+       prove to mean the same there; else it stays at its own, and needs an onnxruntime that knows it.
     3. Constant nodes become initializers, so that later passes meet constants in one form.
 
     A model that draws random numbers (live Dropout after an export in training mode) is refused.
@@ -58,9 +58,7 @@ class Opset(ffc.Pass):
         if found == OPSET:
             return
         if found > OPSET:
-            _check_older(model, found)
-            model.opset_imports[""] = OPSET
-            log.did(f"opset {found} to {OPSET}")
+            _take_older(model, found, log)
             return
         if any(key[0] == "ffc" for key in model.functions):
             raise ffc.CannotApplyError(f"the model calls ffc functions at opset {found}; they need {OPSET}")
@@ -108,25 +106,29 @@ def _note_coordinates(model: ir.Model) -> None:
         node.attributes.update({name: ir.AttrString(name, value) for name, value in meant.items()})
 
 
-def _check_older(model: ir.Model, found: int) -> None:
-    """Refuse a model that uses what opset 23 lacks, as far as signatures tell; the contract tells the rest."""
+def _take_older(model: ir.Model, found: int, log: ffc.Log) -> None:
+    """Call a newer model one of opset 23, unless it uses what that lacks."""
+    if newer := _newer(model):
+        log.missed("the model", f"it stays at opset {found}: {newer}")
+    elif log.takes(f"opset {found} to {OPSET}", "the model"):  # else it did not mean the same there
+        model.opset_imports[""] = OPSET
+        log.did(f"opset {found} to {OPSET}")
+
+
+def _newer(model: ir.Model) -> str | None:
+    """Say what a model uses that opset 23 lacks, as far as signatures tell."""
     for node in model.graph.all_nodes():
         if node.domain:
             continue
-        fault = None
+        where = f"for {node.op_type} {node.name} opset {OPSET}"
         try:
             schema = onnx.defs.get_schema(node.op_type, OPSET)
         except onnx.defs.SchemaError:
-            fault = "has no such operator"
-        else:
-            odd = sorted(node.attributes.keys() - schema.attributes.keys())
-            if odd or len(node.inputs) > schema.max_input or len(node.outputs) > schema.max_output:
-                fault = f"does not know its {odd[0] if odd else 'last input or output'}"
-        if fault:
-            raise ffc.CannotApplyError(
-                f"the model is at opset {found}, and for {node.op_type} {node.name} opset {OPSET} {fault}; "
-                f"export it with opset_version={OPSET} or less"
-            )
+            return f"{where} has no such operator"
+        odd = sorted(node.attributes.keys() - schema.attributes.keys())
+        if odd or len(node.inputs) > schema.max_input or len(node.outputs) > schema.max_output:
+            return f"{where} does not know its {odd[0] if odd else 'last input or output'}"
+    return None
 
 
 def _refuse_random(model: ir.Model) -> None:

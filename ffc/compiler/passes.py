@@ -71,7 +71,8 @@ class Pass(ABC):
         """Change `model` in place and say in `log` what was done and what was left alone.
 
         Args:
-            model: A clone that is this pass's own, at opset 23 unless the pass takes any.
+            model: A clone that is this pass's own, at opset 23, or later if it uses what that lacks, unless the pass
+                takes any.
             log: Counts, remarks and misses; a pass that counts nothing is taken to have changed nothing.
 
         Raises:

@@ -27,6 +27,7 @@ from ffc.compiler.proof.verify import Prover
 from ffc.compiler.reports.report import Report, Step
 from ffc.graph import files
 from ffc.graph.cost import BATCH, LENGTH, Cost, cost
+from ffc.graph.dialect.trace import OPSET
 from ffc.graph.files import targets
 
 __all__ = ["Result", "compile", "versions"]
@@ -121,7 +122,7 @@ def compile(
         length=LENGTH,
         steps=steps,
         verdict=verdict,
-        oldest_onnxruntime=_OLDEST_ONNXRUNTIME,
+        oldest_onnxruntime=_oldest_onnxruntime(stage.model),
         versions=versions(),
         seconds=time.perf_counter() - started,
         alone=prover.alone,
@@ -192,6 +193,12 @@ def _stamp(model: ir.Model, asked: Sequence[Pass], steps: Sequence[Step]) -> Non
         model.metadata_props["ffc.pipeline"] = syntax.unparse(asked)
         model.metadata_props["ffc.version"] = made_with["ffc"]
         model.producer_name, model.producer_version = "ffc", made_with["ffc"]
+
+
+def _oldest_onnxruntime(model: ir.Model) -> str:
+    """Return the oldest version that is known to run a model: for what is newer than opset 23, the one at hand."""
+    newer = model.opset_imports.get("", OPSET) > OPSET
+    return ".".join(versions()["onnxruntime"].split(".")[:2]) if newer else _OLDEST_ONNXRUNTIME
 
 
 def versions() -> dict[str, str]:

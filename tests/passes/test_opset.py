@@ -79,19 +79,34 @@ def test_a_newer_opset_is_taken_at_its_word_where_23_knows_all_of_it() -> None:
     assert difference(run_stock(model, inputs), run_stock(after, inputs), inputs["attention_mask"]) == 0
 
 
-@pytest.mark.parametrize(
-    ("op_type", "attributes", "reason"),
-    [
-        ("Swish", {}, "for Swish .* opset 23 has no such operator"),
-        ("Cast", {"to": 1, "round_mode": "up"}, "for Cast .* opset 23 does not know its round_mode"),
-    ],
-)
-def test_what_is_newer_than_23_is_refused(op_type: str, attributes: dict[str, Any], reason: str) -> None:
+def layered(op_type: str, opset: int, *inputs: Any, dtype: ir.DataType = ir.DataType.FLOAT, **attributes: Any) -> ir.Model:
+    """Return a layer, so that there is something to fuse, and one operator beside it."""
     draft = Draft()
-    result = draft.op.node(op_type, draft.input("x", "batch", 4), **attributes)
-    model = draft.model({"y": (result, ["batch", 4])}, opset=24)
-    with pytest.raises(ffc.CannotApplyError, match=f"opset 24, and {reason}; export it with opset_version=23"):
-        run_passes(model, "opset")
+    ids = draft.input("ids", "batch", "seq", dtype=ir.DataType.INT64)
+    x = draft.norm("norm", draft.linear("word", draft.op.Gather(draft.normal("table", 11, 8), ids), 8, 8), 8)
+    y = draft.op.node(op_type, draft.op.Cast(x, to=dtype.value), *inputs, **attributes)
+    return draft.model({"y": (draft.op.Cast(y, to=1), ["batch", "seq", 8])}, opset=opset)
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (layered("Swish", 24), "has no such operator"),
+        (layered("Cast", 24, to=1, round_mode="up"), "does not know its round_mode"),
+        (layered("BitShift", 28, np.int16(2), dtype=ir.DataType.INT16, direction="LEFT"), "onnxruntime refuses the model"),
+    ],
+    ids=["operator", "attribute", "type"],
+)
+def test_what_is_newer_than_23_stays_at_its_opset_and_is_compiled_there(model: ir.Model, why: str) -> None:
+    found = model.opset_imports[""]
+    result = ffc.compile(model, "fuse")
+    assert result.model.opset_imports[""] == found
+    steps = {step.text: step for step in result.report.steps}
+    assert any(why in skipped for skipped in steps["opset"].skipped)
+    assert {"linear", "norm"} <= steps["fuse"].changes.keys()
+    assert result.report.oldest_onnxruntime != "1.23"
+    ids = {"ids": np.arange(6).reshape(2, 3)}
+    assert difference(run_stock(model, ids), run_stock(result.model, ids)) < 1e-5
 
 
 X = np.random.default_rng(0).standard_normal((2, 3, 4, 5)).astype(np.float32)

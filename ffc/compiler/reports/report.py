@@ -58,7 +58,7 @@ class Report:
         length: Number of tokens at which MACs are counted.
         steps: What ran, in order.
         verdict: The result as a whole against the model as it came, or None if nothing changed.
-        oldest_onnxruntime: The oldest onnxruntime that runs the result.
+        oldest_onnxruntime: The oldest onnxruntime that is known to run the result.
         versions: Versions of ffc and of the libraries that shape the result.
         seconds: Time from load to save.
         alone: Why the rows given are all that it was proved on; empty where probes were made too.

@@ -285,5 +285,6 @@ def carry(model: ir.Model, function: Function) -> None:
     """Give `model` the body of a function that a node of it will call, unless it has one."""
     if (DOMAIN, function.name, "") not in model.functions:
         body = function.in_model()
+        body.opset_imports[""] = max(OPSET, model.opset_imports.get("", OPSET))  # runtimes ask for one opset
         model.functions[body.identifier()] = body
     model.opset_imports[DOMAIN] = _VERSION
