@@ -104,7 +104,7 @@ def compile(
     steps: list[Step] = []
     for item, needed_by in links:
         tell(f"{item.name} ...")
-        stage, step = _step(item, needed_by, stage, steps[-1].cost if steps else before, prover, tell)
+        stage, step = _step(item, needed_by, stage, steps[-1].cost if steps else before, prover)
         steps.append(step)
         if before.bytes > _LARGE:
             gc.collect()  # graphs are full of cycles, and the one before this pass holds all weights
@@ -131,14 +131,12 @@ def compile(
     return Result(stage.model, report)
 
 
-def _step(
-    item: Pass, needed_by: str | None, stage: Stage, before: Cost, prover: Prover, tell: Callable[[str], None]
-) -> tuple[Stage, Step]:
+def _step(item: Pass, needed_by: str | None, stage: Stage, before: Cost, prover: Prover) -> tuple[Stage, Step]:
     """Run and prove one pass on a model that costs `before`."""
     started = time.perf_counter()
     text = syntax.unparse([item])
     with blame(item):
-        following, verdict, log = _proved(item, stage, prover, tell)
+        following, verdict, log = _proved(item, stage, prover)
         check_expected(item, log)
     seconds = time.perf_counter() - started
     spent = cost(following.model) if verdict else before
@@ -147,9 +145,7 @@ def _step(
     return following, Step(text, decided, needed_by, log.done, log.taken, log.notes, skipped, spent, seconds, verdict)
 
 
-def _proved(
-    item: Pass, stage: Stage, prover: Prover, tell: Callable[[str], None]
-) -> tuple[Stage, Verdict | None, Log]:
+def _proved(item: Pass, stage: Stage, prover: Prover) -> tuple[Stage, Verdict | None, Log]:
     """Run a pass and prove it, if need be without what fails; return the next stage, what was measured, and the log."""
 
     def new_log() -> Log:
@@ -169,7 +165,6 @@ def _proved(
     except FAILURES as error:
         if item.contract.spends:
             raise
-        tell(f"{item.name} fails its proof; looking for what is to blame ...")
         found, log = leave_out(attempt, log, error, new_log)
     return *found, log
 

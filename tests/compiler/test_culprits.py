@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,8 +63,8 @@ class Invalid(Own):
     rules = (_unknown,)
 
 
-def own_step(model: ir.Model, item: ffc.Pass, progress: Callable[[str], None] | None = None) -> Step:
-    result = ffc.compile(model, [item], progress=progress)
+def own_step(model: ir.Model, item: ffc.Pass) -> Step:
+    result = ffc.compile(model, [item])
     inputs = {"x": normal(3, 4)(np.random.default_rng(0))}
     assert difference(run_stock(model, inputs), run_stock(result.model, inputs)) < 1e-5
     return next(step for step in result.report.steps if step.text.startswith("own"))
@@ -105,11 +105,9 @@ def test_a_change_made_by_hand_is_left_out_if_the_pass_asks_before() -> None:
                     ffc.Editor(model).replace_input(node, 1, ffc.Editor(model).constant(np.minimum(factor, np.float32(1))))
                     log.did("at most 1")
 
-    lines: list[str] = []
-    step = own_step(chain(0.5, 3.0, 0.25), ByHand(), lines.append)
+    step = own_step(chain(0.5, 3.0, 0.25), ByHand())
     assert step.changes == {"at most 1": 2}
     assert [said.partition(":")[0] for said in step.skipped] == ["at most 1 at 'val_5'"]
-    assert "own fails its proof; looking for what is to blame ..." in lines
 
 
 def test_a_number_of_changes_that_was_asked_for_is_still_asked_for() -> None:
