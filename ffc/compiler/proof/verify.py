@@ -175,7 +175,9 @@ def _taken(runner: Runner, probes: Sequence[Probe]) -> tuple[_Taken, str]:
     left = [(probe, outputs) for probe, outputs in taken if probe.required or id(probe) not in odd]
     rows = [id(probe) for probe, _ in taken if probe.required]
     if odd and odd.keys() >= set(rows):
-        raise InputError(odd[rows[0]] if rows else next(iter(odd.values())))
+        why = odd[rows[0]] if rows else next(iter(odd.values()))
+        advice = "" if rows else ", or give rows that suit it with --data rows.npz"
+        raise InputError(f"{why}; check its weights{advice}")
     refused = f"the model runs on none of the inputs made for it: {'; '.join(refusals[-1:])}"
     return left, next(iter(odd.values()), refused)
 
@@ -216,7 +218,7 @@ def _not_finite(probe: Probe, outputs: Mapping[str, np.ndarray]) -> str | None:
         if real.dtype.kind != "f" or not real.size:
             continue
         if np.isnan(real).all() if probe.required else not np.isfinite(real).all():
-            return f"output '{name}' of the model is not finite on probe '{probe.name}'; check its weights"
+            return f"output '{name}' of the model is not finite on probe '{probe.name}'"
     return None
 
 
