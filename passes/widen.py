@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 import ffc
+from ffc.compiler.proof.contracts import Verdict
 from ffc.graph.dialect.widen import computes_in_half, holds_bfloat16, widen
 
 HALF_NOISE = 0.02
@@ -28,6 +29,13 @@ class Noise(ffc.Equal):
     def as_rounded(self) -> bool:
         """Held to what the model before gives: what it means in float32 is what the pass makes of it."""
         return True
+
+    def fault(self, verdict: Verdict) -> str | None:
+        """See `Contract.fault`."""
+        if super().fault(verdict) is None:
+            return None
+        found = f"outputs differ by {verdict.difference:.3g} of their scale, and rounding explains {self.tolerance:g}"
+        return f"{found} (more if widen{{noise=...}} says so),"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from ffc.graph.blocks.attention_call import AttentionCalls
 from ffc.graph.blocks.prequantised import reason_to_leave
 from ffc.graph.blocks.structure import Attention
 
-from . import embeddings, gelu, norms, onnxruntime, products, survey
+from . import embeddings, gelu, norms, onnxruntime, products, survey, tokens_first
 
 # Norms are whole before a sum joins them. The rule for embeddings stands before that for a norm of a sum, which would
 # take the last of theirs.
@@ -27,9 +27,10 @@ class Fuse(ffc.Pass):
     1. Attention, found by its structure (`ffc.find_blocks`) whatever an exporter wrote around it, becomes
        ``Attention``, ``AttentionMasked`` or ``AttentionOrZero`` on queries, keys and values; a fused QKV product is
        split into three.
-    2. GELU in its forms, layer norms, residual additions, embeddings and products with their activation are
+    2. What has its tokens before the batch, as ``torch.nn.MultiheadAttention`` does, gets them behind it.
+    3. GELU in its forms, layer norms, residual additions, embeddings and products with their activation are
        recognised by the rules of its table.
-    3. Float operators that onnxruntime or its tools fused before (``Attention``, ``MultiHeadAttention``,
+    4. Float operators that onnxruntime or its tools fused before (``Attention``, ``MultiHeadAttention``,
        ``SkipLayerNormalization``, ``EmbedLayerNormalization``, ``BiasGelu``, ``FastGelu``, ``FusedMatMul``) are read
        as the same blocks; those of int8 and half precision stay.
 
@@ -39,7 +40,7 @@ class Fuse(ffc.Pass):
 
     name = "fuse"
     needs = ("clean",)
-    rules = (*onnxruntime.RULES, *RULES)
+    rules = (*onnxruntime.RULES, *tokens_first.RULES, *RULES)
 
     def run(self, model: ir.Model, log: ffc.Log) -> None:
         """See `ffc.Pass.run`."""
@@ -64,12 +65,12 @@ class Fuse(ffc.Pass):
             log.did("attention")
         for miss in blocks.unmatched:
             log.missed(miss.where, miss.why)
-        for table in (PARTS, RULES):
+        for table in (tokens_first.RULES, PARTS, RULES):
             rules.apply(table, model, log, editor)
 
     def survey(self, tried: ffc.Tried) -> ffc.Survey:
         """See `ffc.Pass.survey`: every block with the call that it became."""
-        return ffc.Survey(survey.findings(self.rules, tried), tried.refused)
+        return ffc.Survey(survey.findings((*onnxruntime.RULES, *RULES), tried), tried.refused)
 
 
 def _obstacle(attention: Attention, editor: Editor) -> str:

@@ -13,6 +13,8 @@ import ffc
 from ffc.graph import files
 from ffc.graph.dialect.trace import OPSET
 from ffc.graph.dialect.widen import computes_in_half, holds_half, in_float32, runnable
+from ffc.pruning.planning import make_plan
+from ffc.settings.amount import Amount
 from tests.graphs import LIBRARY, Draft, Stock, count, difference, encoder, feeds, masks, run_pass, run_passes
 from tests.halves import BRAIN, FLOAT, HALF, as_half
 
@@ -41,6 +43,17 @@ def test_a_model_in_half_is_fused_and_quantised_and_keeps_its_types(dtype: ir.Da
     assert steps["widen"].verdict is not None and steps["widen"].verdict.difference > 1e-5  # half is no float32
     said = [note for note in steps["widen"].notes if "bfloat16" in note]
     assert bool(said) == (dtype == BRAIN)
+
+
+@TYPES
+def test_a_model_in_half_is_pruned_by_a_plan_and_quantised(dtype: ir.DataType, tmp_path: Path) -> None:
+    path, plan = tmp_path / "model.onnx", tmp_path / "plan.json"
+    ir.save(as_half(encoder(layers=2), dtype), path)
+    make_plan(path, Amount(heads=1, ffn=0.5), by="norm").save(plan)
+    steps = {step.text.partition("{")[0]: step for step in ffc.compile(path, f"prune{{plan={plan}}},int8").report.steps}
+    assert steps["prune"].changes == {"heads": 4, "units": 20}
+    assert steps["prune"].verdict is not None and steps["prune"].verdict.difference < 1e-5
+    assert steps["int8"].verdict is not None and steps["int8"].verdict.cosine > 0.99
 
 
 @TYPES
@@ -88,7 +101,7 @@ def test_explain_knows_it() -> None:
 
 
 def test_what_is_farther_off_than_half_explains_is_refused() -> None:
-    with pytest.raises(ffc.GateError, match=r"pass 'widen': outputs differ by .* more than 1e-07"):
+    with pytest.raises(ffc.GateError, match=r"pass 'widen': outputs differ by .*, and rounding explains 1e-07 "):
         ffc.compile(as_half(encoder()), "widen{noise=1e-7}")
 
 

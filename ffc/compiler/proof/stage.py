@@ -72,7 +72,7 @@ def prove(change: Change, stage: Stage, prover: Prover) -> tuple[Stage, Verdict]
     if stage.budget is not None:  # so that budgets in a row do not add up
         prover.judge(stage.budget, stage.last_fp32, outputs, f"held to the budget of {stage.spender}")
     following = replace(stage, model=change.after, outputs=outputs)
-    if not rounds(stage.model) and not rounds(change.after):
+    if not any(holds_int8(model) or prover.holds_half(model) for model in (stage.model, change.after)):
         following = Stage(change.after, outputs, outputs)
     elif stage.budget is None and change.contract.spends:
         following = replace(following, budget=change.contract, spender=change.name)

@@ -35,10 +35,12 @@ class _Context:
     Attributes:
         value: [B, S, H*E], or [B, H, S, E] where `merged` is false.
         why: Why its heads do not lie side by side; empty where they do.
+        tokens_first: Whether it is [S, B, H*E].
     """
 
     value: ir.Value
     why: str = ""
+    tokens_first: bool = False
 
     @property
     def merged(self) -> bool:
@@ -162,6 +164,7 @@ class AttentionFinder:
             masks=masks,
             context=context.value,
             merged=context.merged,
+            tokens_first=context.tokens_first,
             guarded=guarded,
             roles={
                 role: product.playing(role)
@@ -188,8 +191,9 @@ class AttentionFinder:
                 break
             value, node = users[0].outputs[0], users[0]
             positions = move(node, positions, value, self.shapes, self.sizes)
-            if positions is not None and np.array_equal(positions, want):
-                context = _Context(value)
+            for tokens_first in (False, True):
+                if positions is not None and np.array_equal(positions, want.swapaxes(0, 1) if tokens_first else want):
+                    context = _Context(value, tokens_first=tokens_first)
         if not context.merged and positions is None:
             context = _Context(context.value, f"what {node.op_type} {node.name} does is not known")
         if not context.merged and len(start) == 3:

@@ -46,11 +46,14 @@ class AttentionCalls:
         function = self._function(core)
         if core.masks:
             inputs.append(self._mask(core, inputs[0], inputs[1]))
-        if core.merged:
+        if core.merged and not core.tokens_first:
             self.editor.splice(function.call, inputs, attributes, replaces=core.context, rule=_RULE)
             return
         name = core.context.name or "context"
         merged = self._at(core, f"{name}.merged").ffc.node(function.name, *inputs, **attributes)
+        if core.tokens_first:
+            self.editor.replace(core.context, self._at(core, f"{name}.ordered").Transpose(merged, perm=[1, 0, 2]))
+            return
         apart = self._at(core, f"{name}.heads").Reshape(merged, [0, 0, core.heads, -1])
         self.editor.replace(core.context, self._at(core, f"{name}.ordered").Transpose(apart, perm=[0, 2, 1, 3]))
 
@@ -63,15 +66,15 @@ class AttentionCalls:
     def _side_by_side(self, operand: Operand, core: Attention) -> ir.Value:
         """Return an operand as [B, S, heads * size], with as many heads as there are queries'."""
         value, name = self._own(operand), operand.value.name
-        if operand.axes is not None:
-            if operand.axes != (0, 1, 2, 3):
-                value = self._at(core, f"{name}.tokens").Transpose(value, perm=list(operand.axes))
-        elif operand.heads != core.heads:
+        apart = operand.axes is not None and len(operand.axes) == 4
+        if operand.axes is not None and operand.axes != (0, 1, 2, 3):
+            value = self._at(core, f"{name}.tokens").Transpose(value, perm=list(operand.axes))
+        if not apart and operand.heads != core.heads:
             value = self._at(core, f"{name}.heads").Reshape(value, [0, 0, operand.heads, -1])
         if operand.heads != core.heads:
             each = np.repeat(np.arange(operand.heads), core.heads // operand.heads)
             value = self._at(core, f"{name}.repeated").Gather(value, each, axis=2)
-        if operand.axes is None and operand.heads == core.heads:
+        if not apart and operand.heads == core.heads:
             return value
         return self._at(core, f"{name}.merged").Reshape(value, [0, 0, -1])
 
@@ -136,14 +139,14 @@ class AttentionCalls:
         # Broadcast to [its batch, its heads, S, S].
         # Read off the inputs of products, whose outputs then have no other readers.
         sources = [
-            side if operand.product is None else operand.product.x
+            (side, 1) if operand.product is None else (operand.product.x, operand.axes[1] if operand.axes else 1)
             for operand, side in zip(core.operands[:2], (q, k), strict=True)
         ]
         lengths = {
-            value: self._at(core, f"{name}.tokens").Shape(value, start=1, end=2)
-            for value in dict.fromkeys(sources)
+            (value, axis): self._at(core, f"{name}.tokens").Shape(value, start=axis, end=axis + 1)
+            for value, axis in dict.fromkeys(sources)
         }
-        target = self._at(core, f"{name}.target").Concat([1, 1], *(lengths[value] for value in sources), axis=0)
+        target = self._at(core, f"{name}.target").Concat([1, 1], *(lengths[source] for source in sources), axis=0)
         return self._at(core, f"{name}.expanded").Expand(total, target)
 
     def _laid_out(self, mask: Mask, core: Attention) -> ir.Value:

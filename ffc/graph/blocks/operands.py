@@ -157,14 +157,31 @@ class OperandWalk:
         if len(start) not in (3, 4) or not 0 < math.prod(start) <= MAX_POSITIONS:
             raise NotABlockError(f"the shape of {base.name}, {list(start)}, is not [batch, tokens, width]")
         before = np.arange(math.prod(start)).reshape(start)
-        array = arrange(self._send(before, steps), start[0])
+        moved = self._send(before, steps)
+        try:
+            return self._arranged(base, before, arrange(moved, start[0]))
+        except NotABlockError as error:
+            if len(start) == 4:
+                raise
+            reason = error
+        axes = (1, 0, 2)  # what has its tokens first
+        try:
+            operand, shape = self._arranged(base, before.transpose(axes), arrange(moved, start[1]))
+        except NotABlockError:
+            raise reason from None
+        return replace(operand, axes=axes), shape
+
+    def _arranged(
+        self, base: ir.Value, before: np.ndarray, array: np.ndarray
+    ) -> tuple[Operand, tuple[int, int, int, int]]:
+        """Return `base` as the operand, given its positions as [B, S, W] or in four axes, and as [B, H, S, D]."""
         shape = (array.shape[0], array.shape[1], array.shape[2], array.shape[3])
-        if len(start) == 4:
+        if before.ndim == 4:
             return Operand(base, shape[1], _axes(before, array)), shape
-        columns = _columns(array, start)
+        columns = _columns(array, before)
         product = self.products.by_output.get(base)
         flat = tuple(int(column) for column in columns.reshape(-1))
-        if flat != tuple(range(start[2])):
+        if flat != tuple(range(before.shape[2])):
             if product is None:
                 raise NotABlockError(f"the heads of {base.name} are not in order")
             product = replace(product, columns=flat)
@@ -190,13 +207,13 @@ def _axes(before: np.ndarray, array: np.ndarray) -> tuple[int, ...]:
     raise NotABlockError(f"an operand of shape {list(before.shape)} is not [batch, heads, tokens, size] in any order")
 
 
-def _columns(array: np.ndarray, start: tuple[int, ...]) -> np.ndarray:
-    """Return which column of [B, S, W] each (head, element) is, given its positions laid out [B, H, S, D]."""
-    batch, tokens, width = start
-    if array.shape[0] != batch or array.shape[2] != tokens:
+def _columns(array: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Return which column of `before`, [B, S, W], each (head, element) is, given the same laid out [B, H, S, D]."""
+    if array.shape[0] != before.shape[0] or array.shape[2] != before.shape[1]:
         raise NotABlockError(f"an operand is laid out {list(array.shape)}, not [batch, heads, tokens, size]")
-    columns = array[0, :, 0, :]
-    rows = np.arange(batch * tokens).reshape(batch, 1, tokens, 1) * width
-    if columns.max(initial=0) >= width or not np.array_equal(array, rows + columns[None, :, None, :]):
+    rows, width = before[:, None, :, :1], before.shape[2]
+    columns = array[0, :, 0, :] - rows[0, 0, 0]
+    inside = columns.size and columns.min() >= 0 and columns.max() < width
+    if not inside or not np.array_equal(array, rows + columns[None, :, None, :]):
         raise NotABlockError("an operand mixes tokens")
     return np.asarray(columns)

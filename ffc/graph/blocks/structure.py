@@ -84,9 +84,10 @@ class Operand:
     """Queries, keys or values, where attention reads them.
 
     Attributes:
-        value: [B, S, heads * size], or, where `axes` is given, four axes in any order.
+        value: [B, S, heads * size], or, where `axes` is given, its axes in another order, or four in any.
         heads: Number of heads; keys and values may have fewer than the queries, each then serving as many.
-        axes: Which axes of `value` are batch, token, head and element; None where it is [B, S, heads * size].
+        axes: Which axes of `value` are batch, token, head and element, or batch, token and both of these in one; None
+            where it is [B, S, heads * size].
         product: The constant product that computes `value`, its columns those of this operand, in order of heads; None
             where `value` is computed otherwise.
         apart: The same, cut out of a product that feeds others too, where the graph does so; else None.
@@ -130,6 +131,7 @@ class Attention:
         masks: What hides tokens, in order.
         context: The weighted values [B, S, heads * value_size], or [B, heads, S, value_size] where `merged` is false.
         merged: Whether the heads of `context` lie side by side in one axis.
+        tokens_first: Whether `context` is [S, B, heads * value_size].
         guarded: Whether probabilities that are not numbers are replaced by 0, which a mask of minus infinity needs.
         roles: The products around it, by role, as far as they are known: q, k, v and attn_out.
         why: Why heads cannot be scored and cut. Empty where they can: then all four roles are known, in this order, and
@@ -144,6 +146,7 @@ class Attention:
     masks: tuple[Mask, ...]
     context: ir.Value
     merged: bool = True
+    tokens_first: bool = False
     guarded: bool = False
     roles: Mapping[str, Product]
     why: str = ""

@@ -13,14 +13,14 @@ __all__ = ["dtype_of", "fixed_size", "is_mask_per_query", "mask_input", "table_r
 
 
 def dtype_of(value: ir.Value) -> np.dtype:
-    """Return the type of an input.
+    """Return the type of an input, float32 for one in bfloat16, as models that hold it are run.
 
     Raises:
         InputError: If the file does not say it.
     """
     if value.dtype in (None, ir.DataType.UNDEFINED):
         raise InputError(f"input '{value.name}' has no type; export the model again")
-    return value.dtype.numpy()
+    return ir.DataType.FLOAT.numpy() if value.dtype == ir.DataType.BFLOAT16 else value.dtype.numpy()
 
 
 def fixed_size(value: ir.Value, axis: int) -> int | None:
