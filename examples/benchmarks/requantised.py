@@ -52,7 +52,7 @@ def uint8_tensor(source: Path, out: Path) -> None:
     quantize_dynamic(source, out, weight_type=QuantType.QUInt8)
 
 
-def pairs(rows: Sequence[Feeds]) -> Build:
+def pairs(rows: Sequence[Feeds], activations: QuantType) -> Build:
     """Return a build that quantises activations too, by steps that it calibrates on `rows`."""
 
     class Rows(CalibrationDataReader):  # type: ignore[misc]
@@ -65,7 +65,7 @@ def pairs(rows: Sequence[Feeds]) -> Build:
     def build(source: Path, out: Path) -> None:
         quantize_static(
             source, out, Rows(), quant_format=QuantFormat.QDQ, per_channel=True, weight_type=QuantType.QInt8,
-            activation_type=QuantType.QUInt8,
+            activation_type=activations,
         )  # fmt: skip
 
     return build
@@ -133,19 +133,17 @@ def recompiled(kind: str) -> str:
 
 
 def measured(paths: Mapping[str, Path], rows: Sequence[Feeds], rounds: int) -> dict[str, Model]:
-    """Time all models on all rows, interleaved row by row in an order that turns, after a round that does not count."""
+    """Time all models on all rows, round by round in an order that turns; the first does not count."""
     sessions = {name: session(path, 1) for name, path in paths.items()}
     reference = embed(sessions[FLOAT32], rows)
     errors = {name: error(reference, embed(opened, rows)) for name, opened in sessions.items()}
     times: dict[str, list[float]] = {name: [] for name in sessions}
     for turn in range(rounds + 1):
-        shift, spent = turn % len(sessions), {name: list[float]() for name in sessions}
+        shift = turn % len(sessions)
         names = list(sessions)[shift:] + list(sessions)[:shift]
-        for row in rows:
-            for name in names:
-                spent[name].append(taken(sessions[name], accepted(sessions[name], row)))
         for name in names:
-            times[name].append(1e3 * statistics.fmean(spent[name]))
+            spent = [taken(sessions[name], accepted(sessions[name], row)) for row in rows]
+            times[name].append(1e3 * statistics.fmean(spent))
     return {name: Model(times[name][1:], errors[name], paths[name].stat().st_size / 1e6) for name in sessions}
 
 
@@ -191,7 +189,13 @@ def main() -> None:
     given = arguments()
     rows = rows_of(given.data / QUESTIONS / MEASURED, given.rows)
     seen = rows_of(given.data / QUESTIONS / CALIBRATED, given.calibration)
-    kinds = {"int8 by column": ort_int8, "int8": int8_tensor, "uint8": uint8_tensor, "QDQ by column": pairs(seen)}
+    kinds = {
+        "int8 by column": ort_int8,
+        "int8": int8_tensor,
+        "uint8": uint8_tensor,
+        "QDQ": pairs(seen, QuantType.QInt8),  # as quantize_static does where it is told no more
+        "QDQ, uint8": pairs(seen, QuantType.QUInt8),
+    }
     console, where = Console(), machine()
     console.print(str(where))
     logging.disable(logging.WARNING)  # the quantiser warns of a missing pre-processing on every model

@@ -144,6 +144,17 @@ def _matmul_nbits(
     return _plus(op, op.MatMul(a, np.ascontiguousarray(weight.T)), bias)
 
 
+def _matmul_bnb4(
+    op: Op, a: Tensor, b: Tensor, largest: Tensor, *, K: int, N: int, block_size: int, quant_type: int, transB: int = 1,
+    training_mode: int = 0,
+) -> Tensor:  # fmt: skip
+    if not transB or quant_type not in (0, 1):
+        raise _LeftError("its weight is stored in a form that is not read")
+    stored, ends = _array(b, "weight"), _array(largest, "scales")
+    weight = packed.of_table(stored, ends, (N, K), quant_type, block_size)
+    return op.MatMul(a, np.ascontiguousarray(weight.T))
+
+
 # Attention, embeddings, recurrent networks
 
 
@@ -256,6 +267,7 @@ def _all() -> Iterator[tuple[tuple[str, str], Callable[..., Any]]]:
         "DynamicQuantizeLSTM": _dynamic_quantize_lstm,
         "DynamicQuantizeMatMul": _dynamic_quantize_matmul,
         "GatherBlockQuantized": _gather_blocks,
+        "MatMulBnb4": _matmul_bnb4,
         "MatMulIntegerToFloat": _matmul_integer_to_float,
         "MatMulNBits": _matmul_nbits,
         "QAttention": _qattention,

@@ -162,6 +162,15 @@ def nbits(bits: int, *, zeros: str = "", width: int = 40) -> Callable[..., Any]:
     return build
 
 
+def bnb4(kind: int) -> Callable[..., Any]:
+    def build(draft: Draft, x: Any, _: Any) -> Any:
+        stored = draft.weight("w", draft.random.integers(0, 256, 5 * 40 // 2, np.uint8))
+        largest = draft.random.uniform(0.1, 1, -(-5 * 40 // 16)).astype(np.float32)
+        return draft.op.ms.MatMulBnb4(x, stored, largest, K=40, N=5, block_size=16, quant_type=kind)
+
+    return build
+
+
 def gather_blocks(draft: Draft, x: Any, _: Any) -> Any:
     table = draft.weight("table", draft.random.integers(0, 256, (6, 32), np.uint8))
     ids = draft.op.Cast(draft.op.Clip(x, np.float32(0), np.float32(5)), to=INT64.value)
@@ -275,6 +284,8 @@ CASES = {
     "MatMulNBits, zeros": Case(nbits(4, zeros="packed"), (2, 3, 40)),
     "MatMulNBits, float zeros": Case(nbits(4, zeros="float"), (2, 3, 40)),
     "MatMulNBits, 8 bits": Case(nbits(8, zeros="packed"), (2, 3, 40)),
+    "MatMulBnb4, FP4": Case(bnb4(0), (2, 3, 40)),
+    "MatMulBnb4, NF4": Case(bnb4(1), (2, 3, 40)),
     "GatherBlockQuantized": Case(gather_blocks, MATRIX, axes=3),
     "QAttention": Case(qattention),
     "QEmbedLayerNormalization": Case(qembed),
