@@ -68,17 +68,20 @@ def widen(model: ir.Model) -> tuple[int, int]:
 def in_float32(model: ir.Model) -> ir.Model:
     """Return a clone that computes in float32 what `model` computes in half or bfloat16, and gives float32.
 
-    Inputs in half keep their type; those in bfloat16, which numpy does not know, become float32.
+    Inputs in half keep their type, also where they are outputs; those in bfloat16, which numpy does not know, become
+    float32.
     """
     clone = model.clone()
     _inline(clone)
     editor = Editor(clone)
-    for value in clone.graph.inputs:
-        if value.dtype == _HALF:
-            _enter(value, editor)
+    halves = [value for value in clone.graph.inputs if value.dtype == _HALF]
+    kept = {*halves}
+    for value in halves:
+        _enter(value, editor)
     for value in clone.graph.outputs:
-        value.type = _widened(value.type)
-    _widen_inside(clone, {value for value in clone.graph.inputs if value.dtype == _HALF}, set())
+        if value not in kept:
+            value.type = _widened(value.type)
+    _widen_inside(clone, kept, set())
     return clone
 
 
