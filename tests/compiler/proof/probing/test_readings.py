@@ -42,6 +42,16 @@ def test_how_an_input_says_which_tokens_are_real_is_found_out(form: str, dtype: 
     assert right.all() == (form == "start") and left.all() == (form in ("length", "last"))
 
 
+@pytest.mark.parametrize("form", ["kept", "hidden"])
+def test_rounding_by_what_all_tokens_hold_hides_nothing(form: str) -> None:
+    draft = Draft()
+    op = draft.op
+    ids, given = draft.input("ids", "batch", "seq", dtype=INT64), draft.input("what", "batch", "seq", dtype=INT64)
+    x = op.DequantizeLinear(*op.DynamicQuantizeLinear(embedded(draft, "one", ids), outputs=3))
+    model = draft.model({"y": (attended(draft, "one", x, within(draft, ids, form, given)), ["batch", "seq", 8])})
+    assert understood(model).says["what"].form is Form[form.upper()]
+
+
 def test_a_length_is_never_none() -> None:
     for probe in make(one_tower("length", INT64)):
         assert probe.feeds["what"].min() >= 1
