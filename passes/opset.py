@@ -18,6 +18,8 @@ MIN_IR_VERSION = 10
 
 _ONE_AXIS = 13
 """Since when Hardmax takes one axis; before, it took that and all after it as one."""
+_NO_BATCH = 9
+"""Since when Scan goes along an axis of all that it is given; before, along that of each row of a batch."""
 _COORDINATES = 11
 """Since when Resize says how it finds coordinates; before, there was one way."""
 
@@ -54,12 +56,17 @@ class Opset(ffc.Pass):
             log.did("constants lifted", count)
 
     def _convert(self, model: ir.Model, log: ffc.Log) -> None:
-        found = model.opset_imports.get("", 0)
+        found = model.opset_imports.get("")
         if found == OPSET:
+            return
+        if found is None:  # its operators are all of other domains; what passes write is of this one
+            _import(model, log)
             return
         if found > OPSET:
             _take_older(model, found, log)
             return
+        if found < _NO_BATCH:
+            _refuse_scan(model)
         if any(key[0] == "ffc" for key in model.functions):
             raise ffc.CannotApplyError(f"the model calls ffc functions at opset {found}; they need {OPSET}")
         # Deferred: the converter takes a while to import, and most commands never convert.
@@ -81,6 +88,22 @@ class Opset(ffc.Pass):
             _note_coordinates(model)
         model.ir_version = max(model.ir_version, MIN_IR_VERSION)
         log.did(f"opset {found} to {OPSET}")
+
+
+def _import(model: ir.Model, log: ffc.Log) -> None:
+    model.opset_imports[""] = OPSET
+    model.ir_version = max(model.ir_version, MIN_IR_VERSION)
+    log.did(f"opset {OPSET} imported")
+
+
+def _refuse_scan(model: ir.Model) -> None:
+    """Refuse what the converter would take for the Scan of later opsets, which knows no batch."""
+    scan = next((node for node in model.graph.all_nodes() if node.op_type == "Scan" and not node.domain), None)
+    if scan is not None:
+        raise ffc.CannotApplyError(
+            f"Scan {scan.name} of opset 8 goes through each row of a batch, which no later opset can say; export at "
+            f"opset {_NO_BATCH} or later"
+        )
 
 
 def _flatten_hardmax(model: ir.Model) -> None:

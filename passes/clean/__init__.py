@@ -16,6 +16,7 @@ from ffc.graph.shapes.dim import Dim
 
 from . import converted, flattened, gemm, identities, masks, tensorflow
 from .branches import take_decided
+from .ranges import take_scalars
 
 _MAX_ROUNDS = 8
 
@@ -56,6 +57,7 @@ class Clean(ffc.Pass):
             editor = Editor(model)
             log.did("constants folded", fold(editor))
             log.did("shapes written down", _write_shapes(editor))
+            log.did("scalars of Range", take_scalars(editor))
             log.did("rows on two axes", flattened.unflatten(editor))
             rules.apply(self.rules, model, log, editor)
             log.did("duplicates and dead code", _merge(editor))

@@ -25,6 +25,8 @@ from tests.coverage.apart import EndedError, apart, settle
 SECONDS = 120
 TOLERANCE = 1e-4
 """Largest difference, relative to the scale of an output, where nothing is rounded to int8."""
+HALF = 2e-3
+"""The same for an output in half: four of its roundings, by 2^-11 each, that one computes in half and the other does not."""
 COSINE = 0.9
 """Smallest cosine of an output, where something is: looser than int8's own budget, which other inputs are held to."""
 GOOD = ("right", "refused", "not run")
@@ -171,6 +173,11 @@ def _difference(one: Any, two: Any, allowed: float | None) -> str:
         # A whole number that comes from rounded ones may be another by one step; without int8, none may.
         same = np.mean(a == b) if a.size else 1.0
         return "" if same >= (1.0 if allowed is not None else 0.8) else f"{1 - same:.1%} of the numbers are others"
+    return _distance(a, b, allowed if allowed is None or a.dtype != np.float16 else max(allowed, HALF))
+
+
+def _distance(a: np.ndarray, b: np.ndarray, allowed: float | None) -> str:
+    """Return how floating point numbers differ, or ""; of a type and shape."""
     a, b = (x.astype(np.complex128 if a.dtype.kind == "c" else np.float64) for x in (a, b))
     if not (np.array_equal(np.isnan(a), np.isnan(b)) and np.array_equal(np.isinf(a), np.isinf(b))):
         return "others of the numbers are finite"

@@ -61,6 +61,12 @@ def test_outputs_that_differ_are_told(other: Any, fault: str) -> None:
     assert fault in found and bool(found) == bool(fault)
 
 
+def test_half_is_held_to_what_it_rounds() -> None:
+    one = np.array([1.0, 2.0, 3.0])
+    assert not apart_by({"y": one.astype(np.float16)}, {"y": np.float16([1, 2, 3.004])}, 1e-4)
+    assert "apart" in apart_by({"y": one.astype(np.float16)}, {"y": np.float16([1, 2, 3.01])}, 1e-4)
+
+
 def test_rounding_may_turn_an_output_but_little() -> None:
     one = {"y": np.array([1.0, 2.0, 3.0])}
     assert not apart_by(one, {"y": np.array([1.1, 2.0, 2.9])}, None)

@@ -8,6 +8,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import ffc
 from tests.graphs import count, run_passes, run_stock
 
 
@@ -46,3 +47,20 @@ def test_a_decided_branch_is_taken(condition: bool, as_output: bool) -> None:
     before, found = run_stock(model, inputs), run_stock(after, inputs)
     assert list(before) == list(found)
     assert all(np.array_equal(before[name], found[name]) for name in before)
+
+
+def test_operands_of_range_become_scalars_where_their_one_axis_comes_to_light() -> None:
+    """A runtime counts to a vector of one as long as an If keeps it from seeing that it is one."""
+    text = """
+        <ir_version: 10, opset_import: ["" : 23]> g (int64[2] sizes) => (int64[n] y) {
+            condition = Constant <value: tensor = bool {1}> ()
+            zero = Constant <value_int: int = 0> () one = Constant <value_int: int = 1> ()
+            many = If (condition) <
+                then_branch: graph = t () => (int64[a] many_t) { many_t, rest_t = Split <num_outputs: int = 2> (sizes) },
+                else_branch: graph = e () => (int64[b] many_e) { many_e = Identity (sizes) }>
+            y = Range (zero, many, one)
+        }"""
+    model = ir.from_proto(onnx.parser.parse_model(text))
+    after = ffc.compile(model, "clean", data=[{"sizes": np.array([5, 3])}]).model
+    assert count(after, "If") == 0
+    assert np.array_equal(run_stock(after, {"sizes": np.array([4, 1])})["y"], np.arange(4))

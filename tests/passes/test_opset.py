@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
@@ -169,6 +170,26 @@ def test_resize_means_what_it_meant_up_to_opset_10(opset: int, scales: tuple[flo
     name, x = "Upsample" if opset == 9 else "Resize", np.random.default_rng(0).standard_normal((1, 2, 11, 13))
     model = of_one_operator(name, opset, 1, 2, 11, 13, constants=[np.asarray(scales, np.float32)], mode=mode)
     assert_converted(model, x.astype(np.float32))
+
+
+def test_scan_along_the_rows_of_a_batch_is_refused() -> None:
+    scan = """
+        <ir_version: 3, opset_import: ["" : 8]> g (float[1,2] start, float[1,3,2] x) => (float[1,2] y, float[1,3,2] z) {
+            y, z = Scan ("", start, x) <num_scan_inputs: int = 1, body: graph = b (float[2] sum, float[2] next) => (float[2] now, float[2] out)
+            { now = Add (sum, next) out = Identity (now) }>
+        }"""
+    with pytest.raises(ffc.CannotApplyError, match=r"Scan .*of opset 8 goes through each row of a batch"):
+        ffc.compile(ir.from_proto(onnx.parser.parse_model(scan)), "opset")
+
+
+def test_a_model_of_other_domains_alone_need_not_import_standard_operators(tmp_path: Path) -> None:
+    binarizer = """
+        <ir_version: 6, opset_import: ["ai.onnx.ml" : 1]> g (float[n,3] x) => (float[n,3] y)
+        { y = ai.onnx.ml.Binarizer <threshold: float = 1.0> (x) }"""
+    onnx.save(onnx.parser.parse_model(binarizer), tmp_path / "m.onnx")
+    after = ffc.compile(tmp_path / "m.onnx", "fuse").model
+    assert after.opset_imports == {"ai.onnx.ml": 1, "": 23}
+    assert np.array_equal(run_stock(after, {"x": X[0, 0, :3, :3]})["y"], X[0, 0, :3, :3] > 1)
 
 
 def dropout(training: bool | None) -> ir.Model:

@@ -45,7 +45,7 @@ def load(path: str | os.PathLike[str], *, lazily: bool = False, to_run: bool = T
 
     Raises:
         InputError: If the file is missing, empty, truncated, not an ONNX model, without outputs or without an opset
-            for standard operators; if a tensor's data are missing, of the wrong length or outside the model's
+            for a domain of its operators; if a tensor's data are missing, of the wrong length or outside the model's
             folder; if a node reads a value that nothing produces, or the nodes form a cycle.
     """
     path = Path(path)

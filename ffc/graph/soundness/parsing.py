@@ -32,9 +32,9 @@ def parse(content: bytes, path: Path) -> onnx.ModelProto:
     if not proto.graph.output:
         raise InputError(f"cannot load {path}: the graph has no outputs; export the model again")
     opsets = [opset.version for opset in proto.opset_import if opset.domain in DEFAULT_DOMAINS]
-    if not opsets:
-        raise InputError(f"cannot load {path}: no opset import for standard operators; truncated, or export it again")
-    if len(set(opsets)) > 1 or not 1 <= opsets[0] <= onnx.defs.onnx_opset_version():
+    if not proto.opset_import:
+        raise InputError(f"cannot load {path}: it imports no opset; truncated, or export it again")
+    if opsets and (len(set(opsets)) > 1 or not 1 <= opsets[0] <= onnx.defs.onnx_opset_version()):
         found = f"opset {' and '.join(map(str, opsets))}, known are 1 to {onnx.defs.onnx_opset_version()}"
         raise InputError(f"cannot load {path}: it is of {found}; export it with opset_version=18")
     return proto

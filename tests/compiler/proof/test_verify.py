@@ -300,6 +300,13 @@ def test_an_output_that_has_as_many_entries_as_there_are_tokens_or_rows_counts_t
     assert verdict_on(Probe("p", {}, mask, counts={"y": Counted(None)}), before, after).difference == 1
 
 
+def test_tokens_on_the_last_axis_are_scored_as_rows_of_what_is_before_it() -> None:
+    mask = np.array([[True, True, True, False], [True, False, False, False]])
+    array = np.random.default_rng(0).standard_normal((2, 3, 4))
+    found = Counted(mask, 2).scores(array, 0.0)
+    assert np.array_equal(found, np.concatenate([array[0, :, :3].T, array[1, :, :1].T]))
+
+
 def test_what_was_no_number_need_not_become_one() -> None:
     mask = np.array([[True, False], [False, False]])
     before = np.ones((2, 2, 3), np.float32)

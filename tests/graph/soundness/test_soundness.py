@@ -40,6 +40,10 @@ def no_outputs(proto: onnx.ModelProto) -> None:
 
 
 def no_opset(proto: onnx.ModelProto) -> None:
+    proto.ClearField("opset_import")
+
+
+def no_standard_opset(proto: onnx.ModelProto) -> None:
     proto.opset_import[0].domain = "com.microsoft"
 
 
@@ -135,7 +139,8 @@ def call_function(proto: onnx.ModelProto, functions: list[onnx.FunctionProto]) -
     ("damage", "reason"),
     [
         (no_outputs, "no outputs"),
-        (no_opset, "no opset import for standard operators"),
+        (no_opset, "imports no opset"),
+        (no_standard_opset, "no opset import for domain '' of MatMul"),
         (dangling_input, "Relu reads 'nowhere'"),
         (dangling_output, "nothing produces the output 'nowhere'"),
         (cycle, "cycle"),

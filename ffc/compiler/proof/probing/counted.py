@@ -42,5 +42,5 @@ class Counted:
         """Return what counts as rows of numbers; scores of tokens, [B, S], keep their rows, `padding` where padded."""
         if array.ndim == 2 and self.mask is not None and self.token_axis(array.shape) == 1:
             return np.asarray(np.where(self.mask, array, padding)[self.mask.any(axis=1)])
-        real = self.pick(array)
-        return real.reshape(-1, array.shape[-1] if array.ndim else 1)
+        real = self.pick(array)  # its last axis is another than that of `array` where tokens lie last
+        return real.reshape(-1, real.shape[-1] if real.ndim else 1)
