@@ -43,12 +43,15 @@ def plan(model: Path, importance: Path | None, by: str | None, out: Path, as_jso
 
 def _of_file(model: Path, out: Path, importance: Path | None, by: str | None, amount: Amount) -> Plan:
     """Make the plan of an ONNX file."""
+    from ffc.compiler.chain import open_model, ready_for
+    from ffc.compiler.library import Library
     from ffc.graph import files
     from ffc.graph.files import targets
     from ffc.pruning import make_plan
 
     targets.check_apart([out], files.parts(model, [out]))  # the file of its weights, if it has one
-    return make_plan(model, amount, importance=importance, by=by)
+    ready = ready_for("prune", open_model(model), Library.default())
+    return make_plan(ready, amount, importance=importance, by=by)
 
 
 def _of_checkpoint(folder: Path, importance: Path | None, by: str | None, amount: Amount) -> Plan:

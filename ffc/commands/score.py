@@ -73,6 +73,8 @@ def _check_options(of_folder: bool, given: Mapping[str, Any]) -> None:
 
 def _of_file(path: Path, out: Path, given: Mapping[str, Any]) -> Importance:
     """Score an ONNX file by forward passes."""
+    from ffc.compiler.chain import open_model, ready_for
+    from ffc.compiler.library import Library
     from ffc.compiler.proof import rows
     from ffc.graph import files
     from ffc.graph.files import targets
@@ -80,10 +82,11 @@ def _of_file(path: Path, out: Path, given: Mapping[str, Any]) -> Importance:
 
     data: Path = given["folder"]
     targets.check_apart([out], files.parts(path, [out]))  # the file of its weights, if it has one
-    loaded = files.load(path)
+    loaded = open_model(path)
     arrays = _drawn(loaded, rows.read(data), given["train_rows"], given["seed"])
     batches = rows.from_data(loaded, arrays)
-    return by_forward(loaded, batches, data=data.name, seed=given["seed"], progress=tenths())
+    ready = ready_for("prune", loaded, Library.default())
+    return by_forward(ready, batches, data=data.name, seed=given["seed"], progress=tenths())
 
 
 def _drawn(model: ir.Model, arrays: Mapping[str, Any], rows: int | None, seed: int) -> Mapping[str, Any]:

@@ -19,7 +19,8 @@ from ffc.graph import files
 from ffc.graph.tidy import tidy
 
 __all__ = [
-    "Link", "as_passes", "blame", "chain", "check_expected", "clone", "fitting", "open_model", "run", "with_lower",
+    "Link", "as_passes", "blame", "chain", "check_expected", "clone", "fitting", "open_model", "ready_for", "run",
+    "with_lower",
 ]  # fmt: skip
 
 Link = tuple[Pass, str | None]
@@ -148,6 +149,19 @@ def run(item: Pass, model: ir.Model, log: Log) -> ir.Model:
         tidy(after)
         _check_interface(model, after)
     return after
+
+
+def ready_for(name: str, model: ir.Model, library: Library) -> ir.Model:
+    """Return a model as the pass `name` is given it: what that needs has run, unproved.
+
+    Raises:
+        CannotApplyError: If a pass that it needs cannot be applied.
+    """
+    *earlier, _ = fitting(chain([library[name]()], library), model)
+    for item, _ in earlier:
+        with blame(item):
+            model = run(item, model, Log())
+    return model
 
 
 def _sign(model: ir.Model, known: set[ir.Node], name: str) -> None:

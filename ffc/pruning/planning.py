@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import onnx_ir as ir
+
 from ffc.errors import CannotApplyError, UsageError, nearest
 from ffc.graph.blocks.finder import find
 from ffc.graph.files import load
@@ -37,16 +39,17 @@ def given_scores(importance: str | os.PathLike[str] | None, by: str | None) -> I
 
 
 def make_plan(
-    model_path: str | os.PathLike[str],
+    model: str | os.PathLike[str] | ir.Model,
     amount: Amount,
     *,
     importance: str | os.PathLike[str] | None = None,
     by: str | None = None,
 ) -> Plan:
-    """Make a plan for an ONNX file, with fingerprints.
+    """Make a plan for an ONNX model, with fingerprints.
 
     Args:
-        model_path: The ONNX model, as exported or later.
+        model: The model or its file, as exported or later. Blocks that `clean` and `fuse` bring to light, as of old
+            opsets, are found after these alone.
         amount: How much to keep.
         importance: An importance file.
         by: A way to score the model without data instead: ``norm``.
@@ -57,7 +60,7 @@ def make_plan(
         CannotApplyError: If no layers are found in the model, or the importance is of another shape or other weights.
     """
     scores = given_scores(importance, by)
-    blocks = find(load(model_path))
+    blocks = find(model if isinstance(model, ir.Model) else load(model))
     scores = scores or by_norm(blocks)
     if reason := scores.mismatch(blocks):
         raise CannotApplyError(f"{importance} was made for another model: {reason}")

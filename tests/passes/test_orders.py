@@ -29,6 +29,7 @@ PASSES = {
     "opset": "opset",
     "prune": "prune{by=norm heads=0.5 ffn=0.5}",
     "relu": "relu",
+    "widen": "widen",
 }
 """Every pass of the library, by its file, with options under which it applies to the model of this test."""
 

@@ -32,7 +32,7 @@ def test_attention_in_any_form_is_right_and_fused_where_it_is_attention(forms: l
     results = {value.name: value for value in after.graph.outputs}
     for index, form in enumerate(forms):
         found = upstream(results[f"y{index}"])
-        calls = found["ffc.Attention"] + found["ffc.AttentionMasked"]
+        calls = sum(found[f"ffc.{name}"] for name in ("Attention", "AttentionMasked", "AttentionOrZero"))
         assert calls in (0, 1)
         assert found["Softmax"] == 0 if calls else found["Softmax"] > 0
         if form.well_formed:

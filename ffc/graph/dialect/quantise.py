@@ -20,7 +20,7 @@ _MOST_STEPS = 255
 _MOST_SHARE = 8
 """How many steps two numbers of a sample may be apart that are nearest to each other."""
 
-_FEW = 64
+_FEW = 32
 """Rows that tell whether a column may lie on steps at all, before all of it is looked at."""
 
 _OFF = 2e-4
@@ -41,7 +41,11 @@ def columns(weight: np.ndarray, *, narrow: bool = False) -> tuple[np.ndarray, np
     scale = np.abs(weight).max(axis=0, initial=0) / _LARGEST
     if narrow:
         scale = np.maximum(scale, _pairs(weight).max(axis=0, initial=0) / _PAIR)
-    scale = _usable(np.where(_fits(weight, step := steps(weight), narrow), step, scale))
+    step = steps(weight)
+    on_steps = np.flatnonzero(step)
+    kept = on_steps[_fits(weight[:, on_steps], step[on_steps], narrow)]
+    scale[kept] = step[kept]
+    scale = _usable(scale)
     return _rounded(weight, scale), scale
 
 
@@ -90,9 +94,9 @@ def _multiples(numbers: np.ndarray, largest: np.ndarray, step: np.ndarray) -> np
 
 
 def _fits(weight: np.ndarray, step: np.ndarray, narrow: bool) -> np.ndarray:
-    """Return for each column whether it is stored by its steps as it is, bool [O]."""
-    numbers = np.rint(weight / np.where(step > 0, step, 1))
-    fits = (step > 0) & (np.abs(numbers).max(axis=0, initial=0) <= _LARGEST)
+    """Return for each column that lies on steps whether they can be its scale, bool [O]."""
+    numbers = np.rint(weight / step)
+    fits = np.abs(numbers).max(axis=0, initial=0) <= _LARGEST
     if narrow:
         fits &= _pairs(numbers).max(axis=0, initial=0) <= _LARGEST_PAIR
     return np.asarray(fits)

@@ -58,7 +58,7 @@ def test_what_is_no_attention_is_not_fused(fault: str, why: str, dynamic: bool) 
     model = attention_model(AttentionForm(fault=fault, masks=("int",)), dynamic=dynamic)
     after, log = fused(model)
     assert_right(model, after)
-    assert not called(after) & {"Attention", "AttentionMasked"}
+    assert not called(after) & {"Attention", "AttentionMasked", "AttentionOrZero"}
     assert any(why in reason for reason in reasons(log)), reasons(log)
 
 

@@ -65,6 +65,16 @@ def test_an_encoder_of_ones_own_is_fused_pruned_and_quantised(own: Own, tmp_path
     assert roles == {role: layers for role in ("q", "k", "v", "attn_out", *(("ffn_in", "ffn_out") if whole else ()))}
 
 
+@pytest.mark.parametrize("masked", [True, False])
+def test_it_is_compiled_as_any_model_though_its_mask_hides_what_is_true(masked: bool, tmp_path: Path) -> None:
+    path = Own("TorchScript", True, False, masked).write(tmp_path / "own.onnx")
+    report = ffc.compile(path, "prune{by=norm heads=0.5 ffn=0.5},fuse,int8").report
+    changes = {kind: count for step in report.steps for kind, count in step.changes.items()}
+    wanted = {"heads": LAYERS * HEADS // 2, "units": LAYERS * UNITS // 2, "attention": LAYERS, "q": LAYERS, "ffn_in": LAYERS}
+    assert {kind: changes[kind] for kind in wanted} == wanted
+    assert report.verdict is not None and report.verdict.probes == (6 if masked else 2)
+
+
 def hand_written(packed: bool, flat: bool, mask: str, swap_first: bool, static: bool) -> ir.Model:
     """Return one attention as torch writes it on [tokens, batch, width], with a residual connection.
 

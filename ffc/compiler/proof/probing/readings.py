@@ -28,6 +28,8 @@ Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 _MOST_CANDIDATES = 8
 _STILL = 1e-4
 """What moves by less than this, relative to the scale of its output, does not move."""
+_FAINT = 0.05
+"""Nor does what moves by less than this share of what it does when it is shown: int8 rounds by what all tokens hold."""
 
 
 def find_towers(model: ir.Model, layout: Layout, run: Run, feeds: Mapping[str, np.ndarray]) -> list[Tower]:
@@ -245,14 +247,11 @@ class _Trial:
     def hides(self, holders: Sequence[str]) -> bool:
         """Whether hidden tokens of these inputs change nothing at others, and do so when they are shown."""
         try:
-            if self._moved(self.feeds, holders, ~self.real) > _STILL:
-                return False
-            moved = (
-                self._moved(self.feeds, holders, self.real)
-                if self.shown is None
-                else self._moved(self.shown, holders, ~self.real)
-            )
-            return _STILL < moved < float("inf")
+            still = self._moved(self.feeds, holders, ~self.real)
+            if self.shown is None:
+                return still <= _STILL < self._moved(self.feeds, holders, self.real) < float("inf")
+            moved = self._moved(self.shown, holders, ~self.real) if still < float("inf") else 0.0
+            return still <= max(_STILL, moved * _FAINT) and _STILL < moved < float("inf")
         except FfcError:
             return False
 

@@ -8,9 +8,12 @@ import pytest
 
 import ffc
 from ffc.compiler.proof.probes import Probe, make, understood
-from ffc.compiler.proof.probing.saying import Form
+from ffc.compiler.proof.probing.layout import layout_of
+from ffc.compiler.proof.probing.readings import find_towers
+from ffc.compiler.proof.probing.saying import Form, Saying
 from ffc.compiler.proof.rows import from_data
 from ffc.compiler.proof.verify import Prover
+from ffc.graph.execute import Runner
 from tests.compiler.proof.probing.towers import BOOL, FLOAT, INT64, attended, embedded, one_tower, two_towers, within
 from tests.graphs import Draft
 
@@ -40,6 +43,21 @@ def test_how_an_input_says_which_tokens_are_real_is_found_out(form: str, dtype: 
     assert full is not None and right is not None and left is not None
     assert full.all()
     assert right.all() == (form == "start") and left.all() == (form in ("length", "last"))
+
+
+@pytest.mark.parametrize("form", ["kept", "hidden"])
+def test_rounding_by_what_all_tokens_hold_hides_nothing(form: str) -> None:
+    draft = Draft()
+    op = draft.op
+    ids, given = draft.input("ids", "batch", "seq", dtype=INT64), draft.input("what", "batch", "seq", dtype=INT64)
+    grown = op.Gather(np.linspace(1, 4, 30, dtype=np.float32)[:, None], ids)
+    x = op.DequantizeLinear(*op.DynamicQuantizeLinear(op.Mul(embedded(draft, "one", ids), grown), outputs=3))
+    model = draft.model({"y": (attended(draft, "one", x, within(draft, ids, form, given)), ["batch", "seq", 8])})
+    tokens = np.arange(24).reshape(3, 8) % 6
+    tokens[0, 1] = 29  # the largest, so that the scale of all goes by a token that is hidden
+    feeds = {"ids": tokens, "what": np.ones((3, 8), np.int64)}
+    (tower,) = find_towers(model, layout_of(model), Runner(model).run, feeds)
+    assert tower.sayings == (Saying("what", Form[form.upper()]),)
 
 
 def test_a_length_is_never_none() -> None:
