@@ -1,10 +1,12 @@
-"""How outcomes of compiles are told apart: no fault may pass for a good end."""
+"""How outcomes of compiles are told apart: no fault may pass for a good end, and none is in what the long runs recorded."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,11 @@ from onnx import TensorProto, helper
 
 import ffc
 from tests.coverage.apart import EndedError, apart
+from tests.coverage.backend import MOST_REFUSED, NAMED, PASSES
 from tests.coverage.outcomes import Case, Outcome, Tally, apart_by, judged, reason_of
+from tests.coverage.random_graphs import passes_of
+
+RESULTS = Path(__file__).parent / "results"
 
 
 def relu(op_type: str = "Relu") -> onnx.ModelProto:
@@ -112,3 +118,24 @@ def test_what_may_not_happen_is_a_fault() -> None:
     found = Tally([Outcome(name, name) for name in endings])
     assert [each.ending for each in found.faults] == ["gate", "wrong", "traceback", "ended"]
     assert found.counts == dict.fromkeys(endings, 1)
+
+
+def record(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((RESULTS / name).read_text(encoding="utf-8"))
+    assert sum(found["endings"].values()) == found["cases"]
+    assert sum(found["refused"].values()) == found["endings"].get("refused", 0)
+    return found
+
+
+def test_of_onnx_backend_tests_none_is_lost_but_for_an_operator_an_opset_or_a_type() -> None:
+    found = record("backend.json")
+    assert found["passes"] == PASSES and found["cases"] >= 1900
+    assert found["endings"].keys() == {"right", "refused", "not run"}
+    assert found["refused"].keys() <= NAMED and found["endings"]["refused"] <= MOST_REFUSED
+
+
+def test_a_thousand_random_graphs_are_right_or_refused() -> None:
+    found = record("random_graphs.json")
+    assert (found["start"], found["cases"], found["passes"]) == (0, 1000, [passes_of(0), passes_of(1)])
+    assert found["endings"].keys() <= {"right", "refused"}
+    assert found["refused"].keys() <= NAMED | {"budget"}
