@@ -132,6 +132,9 @@ def _merge(editor: Editor) -> int:
     before = len(graph) + len(graph.initializers)
     _drop_identities(editor)
     common.DeduplicateInitializersPass()(model)
+    types = [value.type for value in graph.outputs]
     common.CommonSubexpressionEliminationPass()(model)
+    for value, kind in zip(graph.outputs, types, strict=True):
+        value.type = value.type or kind  # of two that are equal the first is kept, of which the file may say none
     common.RemoveUnusedNodesPass()(model)
     return before - len(graph) - len(graph.initializers)

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+import ffc
 from ffc.graph.dialect.fold import FOLD_LIMIT
 from ffc.graph.text import text
 from tests.graphs import (
@@ -159,3 +160,16 @@ def test_outputs_that_are_one_value_keep_their_names() -> None:
     found = run_stock(after, {"x": X})
     assert list(found) == ["one", "other"]
     assert np.array_equal(found["one"], found["other"])
+
+
+def test_an_output_that_equals_a_value_without_a_type_keeps_its_own() -> None:
+    draft = Draft()
+    x = draft.input("x", "n", 3)
+    negative = draft.op.Neg(x)
+    one, two = (draft.op.Add(negative, np.float32(1)) for _ in range(2))
+    model = draft.model({"y": (two, ["n", 3]), "z": (draft.op.Mul(one, np.float32(2)), ["n", 3])})
+    after = ffc.compile(model, "clean").model
+    assert count(after, "Add") == 1
+    assert [value.dtype for value in after.graph.outputs] == [ir.DataType.FLOAT] * 2
+    found = run_stock(after, {"x": X})
+    assert np.array_equal(found["y"], 1 - X) and np.array_equal(found["z"], 2 - 2 * X)
