@@ -57,8 +57,8 @@ class Dequantize(ffc.Pass):
 
     float32: Path | None = ffc.option("the model before it was quantised, to compare with in the report", default=None)
     cosine: float | None = ffc.option(
-        f"least mean cosine between output vectors before and after; by default {DYNAMIC}, and {CALIBRATED} where steps "
-        "of activations were calibrated before",
+        f"least mean cosine between output vectors before and after; by default {DYNAMIC}, and {CALIBRATED} where "
+        "steps of activations were calibrated before",
         default=None,
     )
     agreement: float = ffc.option("least share of rows whose largest output stays the largest", default=0.0)
