@@ -18,6 +18,20 @@ from ffc.graph.blocks.tables import table_of
 
 from . import constants, integers, kernels, pairs
 
+DYNAMIC, CALIBRATED = 0.9, 0.4
+"""Least mean cosine by default: where steps follow the numbers that are rounded, and where some were calibrated before.
+
+What is beyond steps that were calibrated is cut off: such a model may be that far from itself without rounding, as
+MiniLM is after onnxruntime's static quantisation.
+"""
+
+_FOLLOWING = {
+    "ConvInteger", "DequantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeLinear", "DynamicQuantizeMatMul",
+    "GatherBlockQuantized", "MatMulBnb4", "MatMulInteger", "MatMulIntegerToFloat", "MatMulNBits", "QAttention",
+    "QEmbedLayerNormalization",
+}  # fmt: skip
+"""Operators that bring no calibrated steps with them; where they read numbers that have such, QuantizeLinear does."""
+
 
 @dataclass(frozen=True)
 class Dequantize(ffc.Pass):
@@ -42,19 +56,26 @@ class Dequantize(ffc.Pass):
     rules = pairs.RULES
 
     float32: Path | None = ffc.option("the model before it was quantised, to compare with in the report", default=None)
-    cosine: float = ffc.option("least mean cosine between output vectors before and after", default=0.4)
+    cosine: float | None = ffc.option(
+        f"least mean cosine between output vectors before and after; by default {DYNAMIC}, and {CALIBRATED} where "
+        "steps of activations were calibrated before",
+        default=None,
+    )
     agreement: float = ffc.option("least share of rows whose largest output stays the largest", default=0.0)
 
     @property
     def contract(self) -> ffc.Budget:
         """Outputs may move within the budget of the options."""
-        return ffc.Budget(self.cosine, self.agreement)
+        return ffc.Budget(CALIBRATED if self.cosine is None else self.cosine, self.agreement)
 
     def run(self, model: ir.Model, log: ffc.Log) -> None:
         """See `ffc.Pass.run`."""
         if next(rounded_nodes(model), None) is None:
             log.missed("the model", "nothing in it is quantised")
             return
+        if self.cosine is None:
+            calibrated = any(node.op_type not in _FOLLOWING for node in rounded_nodes(model))
+            log.decide("cosine", CALIBRATED if calibrated else DYNAMIC)
         editor, tables = Editor(model), _tables(model)
         kernels.read_kernels(editor, log)
         integers.read_products(editor, log)

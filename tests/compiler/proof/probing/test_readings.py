@@ -144,3 +144,21 @@ def test_inputs_that_hide_nothing_say_nothing() -> None:
     model = draft.model({"y": (attended(draft, "one", x, np.True_), ["batch", "seq", 8])})
     assert understood(model).towers == ()
     assert all(probe.mask is None for probe in make(model))
+
+
+def test_embeddings_and_positions_beside_a_mask_per_query_are_no_masks() -> None:
+    draft = Draft()
+    x = draft.input("inputs_embeds", "batch", "seq", 8)
+    places = draft.input("position_ids", "batch", "seq", dtype=INT64)
+    shown = draft.op.Squeeze(draft.input("shown", "batch", 1, "seq", "seq", dtype=BOOL), [1])
+    placed = draft.op.Add(x, draft.op.Gather(draft.normal("places", 40, 8), places))
+    model = draft.model({"y": (attended(draft, "one", placed, shown), ["batch", "seq", 8])})
+    (tower,) = understood(model).towers
+    assert [saying.name for saying in tower.sayings] == ["shown"]
+    probes = Prover(model, make(model)).probes
+    assert kinds(probes).keys() == {"full", "right-padded", "left-padded", "holed", "masked row"}
+    for probe in probes:
+        batch, length = probe.feeds["position_ids"].shape
+        assert probe.feeds["shown"].shape == (batch, 1, length, length)
+        assert probe.feeds["position_ids"].max() < 40
+    assert ffc.compile(model, "fuse").report.verdict is not None
