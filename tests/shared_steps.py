@@ -12,7 +12,7 @@ import ffc
 from ffc.compiler import pipeline
 from ffc.compiler.syntax import unparse
 
-_STEP, _PROVER = pipeline._step, pipeline.Prover
+_STEP, _OPENED = pipeline._step, pipeline.opened
 
 
 @contextmanager
@@ -26,9 +26,9 @@ def shared_steps() -> Iterator[None]:
     provers: list[Any] = []
     kept: list[Any] = []  # so that no identity is given twice
 
-    def prover(model: Any, probes: Any) -> Any:
+    def opened(model: Any, data: Any = None) -> Any:
         if not provers:
-            provers.append(_PROVER(model, probes))
+            provers.append(_OPENED(model, data))
         return provers[0]
 
     def step(item: ffc.Pass, needed_by: str | None, stage: Any, *rest: Any) -> Any:
@@ -45,7 +45,7 @@ def shared_steps() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "_step", step)
-        patch.setattr(pipeline, "Prover", prover)
+        patch.setattr(pipeline, "opened", opened)
         yield
 
 
@@ -54,5 +54,5 @@ def unshared_steps() -> Iterator[None]:
     """Compile as usual inside `shared_steps`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "_step", _STEP)
-        patch.setattr(pipeline, "Prover", _PROVER)
+        patch.setattr(pipeline, "opened", _OPENED)
         yield
