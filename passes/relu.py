@@ -14,6 +14,7 @@ import ffc
 from ffc import Editor
 from ffc.compiler.proof.rows import read
 from ffc.graph.dialect.function import called
+from ffc.graph.files import load_like
 
 KERNELS = ("BiasGelu", "FastGelu", "Gelu", "QuickGelu")
 """GELU among the operators of onnxruntime; some take a bias."""
@@ -79,14 +80,7 @@ class Relu(ffc.Pass):
 
 def _model(trained: Path, model: ir.Model) -> ir.Model:
     """Return the model that `trained` names, its outputs in the order of those of `model`."""
-    found = ffc.load(trained)
-    for what in ("inputs", "outputs"):
-        asked, given = (sorted(str(v.name) for v in getattr(m.graph, what)) for m in (model, found))
-        if asked != given:
-            raise ffc.InputError(
-                f"trained={trained} has the {what} {', '.join(given)}, this model has {', '.join(asked)}; "
-                "export both alike"
-            )
+    found = load_like(model, trained, "trained", "export both alike")
     by_name = {value.name: value for value in found.graph.outputs}
     found.graph.outputs[:] = [by_name[value.name] for value in model.graph.outputs]
     return found

@@ -15,6 +15,7 @@ from ffc.compiler.proof.verify import measure
 from ffc.compiler.survey import name_of
 from ffc.graph.blocks.prequantised import rounded_nodes
 from ffc.graph.blocks.tables import table_of
+from ffc.graph.files import load_like
 
 from . import constants, integers, kernels, pairs
 
@@ -108,14 +109,7 @@ def _name_what_stays(model: ir.Model, log: ffc.Log) -> None:
 
 def _nearer(path: Path, model: ir.Model, trial: Trial) -> str:
     """Say which is nearer to the float32 model at `path`: the one that was given or `model`, which was made of it."""
-    original = ffc.load(path)
-    for what in ("inputs", "outputs"):
-        asked, given = (sorted(str(v.name) for v in getattr(m.graph, what)) for m in (model, original))
-        if asked != given:
-            raise ffc.InputError(
-                f"float32={path} has the {what} {', '.join(given)}, this model has {', '.join(asked)}; "
-                "give the model that was quantised"
-            )
+    original = load_like(model, path, "float32", "give the model that was quantised")
     probes = trial.prover.probes
     own = [place for place, probe in enumerate(probes) if probe.required] or list(range(len(probes)))
     chosen, names = [probes[place] for place in own], [str(value.name) for value in model.graph.outputs]

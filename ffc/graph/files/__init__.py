@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ffc.graph.files.loading import digest, is_pointer, load, parts, put_in_order, size, skeleton
+from ffc.graph.files.loading import digest, is_pointer, load, load_like, parts, put_in_order, size, skeleton
 from ffc.graph.files.saving import save
 
-__all__ = ["digest", "is_pointer", "load", "parts", "put_in_order", "save", "size", "skeleton"]
+__all__ = ["digest", "is_pointer", "load", "load_like", "parts", "put_in_order", "save", "size", "skeleton"]

@@ -20,7 +20,7 @@ from ffc.graph import soundness
 from ffc.graph.files import wire
 from ffc.graph.files.tensors import Tensor, replace_tensors
 
-__all__ = ["digest", "is_pointer", "load", "parts", "put_in_order", "size", "skeleton"]
+__all__ = ["digest", "is_pointer", "load", "load_like", "parts", "put_in_order", "size", "skeleton"]
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -68,6 +68,28 @@ def load(path: str | os.PathLike[str], *, lazily: bool = False, to_run: bool = T
     if to_run:
         soundness.check_demand(model, path)
     return model
+
+
+def load_like(model: ir.Model, path: str | os.PathLike[str], what: str, advice: str) -> ir.Model:
+    """Load a model whose inputs and outputs have the names of those of `model`.
+
+    Args:
+        model: The model at hand.
+        path: The file.
+        what: What names the file, such as an option, for the message.
+        advice: What to do where names differ.
+
+    Raises:
+        InputError: If they do, or as `load` says.
+    """
+    found = load(path)
+    for side in ("inputs", "outputs"):
+        asked, given = (sorted(str(value.name) for value in getattr(each.graph, side)) for each in (model, found))
+        if asked != given:
+            raise InputError(
+                f"{what}={path} has the {side} {', '.join(given)}, this model has {', '.join(asked)}; {advice}"
+            )
+    return found
 
 
 def put_in_order(model: ir.Model) -> None:
