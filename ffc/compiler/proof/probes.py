@@ -180,14 +180,14 @@ def _feeds(
     """Return an array for each input: what says which tokens are real, where tokens are, or random numbers."""
     masks = [_mask(kind, tower.size(sizes), random) for tower in meaning.towers]
     pairs = zip(meaning.towers, masks, strict=True)
-    says = {saying.name: (saying, mask) for tower, mask in pairs for saying in tower.sayings}
+    known = {mask_input.name: (mask_input, mask) for tower, mask in pairs for mask_input in tower.masks}
     feeds = {}
     for value in model.graph.inputs:
         name, shape = str(value.name), meaning.layout.shape(str(value.name), sizes)
         mask = next((mask for mask in masks if mask.shape[:1] == shape[:1]), None)
-        if name in says:
-            saying, wanted = says[name]
-            feeds[name] = saying.write(wanted, shape, dtype_of(value), random if kind == "holed" else None)
+        if name in known:
+            mask_input, wanted = known[name]
+            feeds[name] = mask_input.write(wanted, shape, dtype_of(value), random if kind == "holed" else None)
         elif mask is not None and holds_token_indices(value):
             feeds[name] = draw_token_indices(mask, shape, random).astype(dtype_of(value))
         else:

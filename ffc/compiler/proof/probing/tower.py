@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from ffc.compiler.proof.probing.counted import Counted
 from ffc.compiler.proof.probing.layout import Layout
-from ffc.compiler.proof.probing.saying import Saying
+from ffc.compiler.proof.probing.mask_inputs import MaskInput
 from ffc.compiler.proof.probing.token_axes import Place, token_places
 from ffc.graph.order import subgraphs
 from ffc.graph.shapes.dim import Dim, evaluate
@@ -24,13 +24,13 @@ class Tower:
     """Tokens of one kind.
 
     Attributes:
-        sayings: The inputs that say which tokens are real.
+        masks: The inputs that say which tokens are real.
         holders: The inputs that hold something for each token.
         rows: The dimension of rows.
         length: The dimension of tokens.
     """
 
-    sayings: tuple[Saying, ...]
+    masks: tuple[MaskInput, ...]
     holders: frozenset[str]
     rows: Dim
     length: Dim
@@ -38,7 +38,7 @@ class Tower:
     @property
     def inputs(self) -> frozenset[str]:
         """All inputs that it is about."""
-        return self.holders | {saying.name for saying in self.sayings}
+        return self.holders | {mask_input.name for mask_input in self.masks}
 
     def size(self, sizes: Mapping[str, int]) -> tuple[int, int]:
         """Return the number of rows and of tokens, for sizes of symbols."""
@@ -46,7 +46,7 @@ class Tower:
 
     def real(self, feeds: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> np.ndarray:
         """Return which tokens are real as `feeds` say it, bool [B, S]."""
-        told = [saying.read(feeds[saying.name], *self.size(sizes)) for saying in self.sayings]
+        told = [mask_input.read(feeds[mask_input.name], *self.size(sizes)) for mask_input in self.masks]
         return np.asarray(np.logical_and.reduce(told))
 
 
@@ -65,9 +65,9 @@ class Meaning:
     places: Mapping[str, Mapping[int, Place | None]]
 
     @property
-    def says(self) -> dict[str, Saying]:
+    def mask_inputs(self) -> dict[str, MaskInput]:
         """By input, how it says which tokens are real."""
-        return {saying.name: saying for tower in self.towers for saying in tower.sayings}
+        return {mask_input.name: mask_input for tower in self.towers for mask_input in tower.masks}
 
     def counted(self, feeds: Mapping[str, np.ndarray]) -> tuple[list[np.ndarray], dict[str, Counted]]:
         """Return which tokens `feeds` say are real, a mask [B, S] for each tower, and what counts of each output."""
