@@ -18,6 +18,7 @@ from ffc.compiler.proof.probing.tower import Meaning, meaning_of
 from ffc.errors import CannotApplyError, InputError
 from ffc.graph.blocks.masks import widest_window
 from ffc.graph.execute import Runner
+from ffc.graph.shapes.inference import infer
 
 __all__ = ["Probe", "feeds_at", "make", "understood"]
 
@@ -149,25 +150,24 @@ def understood(
     Raises:
         InputError: If an input has a type that no probe can be made for.
     """
-    layout = layout_of(model)
-    nothing = meaning_of(model, layout, [])
+    layout, shapes = layout_of(model), infer(model)
     if not candidates(model, layout):
-        return meaning_of(model, layout, guessed(model, layout, named=True))
+        return meaning_of(model, layout, guessed(model, layout, named=True), shapes)
     random = np.random.default_rng(0)
     tried = sizes or [layout.sizes(*case) for case in _READ_ON]
-    made = (_feeds(model, nothing, "full", each, random) for each in tried)
+    made = (_feeds(model, Meaning(layout), "full", each, random) for each in tried)
     try:
         run = (runner or Runner(model)).run
     except CannotApplyError:
-        return meaning_of(model, layout, guessed(model, layout, named=False))
+        return meaning_of(model, layout, guessed(model, layout, named=False), shapes)
     for feeds in (*made, *given):
         try:
             run(feeds)
         except CannotApplyError:
             continue
-        towers = find_towers(model, layout, run, feeds) or guessed(model, layout, named=True)
-        return meaning_of(model, layout, towers)
-    return meaning_of(model, layout, guessed(model, layout, named=False))
+        towers = find_towers(model, layout, run, feeds, shapes) or guessed(model, layout, named=True)
+        return meaning_of(model, layout, towers, shapes)
+    return meaning_of(model, layout, guessed(model, layout, named=False), shapes)
 
 
 _READ_ON = [(3, 8), (1, 8), (3, 4)]

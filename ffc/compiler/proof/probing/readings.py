@@ -18,7 +18,7 @@ from ffc.compiler.proof.probing.mask_inputs import FLOAT_FORMS, INTERVALS, MASKS
 from ffc.compiler.proof.probing.tower import Meaning, Tower, meaning_of
 from ffc.errors import FfcError
 from ffc.graph.shapes.dim import Dim
-from ffc.graph.shapes.inference import Shapes, infer
+from ffc.graph.shapes.inference import Shapes
 
 __all__ = ["candidates", "find_towers", "guessed"]
 
@@ -32,7 +32,9 @@ _FAINT = 0.05
 """Nor does what moves by less than this share of what it does when it is shown: int8 rounds by what all tokens hold."""
 
 
-def find_towers(model: ir.Model, layout: Layout, run: Run, feeds: Mapping[str, np.ndarray]) -> list[Tower]:
+def find_towers(
+    model: ir.Model, layout: Layout, run: Run, feeds: Mapping[str, np.ndarray], shapes: Shapes
+) -> list[Tower]:
     """Return the towers of `model` whose tokens some input can hide.
 
     Args:
@@ -40,11 +42,12 @@ def find_towers(model: ir.Model, layout: Layout, run: Run, feeds: Mapping[str, n
         layout: The dimensions of its inputs.
         run: Runs it.
         feeds: Inputs that it runs on, with more tokens than one.
+        shapes: What is known of its shapes.
     """
     open_ones = candidates(model, layout)
     if not open_ones:
         return []
-    search = _Search(model, layout, run, dict(feeds), infer(model))
+    search = _Search(model, layout, run, dict(feeds), shapes)
     found: list[Tower] = []
     for _ in range(2):  # what is found shows what the others say
         for name in list(open_ones):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
@@ -14,7 +14,7 @@ from ffc.compiler.proof.probing.mask_inputs import MaskInput
 from ffc.compiler.proof.probing.token_axes import Place, token_places
 from ffc.graph.order import subgraphs
 from ffc.graph.shapes.dim import Dim, evaluate
-from ffc.graph.shapes.inference import Shapes, infer
+from ffc.graph.shapes.inference import Shapes
 
 __all__ = ["Meaning", "Tower", "meaning_of"]
 
@@ -61,8 +61,8 @@ class Meaning:
     """
 
     layout: Layout
-    towers: tuple[Tower, ...]
-    places: Mapping[str, Mapping[int, Place | None]]
+    towers: tuple[Tower, ...] = ()
+    places: Mapping[str, Mapping[int, Place | None]] = field(default_factory=dict)
 
     @property
     def mask_inputs(self) -> dict[str, MaskInput]:
@@ -76,16 +76,16 @@ class Meaning:
         return masks, {name: _counted(masks, places, sizes) for name, places in self.places.items()}
 
 
-def meaning_of(model: ir.Model, layout: Layout, towers: Iterable[Tower], shapes: Shapes | None = None) -> Meaning:
+def meaning_of(model: ir.Model, layout: Layout, towers: Iterable[Tower], shapes: Shapes) -> Meaning:
     """Find out what each output has to do with `towers`: by dataflow, and by the names of dimensions.
 
     Args:
         model: The model.
         layout: The dimensions of its inputs.
         towers: The towers.
-        shapes: What is known of its shapes, if that is at hand.
+        shapes: What is known of its shapes.
     """
-    towers, shapes = tuple(towers), shapes or infer(model)
+    towers = tuple(towers)
     found = [token_places(model, shapes, tower.rows, tower.length) for tower in towers]
     places: dict[str, dict[int, Place | None]] = {}
     for value in model.graph.outputs:

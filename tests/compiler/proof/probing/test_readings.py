@@ -14,6 +14,7 @@ from ffc.compiler.proof.probing.readings import find_towers
 from ffc.compiler.proof.rows import from_data
 from ffc.compiler.proof.verify import Prover
 from ffc.graph.execute import Runner
+from ffc.graph.shapes.inference import infer
 from tests.compiler.proof.probing.towers import BOOL, FLOAT, INT64, attended, embedded, one_tower, two_towers, within
 from tests.graphs import Draft
 
@@ -56,7 +57,7 @@ def test_rounding_by_what_all_tokens_hold_hides_nothing(form: str) -> None:
     tokens = np.arange(24).reshape(3, 8) % 6
     tokens[0, 1] = 29  # the largest, so that the scale of all goes by a token that is hidden
     feeds = {"ids": tokens, "what": np.ones((3, 8), np.int64)}
-    (tower,) = find_towers(model, layout_of(model), Runner(model).run, feeds)
+    (tower,) = find_towers(model, layout_of(model), Runner(model).run, feeds, infer(model))
     assert tower.masks == (MaskInput("what", Form[form.upper()]),)
 
 
