@@ -25,6 +25,8 @@ from ffc.graph.execute import cuda_at_hand
 PARTS = (*ROLES, "attention", "embeddings")
 """What `skip` takes beside names."""
 
+_ADVICE = "fp16{skip=...} leaves what it names in float32, and fp16{cosine=...} allows more"
+
 _HALF, _SINGLE = ir.DataType.FLOAT16.value, ir.DataType.FLOAT.value
 
 
@@ -74,7 +76,7 @@ class Fp16(ffc.Pass):
     @property
     def contract(self) -> ffc.Budget:
         """Outputs may move within the budget of the options."""
-        return ffc.Budget(self.cosine, self.agreement)
+        return ffc.Budget(self.cosine, self.agreement, advice=_ADVICE)
 
     def run(self, model: ir.Model, log: ffc.Log) -> None:
         """See `ffc.Pass.run`."""

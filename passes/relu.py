@@ -22,6 +22,8 @@ KERNELS = ("BiasGelu", "FastGelu", "Gelu", "QuickGelu")
 ROWS = ".npz"
 """What the name of a file of rows ends with; anything else is a model."""
 
+_ADVICE = "train the model with ReLU first, and name what came of it with relu{trained=...}"
+
 
 @dataclass(frozen=True)
 class Relu(ffc.Pass):
@@ -50,7 +52,7 @@ class Relu(ffc.Pass):
     def contract(self) -> ffc.Budget:
         """Outputs may differ within the budget of the options, from those of what `trained` names if that is given."""
         if self.trained is None:
-            return ffc.Budget(self.cosine, self.agreement)
+            return ffc.Budget(self.cosine, self.agreement, advice=_ADVICE)
         name, rows, model = self.trained.name, partial(_rows, self.trained), partial(_model, self.trained)
         against = ffc.KnownRows(rows, name) if self.trained.suffix == ROWS else ffc.ModelFrom(model, name)
         return ffc.Budget(self.cosine, self.agreement, against)

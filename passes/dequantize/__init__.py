@@ -67,7 +67,8 @@ class Dequantize(ffc.Pass):
     @property
     def contract(self) -> ffc.Budget:
         """Outputs may move within the budget of the options."""
-        return ffc.Budget(CALIBRATED if self.cosine is None else self.cosine, self.agreement)
+        cosine = CALIBRATED if self.cosine is None else self.cosine
+        return ffc.Budget(cosine, self.agreement, advice="dequantize{cosine=...} allows more")
 
     def run(self, model: ir.Model, log: ffc.Log) -> None:
         """See `ffc.Pass.run`."""

@@ -13,10 +13,10 @@ from ffc.graph.shapes.positions import moves
 
 __all__ = ["RULES", "drop_relus"]
 
-NEVER_NEGATIVE = {"Abs", "Exp", "Relu", "Sigmoid", "Softmax", "Sqrt"}
+_NEVER_NEGATIVE = {"Abs", "Exp", "Relu", "Sigmoid", "Softmax", "Sqrt"}
 """Operators whose result is never below 0, so that steps which begin there cut nothing off."""
 
-MOST_OF_A_MASK = 500
+_MOST_OF_A_MASK = 500
 """Values that are looked at to tell a mask from an activation."""
 
 
@@ -151,13 +151,13 @@ def _never_negative(value: ir.Value | None, depth: int = 8) -> bool:
         return _never_negative(node.inputs[0], depth - 1)
     if node.op_type == "Where":
         return all(_never_negative(each, depth - 1) for each in node.inputs[1:])
-    return node.op_type in NEVER_NEGATIVE
+    return node.op_type in _NEVER_NEGATIVE
 
 
 def _is_mask(value: ir.Value) -> bool:
     """Whether `value` is computed from inputs that are no floats, without any weight: nothing has a ReLU behind it."""
     pending, seen = [value], {value}
-    while pending and len(seen) < MOST_OF_A_MASK:
+    while pending and len(seen) < _MOST_OF_A_MASK:
         value = pending.pop()
         array = constant(value)
         if value.dtype == ir.DataType.FLOAT and (value.is_graph_input() or (array is not None and array.ndim > 1)):

@@ -100,19 +100,19 @@ def _mean(op: Op, x: Tensor, axes: Tensor) -> Tensor:
 
 
 def _unary(name: str) -> Program:
-    return lambda op, x: getattr(op, name)(x)
+    return lambda op, x: op.node(name, x)
 
 
 def _with_constant(name: str) -> Program:
-    return lambda op, x, c: getattr(op, name)(x, c)
+    return lambda op, x, c: op.node(name, x, c)
 
 
 def _of_constant(name: str) -> Program:
-    return lambda op, x, c: getattr(op, name)(c, x)
+    return lambda op, x, c: op.node(name, c, x)
 
 
 def _binary(name: str) -> Program:
-    return lambda op, x, z: getattr(op, name)(x, z)
+    return lambda op, x, z: op.node(name, x, z)
 
 
 def _elementwise() -> Iterator[Rule]:

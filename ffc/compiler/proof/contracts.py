@@ -78,9 +78,11 @@ class Contract(ABC):
 
     Attributes:
         spends: Whether outputs may move for good.
+        advice: What can be done where the promise is broken, empty where nothing is known to help.
     """
 
     spends: ClassVar[bool] = False
+    advice: str = ""
 
     @property
     def as_rounded(self) -> bool:
@@ -143,6 +145,7 @@ class Budget(Contract):
         cosine: Least mean cosine between output vectors before and after.
         agreement: Least share of rows whose largest output stays the largest; checked on two-dimensional outputs.
         against: What outputs are held against.
+        advice: As in `Contract`.
     """
 
     spends: ClassVar[bool] = True
@@ -150,6 +153,7 @@ class Budget(Contract):
     cosine: float
     agreement: float = 0.0
     against: Reference = ModelBefore()
+    advice: str = ""
 
     def __str__(self) -> str:
         agreement = f", agreement ≥ {self.agreement:g}" if self.agreement else ""

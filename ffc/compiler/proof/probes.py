@@ -18,6 +18,7 @@ from ffc.compiler.proof.probing.tower import Meaning, meaning_of
 from ffc.errors import CannotApplyError, InputError
 from ffc.graph.blocks.masks import widest_window
 from ffc.graph.execute import Runner
+from ffc.graph.shapes.inference import infer
 
 __all__ = ["Probe", "feeds_at", "make", "understood"]
 
@@ -149,25 +150,24 @@ def understood(
     Raises:
         InputError: If an input has a type that no probe can be made for.
     """
-    layout = layout_of(model)
-    nothing = meaning_of(model, layout, [])
+    layout, shapes = layout_of(model), infer(model)
     if not candidates(model, layout):
-        return meaning_of(model, layout, guessed(model, layout, named=True))
+        return meaning_of(model, layout, guessed(model, layout, named=True), shapes)
     random = np.random.default_rng(0)
     tried = sizes or [layout.sizes(*case) for case in _READ_ON]
-    made = (_feeds(model, nothing, "full", each, random) for each in tried)
+    made = (_feeds(model, Meaning(layout), "full", each, random) for each in tried)
     try:
         run = (runner or Runner(model)).run
     except CannotApplyError:
-        return meaning_of(model, layout, guessed(model, layout, named=False))
+        return meaning_of(model, layout, guessed(model, layout, named=False), shapes)
     for feeds in (*made, *given):
         try:
             run(feeds)
         except CannotApplyError:
             continue
-        towers = find_towers(model, layout, run, feeds) or guessed(model, layout, named=True)
-        return meaning_of(model, layout, towers)
-    return meaning_of(model, layout, guessed(model, layout, named=False))
+        towers = find_towers(model, layout, run, feeds, shapes) or guessed(model, layout, named=True)
+        return meaning_of(model, layout, towers, shapes)
+    return meaning_of(model, layout, guessed(model, layout, named=False), shapes)
 
 
 _READ_ON = [(3, 8), (1, 8), (3, 4)]
@@ -180,14 +180,14 @@ def _feeds(
     """Return an array for each input: what says which tokens are real, where tokens are, or random numbers."""
     masks = [_mask(kind, tower.size(sizes), random) for tower in meaning.towers]
     pairs = zip(meaning.towers, masks, strict=True)
-    says = {saying.name: (saying, mask) for tower, mask in pairs for saying in tower.sayings}
+    known = {mask_input.name: (mask_input, mask) for tower, mask in pairs for mask_input in tower.masks}
     feeds = {}
     for value in model.graph.inputs:
         name, shape = str(value.name), meaning.layout.shape(str(value.name), sizes)
         mask = next((mask for mask in masks if mask.shape[:1] == shape[:1]), None)
-        if name in says:
-            saying, wanted = says[name]
-            feeds[name] = saying.write(wanted, shape, dtype_of(value), random if kind == "holed" else None)
+        if name in known:
+            mask_input, wanted = known[name]
+            feeds[name] = mask_input.write(wanted, shape, dtype_of(value), random if kind == "holed" else None)
         elif mask is not None and holds_token_indices(value):
             feeds[name] = draw_token_indices(mask, shape, random).astype(dtype_of(value))
         else:

@@ -22,6 +22,7 @@ Data = str | Path | Mapping[str, Any] | Sequence[str | Path | Mapping[str, Any]]
 
 _DATA_BATCH = 16
 
+
 def from_data(model: ir.Model, data: Data) -> list[Probe]:
     """Make probes from a user's rows; a model must run on each of them.
 

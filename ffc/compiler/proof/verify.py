@@ -120,7 +120,8 @@ def hold(contract: Contract, verdict: Verdict, what: str = "") -> Verdict:
     """
     fault = contract.fault(verdict)
     if fault:
-        raise GateError(f"{what}{': ' if what else ''}{fault} on {verdict.worst}; nothing was written")
+        advice = f"; {contract.advice}" if contract.advice else ""
+        raise GateError(f"{what}{': ' if what else ''}{fault} on {verdict.worst}; nothing was written{advice}")
     return verdict
 
 

@@ -27,13 +27,16 @@ _OFF = 2e-4
 """How far a multiple of a step may lie off: numbers of 24 bits, up to 255 steps, and a product or two behind them."""
 
 
-def columns(weight: np.ndarray, *, narrow: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def columns(
+    weight: np.ndarray, *, narrow: bool = False, step: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Quantise the weight of a product symmetrically, each column to a scale of its own.
 
     Args:
         weight: float32 [I, O].
         narrow: Whether to make scales coarser by as much as it takes that no two neighbours in a column, times any two
             inputs of 0 to 255, add up to more than 16 bits hold. At worst half of the range is left, ±64.
+        step: What `steps` returns for it, if that is at hand.
 
     Returns:
         int8 [I, O] and float32 [O]. A column that lies on steps which fit keeps them, and loses nothing.
@@ -41,7 +44,7 @@ def columns(weight: np.ndarray, *, narrow: bool = False) -> tuple[np.ndarray, np
     scale = np.abs(weight).max(axis=0, initial=0) / _LARGEST
     if narrow:
         scale = np.maximum(scale, _pairs(weight).max(axis=0, initial=0) / _PAIR)
-    step = steps(weight)
+    step = steps(weight) if step is None else step
     on_steps = np.flatnonzero(step)
     kept = on_steps[_fits(weight[:, on_steps], step[on_steps], narrow)]
     scale[kept] = step[kept]

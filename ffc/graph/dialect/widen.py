@@ -32,7 +32,7 @@ def computes_in_half(model: ir.Model) -> bool:
     """Whether `model` stores weights in half or bfloat16 or computes in them: more than casts of inputs and outputs."""
     if any(_is_narrow(value) for value in _weights(model)):
         return True
-    if any(_types(node) & {_HALF, _BRAIN} for node in _nodes(model) if not _is_edge(node, model)):
+    if any(_types(node) & {_HALF, _BRAIN} and not _is_edge(node, model) for node in _nodes(model)):
         return True
     return any(use.node.op_type != "Cast" for value in model.graph.inputs if _is_narrow(value) for use in value.uses())
 
@@ -129,6 +129,8 @@ def _types(node: ir.Node) -> set[ir.DataType]:
     function = called(node)
     if function is not None:
         return {_HALF} if function.precision == "half" else set()
+    if not node.attributes:  # as of most: this is asked of every node at every step
+        return set()
     found = {attr.value.dtype for attr in node.attributes.values() if attr.type == ir.AttributeType.TENSOR}
     return found | {ir.DataType(attr.value) for attr in node.attributes.values() if _names_type(node, attr)}
 

@@ -9,7 +9,7 @@ from ffc.errors import InputError
 from ffc.graph.dialect.edit import constant
 from ffc.graph.dialect.function import called
 
-__all__ = ["dtype_of", "fixed_size", "is_mask_per_query", "mask_input", "table_rows"]
+__all__ = ["dtype_of", "fixed_size", "is_mask_per_query", "likely_mask", "table_rows"]
 
 
 def dtype_of(value: ir.Value) -> np.dtype:
@@ -61,7 +61,7 @@ def _call_tables(node: ir.Node, index: int) -> list[int]:
     return [table.shape[0] for table in tables if table is not None]
 
 
-def mask_input(model: ir.Model) -> ir.Value | None:
+def likely_mask(model: ir.Model) -> ir.Value | None:
     """Return the input that says which tokens are real.
 
     It has two axes and numbers that index no table; where there is none, it is a mask per query.

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from ffc.compiler.proof.probing.demands import demanded
 from ffc.graph.shapes.dim import Dim, DimTooLargeError, evaluate, symbol, symbols
 
-__all__ = ["Layout", "is_term", "layout_of", "named"]
+__all__ = ["Layout", "counts_tokens", "layout_of", "named"]
 
 _OPERATORS: Mapping[type[ast.operator], Callable[[Dim, Dim], Dim]] = {
     ast.Add: operator.add,
@@ -90,9 +90,11 @@ def named(text: str) -> Dim:
     return found if symbols(found) else symbol(text, least=1)
 
 
-def is_term(dim: Dim, total: Dim) -> bool:
-    """Whether one dimension is a term of another, which is a sum."""
-    return not isinstance(dim, int) and not isinstance(total, int) and set(dim.terms) < set(total.terms)
+def counts_tokens(dim: Dim, length: Dim) -> bool:
+    """Whether a dimension counts the tokens that `length` counts, or the last of them: one term of a sum."""
+    if isinstance(dim, int) or isinstance(length, int):
+        return dim == length
+    return dim == length or set(dim.terms) < set(length.terms)
 
 
 def _dims(value: ir.Value) -> Iterator[Dim]:

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ffc.compiler.proof.probing.inputs import dtype_of, mask_input, table_rows
-from ffc.compiler.proof.probing.layout import Layout, is_term
-from ffc.compiler.proof.probing.saying import FLOAT_FORMS, INTERVALS, MASKS, Form, Saying
+from ffc.compiler.proof.probing.inputs import dtype_of, likely_mask, table_rows
+from ffc.compiler.proof.probing.layout import Layout, counts_tokens
+from ffc.compiler.proof.probing.mask_inputs import FLOAT_FORMS, INTERVALS, MASKS, Form, MaskInput
 from ffc.compiler.proof.probing.tower import Meaning, Tower, meaning_of
 from ffc.errors import FfcError
 from ffc.graph.shapes.dim import Dim
-from ffc.graph.shapes.inference import Shapes, infer
+from ffc.graph.shapes.inference import Shapes
 
 __all__ = ["candidates", "find_towers", "guessed"]
 
@@ -32,7 +32,9 @@ _FAINT = 0.05
 """Nor does what moves by less than this share of what it does when it is shown: int8 rounds by what all tokens hold."""
 
 
-def find_towers(model: ir.Model, layout: Layout, run: Run, feeds: Mapping[str, np.ndarray]) -> list[Tower]:
+def find_towers(
+    model: ir.Model, layout: Layout, run: Run, feeds: Mapping[str, np.ndarray], shapes: Shapes
+) -> list[Tower]:
     """Return the towers of `model` whose tokens some input can hide.
 
     Args:
@@ -40,11 +42,12 @@ def find_towers(model: ir.Model, layout: Layout, run: Run, feeds: Mapping[str, n
         layout: The dimensions of its inputs.
         run: Runs it.
         feeds: Inputs that it runs on, with more tokens than one.
+        shapes: What is known of its shapes.
     """
     open_ones = candidates(model, layout)
     if not open_ones:
         return []
-    search = _Search(model, layout, run, dict(feeds), infer(model))
+    search = _Search(model, layout, run, dict(feeds), shapes)
     found: list[Tower] = []
     for _ in range(2):  # what is found shows what the others say
         for name in list(open_ones):
@@ -63,14 +66,14 @@ def guessed(model: ir.Model, layout: Layout, *, named: bool) -> list[Tower]:
         layout: The dimensions of its inputs.
         named: Whether nothing but an input that is called a mask will do.
     """
-    value = mask_input(model)
+    value = likely_mask(model)
     if value is None or (named and "mask" not in str(value.name).lower()):
         return []
     dims = layout.shapes[str(value.name)]
     added = dtype_of(value).kind == "f" and len(dims) > 2
-    saying = Saying(str(value.name), Form.ADDED if added else Form.KEPT)
+    mask_input = MaskInput(str(value.name), Form.ADDED if added else Form.KEPT)
     holders = frozenset(name for name, others in layout.shapes.items() if name != value.name and dims[-1] in others)
-    return [Tower((saying,), holders, dims[0], dims[-1])]
+    return [Tower((mask_input,), holders, dims[0], dims[-1])]
 
 
 def candidates(model: ir.Model, layout: Layout) -> list[str]:
@@ -92,19 +95,14 @@ def _is_places(dims: Sequence[Dim], kind: str) -> bool:
 def _is_mask(name: str, dims: Sequence[Dim], layout: Layout) -> bool:
     if not 2 <= len(dims) <= 4 or dims[-1] == 1:
         return False
-    if len(dims) > 2 and dims[-2] != 1 and not _counts(dims[-2], dims[-1]):
+    if len(dims) > 2 and dims[-2] != 1 and not counts_tokens(dims[-2], dims[-1]):
         return False
     return any(_holds(other, dims[-1]) for key, other in layout.shapes.items() if key != name)
 
 
 def _holds(dims: Sequence[Dim], length: Dim) -> bool:
     """Whether an input of these dimensions holds something for each token, or for each of the last."""
-    return len(dims) > 1 and any(_counts(dim, length) for dim in dims)
-
-
-def _counts(dim: Dim, length: Dim) -> bool:
-    """Whether a dimension counts tokens, or is one term of a sum that does."""
-    return dim == length or is_term(dim, length)
+    return len(dims) > 1 and any(counts_tokens(dim, length) for dim in dims)
 
 
 def _joined(towers: Sequence[Tower]) -> list[Tower]:
@@ -115,7 +113,7 @@ def _joined(towers: Sequence[Tower]) -> list[Tower]:
         if same is None:
             found.append(tower)
         else:
-            joined = Tower((*same.sayings, *tower.sayings), same.holders | tower.holders, same.rows, same.length)
+            joined = Tower((*same.masks, *tower.masks), same.holders | tower.holders, same.rows, same.length)
             found[found.index(same)] = joined
     return found
 
@@ -132,28 +130,28 @@ class _Search:
 
     def tower(self, name: str, unknown: Sequence[str], found: Sequence[Tower]) -> Tower | None:
         """Return what the input `name` says, while the others that may say something hide as little as can be told."""
-        says = {saying.name for tower in found for saying in tower.sayings}
+        known = {mask_input.name for tower in found for mask_input in tower.masks}
         for fill in (1, 0):
             whole = self._whole(found) | {other: self._filled(other, fill) for other in unknown}
-            for saying, length in self._readings(name):
+            for mask_input, length in self._readings(name):
                 holders = [
                     other
                     for other, dims in self.layout.shapes.items()
-                    if other != name and other not in says and _holds(dims, length)
+                    if other != name and other not in known and _holds(dims, length)
                 ]
-                held = self._held(saying, length, holders, whole)
+                held = self._held(mask_input, length, holders, whole)
                 if held:
-                    return Tower((saying,), frozenset(held), self._rows(saying, held), length)
+                    return Tower((mask_input,), frozenset(held), self._rows(mask_input, held), length)
             if not unknown:
                 break
         return None
 
-    def _readings(self, name: str) -> Iterator[tuple[Saying, Dim]]:
+    def _readings(self, name: str) -> Iterator[tuple[MaskInput, Dim]]:
         dims, kind = self.layout.shapes[name], self.feeds[name].dtype.kind
         if not _is_places(dims, kind):
             square = len(dims) == 2 and dims[0] == dims[1]
             for form in FLOAT_FORMS if kind == "f" else MASKS:
-                yield Saying(name, form, by_row=not square and dims[0] != 1), dims[-1]
+                yield MaskInput(name, form, by_row=not square and dims[0] != 1), dims[-1]
             return
         lengths = dict.fromkeys(
             dim
@@ -163,13 +161,13 @@ class _Search:
             if dim != dims[0] and not (isinstance(dim, int) and dim < 2)
         )
         for length in lengths:
-            yield from ((Saying(name, form), length) for form in INTERVALS)
+            yield from ((MaskInput(name, form), length) for form in INTERVALS)
 
     def _held(
-        self, saying: Saying, length: Dim, holders: Sequence[str], whole: Mapping[str, np.ndarray]
+        self, mask_input: MaskInput, length: Dim, holders: Sequence[str], whole: Mapping[str, np.ndarray]
     ) -> Sequence[str]:
         """Return those of some inputs whose tokens an input hides, if it says what is tried."""
-        trial = self._trial(saying, length, holders, whole)
+        trial = self._trial(mask_input, length, holders, whole)
         if trial is None:
             return ()
         if trial.hides(holders):
@@ -177,27 +175,27 @@ class _Search:
         return [holder for holder in holders if trial.hides([holder])] if len(holders) > 1 else ()
 
     def _trial(
-        self, saying: Saying, length: Dim, holders: Sequence[str], whole: Mapping[str, np.ndarray]
+        self, mask_input: MaskInput, length: Dim, holders: Sequence[str], whole: Mapping[str, np.ndarray]
     ) -> _Trial | None:
         sizes = self.layout.bind(self.feeds)
-        tower = Tower((saying,), frozenset(holders), self._rows(saying, holders), length)
+        tower = Tower((mask_input,), frozenset(holders), self._rows(mask_input, holders), length)
         batch, tokens = tower.size(sizes)
         if tokens < 2 or not holders:
             return None
-        given = self.feeds[saying.name]
-        masks = _hidden(batch, tokens, saying.form), np.ones((batch, tokens), np.bool_)
+        given = self.feeds[mask_input.name]
+        masks = _hidden(batch, tokens, mask_input.form), np.ones((batch, tokens), np.bool_)
         feeds, shown = (
-            {**self.feeds, **whole, saying.name: saying.write(mask, given.shape, given.dtype)} for mask in masks
+            {**self.feeds, **whole, mask_input.name: mask_input.write(mask, given.shape, given.dtype)} for mask in masks
         )
         real = tower.real(feeds, sizes)
         if real.all() or not real.any():
             return None
         meaning = meaning_of(self.model, self.layout, [tower], self.shapes)
-        return _Trial(self.run, feeds, None if saying.form in INTERVALS else shown, real, meaning, length)
+        return _Trial(self.run, feeds, None if mask_input.form in INTERVALS else shown, real, meaning, length)
 
-    def _rows(self, saying: Saying, holders: Sequence[str]) -> Dim:
-        dims = self.layout.shapes[saying.name]
-        if saying.by_row:
+    def _rows(self, mask_input: MaskInput, holders: Sequence[str]) -> Dim:
+        dims = self.layout.shapes[mask_input.name]
+        if mask_input.by_row:
             return dims[0]
         other = next((self.layout.shapes[name] for name in holders if len(self.layout.shapes[name]) > 1), dims)
         return next((dim for dim in other[:2] if dim not in dims[-1:]), 1)
@@ -205,13 +203,12 @@ class _Search:
     def _whole(self, found: Sequence[Tower]) -> dict[str, np.ndarray]:
         """Return inputs that hide nothing, of those of which is known what they say."""
         sizes = self.layout.bind(self.feeds)
-        return {
-            saying.name: saying.write(
-                np.ones(tower.size(sizes), np.bool_), self.feeds[saying.name].shape, self.feeds[saying.name].dtype
-            )
-            for tower in found
-            for saying in tower.sayings
-        }
+        whole = {}
+        for tower in found:
+            shown = np.ones(tower.size(sizes), np.bool_)
+            for each in tower.masks:
+                whole[each.name] = each.write(shown, self.feeds[each.name].shape, self.feeds[each.name].dtype)
+        return whole
 
     def _filled(self, name: str, fill: int) -> np.ndarray:
         """Return ones or zeros for an input; for one that may say where tokens end, the most there are."""
@@ -262,7 +259,7 @@ class _Trial:
         changed = dict(feeds)
         for name in holders:
             array, dims = feeds[name], self.meaning.layout.shapes[name]
-            axis = next(axis for axis, dim in enumerate(dims) if _counts(dim, self.length))
+            axis = next(axis for axis, dim in enumerate(dims) if counts_tokens(dim, self.length))
             where = places[:, -array.shape[axis] :]
             other = np.random.default_rng(1).permutation(array.ravel()).reshape(array.shape)
             if np.array_equal(other, array):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ffc.compiler.proof.probing.layout import is_term, named
+from ffc.compiler.proof.probing.layout import counts_tokens, named
 from ffc.graph.shapes.dim import Dim, symbols
 from ffc.graph.shapes.inference import Shapes
 
@@ -73,7 +73,7 @@ def _dims(value: ir.Value, inferred: Sequence[Dim], known: set[str]) -> list[Dim
 
 
 def _place(dims: Sequence[Dim], rows: Dim, length: Dim) -> Place:
-    if dims[0] != rows and _is_part(dims[0], length) and len(dims) > 1 and dims[1] == rows:
+    if dims[0] != rows and counts_tokens(dims[0], length) and len(dims) > 1 and dims[1] == rows:
         return Place(0, dims[0])
     if isinstance(dims[0], int) and dims[0] != rows:
         return Place(None)
@@ -81,17 +81,12 @@ def _place(dims: Sequence[Dim], rows: Dim, length: Dim) -> Place:
         return Place(0)
     if isinstance(length, int):  # an equal number may be a coincidence: labels, or a width
         return Place(1, length) if len(dims) > 2 and dims[1] == length else Place(0)
-    axis = next((axis for axis in range(1, len(dims)) if _is_part(dims[axis], length)), 0)
+    axis = next((axis for axis in range(1, len(dims)) if counts_tokens(dims[axis], length)), 0)
     return Place(axis, dims[axis] if axis else None)
-
-
-def _is_part(dim: Dim, length: Dim) -> bool:
-    """Whether a dimension counts the tokens, or the last of them: one term of a sum."""
-    return dim == length or is_term(dim, length)
 
 
 def _told_by_size(dims: Sequence[Dim], rows: Dim, length: Dim) -> bool:
     """Return whether nothing but its size tells if the second axis holds tokens."""
     if len(dims) < 3 or isinstance(dims[0], int) or isinstance(dims[1], int):
         return False
-    return not any(dim == rows for dim in dims[:2]) or not any(_is_part(dim, length) for dim in dims)
+    return not any(dim == rows for dim in dims[:2]) or not any(counts_tokens(dim, length) for dim in dims)

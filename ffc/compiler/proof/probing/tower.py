@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 
 from ffc.compiler.proof.probing.counted import Counted
 from ffc.compiler.proof.probing.layout import Layout
-from ffc.compiler.proof.probing.saying import Saying
+from ffc.compiler.proof.probing.mask_inputs import MaskInput
 from ffc.compiler.proof.probing.token_axes import Place, token_places
 from ffc.graph.order import subgraphs
 from ffc.graph.shapes.dim import Dim, evaluate
-from ffc.graph.shapes.inference import Shapes, infer
+from ffc.graph.shapes.inference import Shapes
 
 __all__ = ["Meaning", "Tower", "meaning_of"]
 
@@ -24,13 +24,13 @@ class Tower:
     """Tokens of one kind.
 
     Attributes:
-        sayings: The inputs that say which tokens are real.
+        masks: The inputs that say which tokens are real.
         holders: The inputs that hold something for each token.
         rows: The dimension of rows.
         length: The dimension of tokens.
     """
 
-    sayings: tuple[Saying, ...]
+    masks: tuple[MaskInput, ...]
     holders: frozenset[str]
     rows: Dim
     length: Dim
@@ -38,7 +38,7 @@ class Tower:
     @property
     def inputs(self) -> frozenset[str]:
         """All inputs that it is about."""
-        return self.holders | {saying.name for saying in self.sayings}
+        return self.holders | {mask_input.name for mask_input in self.masks}
 
     def size(self, sizes: Mapping[str, int]) -> tuple[int, int]:
         """Return the number of rows and of tokens, for sizes of symbols."""
@@ -46,7 +46,7 @@ class Tower:
 
     def real(self, feeds: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> np.ndarray:
         """Return which tokens are real as `feeds` say it, bool [B, S]."""
-        told = [saying.read(feeds[saying.name], *self.size(sizes)) for saying in self.sayings]
+        told = [mask_input.read(feeds[mask_input.name], *self.size(sizes)) for mask_input in self.masks]
         return np.asarray(np.logical_and.reduce(told))
 
 
@@ -61,13 +61,13 @@ class Meaning:
     """
 
     layout: Layout
-    towers: tuple[Tower, ...]
-    places: Mapping[str, Mapping[int, Place | None]]
+    towers: tuple[Tower, ...] = ()
+    places: Mapping[str, Mapping[int, Place | None]] = field(default_factory=dict)
 
     @property
-    def says(self) -> dict[str, Saying]:
+    def mask_inputs(self) -> dict[str, MaskInput]:
         """By input, how it says which tokens are real."""
-        return {saying.name: saying for tower in self.towers for saying in tower.sayings}
+        return {mask_input.name: mask_input for tower in self.towers for mask_input in tower.masks}
 
     def counted(self, feeds: Mapping[str, np.ndarray]) -> tuple[list[np.ndarray], dict[str, Counted]]:
         """Return which tokens `feeds` say are real, a mask [B, S] for each tower, and what counts of each output."""
@@ -76,16 +76,16 @@ class Meaning:
         return masks, {name: _counted(masks, places, sizes) for name, places in self.places.items()}
 
 
-def meaning_of(model: ir.Model, layout: Layout, towers: Iterable[Tower], shapes: Shapes | None = None) -> Meaning:
+def meaning_of(model: ir.Model, layout: Layout, towers: Iterable[Tower], shapes: Shapes) -> Meaning:
     """Find out what each output has to do with `towers`: by dataflow, and by the names of dimensions.
 
     Args:
         model: The model.
         layout: The dimensions of its inputs.
         towers: The towers.
-        shapes: What is known of its shapes, if that is at hand.
+        shapes: What is known of its shapes.
     """
-    towers, shapes = tuple(towers), shapes or infer(model)
+    towers = tuple(towers)
     found = [token_places(model, shapes, tower.rows, tower.length) for tower in towers]
     places: dict[str, dict[int, Place | None]] = {}
     for value in model.graph.outputs:

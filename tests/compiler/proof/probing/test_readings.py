@@ -9,11 +9,12 @@ import pytest
 import ffc
 from ffc.compiler.proof.probes import Probe, make, understood
 from ffc.compiler.proof.probing.layout import layout_of
+from ffc.compiler.proof.probing.mask_inputs import Form, MaskInput
 from ffc.compiler.proof.probing.readings import find_towers
-from ffc.compiler.proof.probing.saying import Form, Saying
 from ffc.compiler.proof.rows import from_data
 from ffc.compiler.proof.verify import Prover
 from ffc.graph.execute import Runner
+from ffc.graph.shapes.inference import infer
 from tests.compiler.proof.probing.towers import BOOL, FLOAT, INT64, attended, embedded, one_tower, two_towers, within
 from tests.graphs import Draft
 
@@ -34,9 +35,9 @@ def kinds(probes: list[Probe]) -> dict[str, Probe]:
 def test_how_an_input_says_which_tokens_are_real_is_found_out(form: str, dtype: ir.DataType, causal: bool) -> None:
     model = one_tower(form, dtype, causal=causal)
     (tower,) = understood(model).towers
-    (saying,) = tower.sayings
+    (mask_input,) = tower.masks
     told = "length" if causal and form == "last" else form  # what comes later is hidden anyway
-    assert (saying.name, saying.form, tower.holders) == ("what", Form[told.upper()], {"ids"})
+    assert (mask_input.name, mask_input.form, tower.holders) == ("what", Form[told.upper()], {"ids"})
     probes = kinds(Prover(model, make(model)).probes)
     assert probes.keys() == {"full", "right-padded", "left-padded", "holed", "masked row"}
     full, right, left = (probes[kind].mask for kind in ("full", "right-padded", "left-padded"))
@@ -56,8 +57,8 @@ def test_rounding_by_what_all_tokens_hold_hides_nothing(form: str) -> None:
     tokens = np.arange(24).reshape(3, 8) % 6
     tokens[0, 1] = 29  # the largest, so that the scale of all goes by a token that is hidden
     feeds = {"ids": tokens, "what": np.ones((3, 8), np.int64)}
-    (tower,) = find_towers(model, layout_of(model), Runner(model).run, feeds)
-    assert tower.sayings == (Saying("what", Form[form.upper()]),)
+    (tower,) = find_towers(model, layout_of(model), Runner(model).run, feeds, infer(model))
+    assert tower.masks == (MaskInput("what", Form[form.upper()]),)
 
 
 def test_a_length_is_never_none() -> None:
@@ -83,14 +84,14 @@ def test_rows_of_the_users_own_are_read_the_same_way() -> None:
 def test_each_tower_has_its_own_mask(names: tuple[str, str], forms: tuple[str, str]) -> None:
     model = two_towers(*names, forms=forms)
     meaning = understood(model)
-    assert {(tower.holders, tower.sayings[0].name) for tower in meaning.towers} == {
+    assert {(tower.holders, tower.masks[0].name) for tower in meaning.towers} == {
         (frozenset({"ids_a"}), "what_a"), (frozenset({"ids_b"}), "what_b"),
     }  # fmt: skip
     prover = Prover(model, make(model, meaning=meaning))
     assert len(prover.probes) >= 6
     for probe in prover.probes:
         masks, _ = meaning.counted(probe.feeds)
-        by_tower = {tower.sayings[0].name[-1]: mask for tower, mask in zip(meaning.towers, masks, strict=True)}
+        by_tower = {tower.masks[0].name[-1]: mask for tower, mask in zip(meaning.towers, masks, strict=True)}
         for tower, mask in by_tower.items():
             assert np.array_equal(probe.counted(f"tokens_{tower}").mask, mask)  # type: ignore[arg-type]
         rows = probe.counted("score").pick(np.arange(len(masks[0])))
@@ -112,7 +113,7 @@ def test_starts_and_ends_are_one_tower() -> None:
     x = attended(draft, "one", embedded(draft, "one", ids), draft.op.And(*shown))
     model = draft.model({"y": (x, ["batch", "seq", 8])})
     (tower,) = understood(model).towers
-    assert {saying.name: saying.form for saying in tower.sayings} == {"one": Form.START, "other": Form.LENGTH}
+    assert {mask_input.name: mask_input.form for mask_input in tower.masks} == {"one": Form.START, "other": Form.LENGTH}
     for probe in Prover(model, make(model)).probes:
         assert probe.mask is not None and probe.mask.any(axis=1).all()
 
@@ -132,7 +133,7 @@ def test_a_mask_that_is_the_same_for_all_rows_keeps_what_it_hides_apart() -> Non
     draft = Draft()
     x, seen = draft.input("x", "batch", "seq", 8), draft.input("what", "seq", "seq", dtype=BOOL)
     model = draft.model({"y": (attended(draft, "one", x, draft.op.Not(seen)), ["batch", "seq", 8])})
-    assert understood(model).says["what"].form is Form.HIDDEN
+    assert understood(model).mask_inputs["what"].form is Form.HIDDEN
     assert ffc.compile(model, "fuse").report.verdict is not None
 
 
@@ -154,7 +155,7 @@ def test_embeddings_and_positions_beside_a_mask_per_query_are_no_masks() -> None
     placed = draft.op.Add(x, draft.op.Gather(draft.normal("places", 40, 8), places))
     model = draft.model({"y": (attended(draft, "one", placed, shown), ["batch", "seq", 8])})
     (tower,) = understood(model).towers
-    assert [saying.name for saying in tower.sayings] == ["shown"]
+    assert [mask_input.name for mask_input in tower.masks] == ["shown"]
     probes = Prover(model, make(model)).probes
     assert kinds(probes).keys() == {"full", "right-padded", "left-padded", "holed", "masked row"}
     for probe in probes:

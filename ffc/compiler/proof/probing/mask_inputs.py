@@ -7,7 +7,7 @@ from enum import Enum
 
 import numpy as np
 
-__all__ = ["FLOAT_FORMS", "INTERVALS", "MASKS", "Form", "Saying"]
+__all__ = ["FLOAT_FORMS", "INTERVALS", "MASKS", "Form", "MaskInput"]
 
 MASKED = -10_000.0
 """What an additive mask holds at padding: far below any score, and finite in half precision."""
@@ -33,7 +33,7 @@ INTERVALS = (Form.LENGTH, Form.LAST, Form.START)
 
 
 @dataclass(frozen=True)
-class Saying:
+class MaskInput:
     """An input that says which tokens are real.
 
     A mask is [B, S] or one per query, [B, S, S], [B, 1, S, S] or [B, 1, 1, S], also with heads; or the same for all
