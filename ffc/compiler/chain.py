@@ -53,19 +53,21 @@ def clone(model: ir.Model) -> ir.Model:
 
 
 def as_passes(
-    passes: str | Sequence[Pass], library: Library, sets: Mapping[str, str] | Sequence[str] = ()
+    passes: str | Sequence[str | Pass], library: Library, sets: Mapping[str, str] | Sequence[str] = ()
 ) -> list[Pass]:
-    """Return the passes of a pipeline, given as text or as passes, with the options that `sets` adds.
+    """Return the passes of a pipeline, given as text or as a list of texts and passes, with the options of `sets`.
 
     Raises:
         UsageError: If the text or `sets` is malformed, or an item is no pass.
     """
     if isinstance(passes, str):
         return syntax.parse(passes, library, sets)
-    for item in passes:
-        if not isinstance(item, Pass):
-            raise UsageError(f"{item!r} is no pass; give a pipeline as text, or instances of passes")
-    return syntax.with_options(passes, sets)
+    found: list[Pass] = []
+    for item in passes if isinstance(passes, Sequence) else [passes]:
+        if not isinstance(item, str | Pass):
+            raise UsageError(f"{item!r} is no pass; give a pipeline as text, or a list of texts and passes")
+        found += syntax.parse(item, library) if isinstance(item, str) else [item]
+    return syntax.with_options(found, sets)
 
 
 def chain(asked: Sequence[Pass], library: Library) -> list[Link]:

@@ -55,7 +55,7 @@ class Result:
 @blames_input
 def compile(
     model: str | Path | ir.Model,
-    passes: str | Sequence[Pass] = "fuse,int8",
+    passes: str | Sequence[str | Pass] = "fuse,int8",
     *,
     out: str | Path | None = None,
     data: Data | None = None,
@@ -68,7 +68,7 @@ def compile(
 
     Args:
         model: A path, or a model in memory, which stays as it is.
-        passes: The pipeline, as text (``"prune{plan=p.json},fuse,int8"``) or as passes.
+        passes: The pipeline, as text (``"prune{plan=p.json},fuse,int8"``), or as a list of such texts and of passes.
         out: Where to write the result; nothing is written unless everything holds.
         data: Rows of the user's own to prove on too: an array per input, or an ``.npz`` file with them; or a list of
             such, each one whole feed. Where the model runs on no inputs that can be made for it, they are the proof.

@@ -25,8 +25,8 @@ _MAX_ROUNDS = 8
 class Clean(ffc.Pass):
     """Fold constants, and remove dead code, duplicates, identities and exporter noise.
 
-    1. Nodes whose inputs are all constant are computed, unless that would inflate the model; an ``If`` that is decided
-       becomes the branch that it takes.
+    1. Nodes whose inputs are all constant are computed, unless that would inflate the model or round; an ``If`` that is
+       decided becomes the branch that it takes.
     2. Shapes that are computed and come out constant are written down, and so is the target of a Reshape that keeps the
        dimensions which vary.
     3. The rules of its table are applied. One of them drops the ``IsNaN``/``Where`` that exporters put around a
@@ -55,7 +55,7 @@ class Clean(ffc.Pass):
             before = log.count
             log.did("decided branches", take_decided(model))
             editor = Editor(model)
-            log.did("constants folded", fold(editor))
+            log.did("constants folded", fold(editor, exactly=True))
             log.did("shapes written down", _write_shapes(editor))
             log.did("scalars of Range", take_scalars(editor))
             log.did("rows on two axes", flattened.unflatten(editor))

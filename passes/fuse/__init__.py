@@ -11,6 +11,7 @@ from ffc import Editor, rules
 from ffc.graph.blocks.attention_call import AttentionCalls
 from ffc.graph.blocks.prequantised import reason_to_leave
 from ffc.graph.blocks.structure import Attention
+from ffc.graph.dialect.widen import computes_in_half
 
 from . import embeddings, gelu, norms, onnxruntime, products, survey, tokens_first
 
@@ -48,6 +49,8 @@ class Fuse(ffc.Pass):
         if reason:
             log.missed("the model", reason)
             return
+        if computes_in_half(model):
+            log.note("it computes in half, where no block is looked for; put widen before, and fp16 behind")
         editor = Editor(model)
         onnxruntime.read_kernels(editor, log)
         blocks = ffc.find_blocks(model)

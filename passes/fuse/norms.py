@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from ffc import Match, Op, Rule, Sample, Tensor, ops, rule
 from ffc.compiler.rules import Condition, is_constant, is_small, normal
@@ -81,6 +82,27 @@ def _chain(quotient: Program, square: Program) -> Program:
         return result
 
     return chain
+
+
+# In double precision between casts, as TorchScript writes the norms of a model in half
+
+
+def _of_float(match: Match) -> str | None:
+    return None if match.editor.shapes.dtype(match.values["x"]) == ir.DataType.FLOAT else "it is no norm of float32"
+
+
+@rule(
+    "norm-double", ops.Norm, bind=_plain,
+    where=(is_constant("axes", "epsilon"), is_small("epsilon"), _over_last, _of_float),
+    samples=tuple(
+        Sample({"x": normal(2, 3, 8)}, {"axes": [axis], "epsilon": np.float64(epsilon)}, matches=matches)
+        for epsilon, axis, matches in ((1e-6, -1, True), (1e-12, 2, True), (0.5, -1, False), (1e-6, 1, False))
+    ),
+)  # fmt: skip
+def _in_double(op: Op, x: Tensor, axes: Tensor, epsilon: Tensor) -> Tensor:
+    centred = op.Cast(op.Sub(x, op.ReduceMean(x, axes)), to=ir.DataType.DOUBLE.value)
+    deviation = op.Sqrt(op.Add(op.ReduceMean(op.Pow(centred, 2.0), axes), epsilon))
+    return op.Cast(op.Div(centred, deviation), to=ir.DataType.FLOAT.value)
 
 
 # Norms of the operator
@@ -184,5 +206,5 @@ def _add_norm(op: Op, x: Tensor, skip: Tensor, gamma: Tensor, beta: Tensor, *, e
     return op.ffc.Norm(op.Add(x, skip), gamma, beta, epsilon=epsilon)
 
 
-RULES = (*_chains(), _norm, _norm_no_bias, _scaled, _shifted)
+RULES = (*_chains(), _in_double, _norm, _norm_no_bias, _scaled, _shifted)
 RESIDUAL = (_add_norm,)

@@ -103,7 +103,7 @@ def test_passes_that_need_each_other_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("passes", [["fuse"], [Foreign]])
 def test_what_is_no_pass_is_refused(passes: Any) -> None:
-    with pytest.raises(ffc.UsageError, match="is no pass; give a pipeline as text, or instances of passes"):
+    with pytest.raises(ffc.UsageError, match="is no pass; give a pipeline as text, or a list of texts and passes"):
         ffc.compile(encoder(), passes)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,23 +14,32 @@ from onnx.reference import ReferenceEvaluator
 from ffc.graph.dialect.edit import Editor, constant
 from ffc.graph.dialect.trace import OPSET
 from ffc.graph.shapes.inference import Shapes
+from ffc.graph.shapes.positions import moves
 
 __all__ = ["FOLD_LIMIT", "fold"]
 
 FOLD_LIMIT = 1 << 16
 """Bytes that a folded constant may have beyond those of its inputs, so that folding never inflates a model."""
 
+_LEFT = {"Constant", "DequantizeLinear", "QuantizeLinear"}
+"""What is not computed: by the last two onnxruntime tells which products to compute with few bits."""
 
-def fold(editor: Editor) -> int:
+
+def fold(editor: Editor, *, exactly: bool = False) -> int:
     """Compute every node of the main graph whose inputs are all constant, unless that would inflate the model.
 
-    The model is at opset 23 or later. Returns how many nodes were computed.
+    Args:
+        editor: Of a model at opset 23 or later.
+        exactly: Whether to leave what would be rounded to half or bfloat16.
+
+    Returns:
+        How many nodes were computed.
     """
-    return sum(_fold_node(node, editor) for node in list(editor.graph))
+    return sum(_fold_node(node, editor, exactly) for node in list(editor.graph))
 
 
-def _fold_node(node: ir.Node, editor: Editor) -> bool:
-    if node.domain or node.op_type == "Constant" or len(node.outputs) != 1 or not node.inputs:
+def _fold_node(node: ir.Node, editor: Editor, exactly: bool) -> bool:
+    if node.domain or node.op_type in _LEFT or len(node.outputs) != 1 or not node.inputs:
         return False
     inputs = {str(value.name): constant(value) for value in node.inputs if value is not None}
     known = {name: array for name, array in inputs.items() if array is not None}
@@ -37,7 +47,7 @@ def _fold_node(node: ir.Node, editor: Editor) -> bool:
         return False
     limit = FOLD_LIMIT + sum(array.nbytes for array in known.values())
     size = _size(node, editor.shapes)
-    if size is None or size > limit:
+    if size is None or size > limit or (exactly and _may_round(node, known.values(), editor.shapes)):
         return False
     result = _evaluate(node, known, editor.model.opset_imports.get("", OPSET))
     if result is None or result.nbytes > limit:
@@ -45,6 +55,18 @@ def _fold_node(node: ir.Node, editor: Editor) -> bool:
     out = node.outputs[0]
     editor.replace(out, editor.constant(result, out.name or "folded"))
     return True
+
+
+def _may_round(node: ir.Node, given: Iterable[np.ndarray], shapes: Shapes) -> bool:
+    """Whether `node` gives half or bfloat16, and does more than move elements or cast small integers."""
+    if shapes.dtype(node.outputs[0]) not in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16) or moves(node):
+        return False
+    small = all(array.dtype.kind in "iub" and (np.abs(array) <= _EXACT).all() for array in given)
+    return node.op_type != "Cast" or not small
+
+
+_EXACT = 256
+"""Integers up to this are the same in bfloat16, and in half."""
 
 
 def _size(node: ir.Node, shapes: Shapes) -> int | None:
