@@ -20,6 +20,7 @@ __all__ = ["check"]
 @click.command()
 @click.argument("locks", type=shared.PATH, nargs=-1, metavar="[LOCK]...")
 @click.option("--model", type=shared.PATH, metavar="MODEL", help="Compile this one, not the model that the lock names.")
+@shared.rows
 @click.option("--accept", is_flag=True, help="Write the locks anew where the models differ from them.")
 @click.option(
     "--policy", "policy_file", type=shared.PATH, metavar="FILE.toml", help="Take [tool.ffc.check] from this file."
@@ -35,6 +36,7 @@ def check(
     context: click.Context,
     locks: tuple[Path, ...],
     model: Path | None,
+    data: tuple[Path, ...],
     accept: bool,
     policy_file: Path | None,
     reports: tuple[Path, ...],
@@ -54,12 +56,13 @@ def check(
     shared.hush()
     policy = None if policy_file is None else policies.require(policy_file)
     paths = list(locks) or _of_project(policy)
-    if model is not None and len(paths) > 1:
-        raise UsageError(f"--model is for one lock, and there are {len(paths)}; name the lock")
+    for option, given in (("--model", model), ("--data", data)):
+        if given and len(paths) > 1:
+            raise UsageError(f"{option} is for one lock, and there are {len(paths)}; name the lock")
     for report in reports:
         writing.check_path(report, len(paths))
-        shared.check_file(report, [*paths, model], option="--report")
-    done = [_checked(path, model, policy, accept=accept, shown=not as_json) for path in paths]
+        shared.check_file(report, [*paths, model, *data], option="--report")
+    done = [_checked(path, model, data, policy, accept=accept, shown=not as_json) for path in paths]
     for report in reports:
         writing.write(done, report)
     if as_json:
@@ -73,15 +76,18 @@ def check(
         context.exit(GateError.exit_code)
 
 
-def _checked(path: Path, model: Path | None, policy: Policy | None, *, accept: bool, shown: bool) -> Check | Unfinished:
+def _checked(
+    path: Path, model: Path | None, data: tuple[Path, ...], policy: Policy | None, *, accept: bool, shown: bool
+) -> Check | Unfinished:
     """Check a lock, and print what was found; what goes wrong with one is no reason to say nothing of the others."""
     from ffc.ci.lock import check as checks
     from ffc.ci.reports import content
     from ffc.ci.reports.terminal import checked
+    from ffc.compiler.proof.rows import of_files
 
     shared.say(f"checking {one_line(str(path))}")
     try:
-        found = checks.check(path, model=model, policy=policy, progress=shared.say)
+        found = checks.check(path, model=model, policy=policy, data=of_files(data), progress=shared.say)
     except FfcError as error:
         failed = checks.Unfinished(path, error)
         click.echo(f"{content.place(path)}: {content.unfinished(failed)}", err=True)

@@ -24,6 +24,10 @@ _FORMS = (".json", ".md", ".html")
 @click.option("--names", is_flag=True, help="Count renamed nodes as changes too.")
 @click.option("--numerics", is_flag=True, help="Run both on the same seeded inputs, and compare what they give.")
 @click.option(
+    "--data", type=shared.PATH, multiple=True, metavar="ROWS.npz",
+    help="Run both on rows of your own too; each one feed, where given again.  [repeatable]",
+)  # fmt: skip
+@click.option(
     "-o", "--output", "outs", type=shared.PATH, multiple=True, metavar="PATH",
     help="Write the diff as .json, .md or .html too.  [repeatable]",
 )  # fmt: skip
@@ -35,6 +39,7 @@ def diff(
     after: Path,
     names: bool,
     numerics: bool,
+    data: tuple[Path, ...],
     outs: tuple[Path, ...],
     as_json: bool,
 ) -> None:
@@ -45,13 +50,14 @@ def diff(
     for out in outs:
         if out.suffix not in _FORMS:
             raise UsageError(f"'{out}' has the suffix {out.suffix!r}; known: {', '.join(_FORMS)}")
-        shared.check_file(out, [before, after])
+        shared.check_file(out, [before, after, *data])
     from ffc.ci.diff import diff as diffs
     from ffc.ci.reports.terminal import terminal
+    from ffc.compiler.proof.rows import of_files
     from ffc.graph.files import publish
 
     shared.hush()
-    found = diffs.diff(before, after, names=names, numerics=numerics)
+    found = diffs.diff(before, after, names=names, numerics=numerics, data=of_files(data))
     for out in outs:
         publish.write_text(out, _text(found, out.suffix), f"'{out}'")
     if as_json:

@@ -65,7 +65,7 @@ class Recipe:
         """The file to write, the default filled in; None without a model."""
         if self.out is not None or self.model is None:
             return self.out
-        return self.model.with_name(f"{self.model.stem}.ffc.onnx")
+        return self.model.parent / f"{self.model.stem}.ffc.onnx"  # of a folder too, which is refused later
 
 
 def load(path: str | os.PathLike[str]) -> Recipe:

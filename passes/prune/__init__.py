@@ -29,7 +29,7 @@ class Prune(ffc.Pass):
     """Slice away the attention heads and feed-forward units that a plan does not keep.
 
     The plan is given, or made from an importance file or the norm of the weights; `heads` and `ffn` then say how much
-    each layer keeps. Without any of these, the plan is used that the model's metadata name or that lies beside it.
+    each layer keeps. Without any of these, the plan is used that the model's metadata names or that lies beside it.
     Layers may keep different numbers. Weights are copied, never changed in place: layers may share them.
     """
 
@@ -64,6 +64,8 @@ class Prune(ffc.Pass):
 
     def run(self, model: ir.Model, log: ffc.Log) -> None:
         """See `ffc.Pass.run`."""
+        if not (self.plan or self.importance or self.by):
+            log.note(f"as {_beside(model, 'importance' if self._asked else 'plan')} says, which belongs to the model")
         _slice(model, self._plan, log)
         if not log.count:
             log.missed("plan", "it keeps every head and every unit")

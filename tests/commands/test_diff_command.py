@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 
@@ -63,6 +64,19 @@ def test_numbers_are_compared_where_that_is_asked(folder: Path, capsys: pytest.C
     assert kinds[-1] == "numerics"
     assert "weight-value" in kinds
     assert main(["diff", "one.onnx", "one.onnx", "--numerics"]) == 0
+
+
+def test_numbers_are_compared_on_rows_of_the_users_own(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The one model cuts what is above 10, which no input that is made reaches."""
+    for name, operator in (("all", "Identity(x)"), ("cut", "Clip(x, , most)")):
+        text = f'<ir_version: 10, opset_import: ["" : 23]> g (float[n] x) => (float[n] y) <float most = {{10}}> {{ y = {operator} }}'
+        files.save(ir.from_onnx_text(text), f"{name}.onnx")
+    np.savez("rows.npz", x=np.array([1, 20], np.float32))
+    kinds = {}
+    for rows in ([], ["--data", "rows.npz"]):
+        main(["diff", "all.onnx", "cut.onnx", "--numerics", "--json", *rows])
+        kinds[len(rows)] = {group["kind"] for group in json.loads(capsys.readouterr().out)["groups"]}
+    assert kinds[2] - kinds[0] == {"numerics"}
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import onnx_ir as ir
 import pytest
 
 import ffc
+from ffc.compiler.library import Library
 from tests.graphs import Draft, encoder
 
 
@@ -101,7 +102,12 @@ def test_passes_that_need_each_other_are_refused(tmp_path: Path) -> None:
         ffc.compile(encoder(), "one", plugins=[str(file)])
 
 
-@pytest.mark.parametrize("passes", [["fuse"], [Foreign]])
+def test_a_list_of_texts_and_passes_is_a_pipeline() -> None:
+    clean = Library.default()["clean"]()
+    assert ffc.compile(encoder(), [clean, "fuse,int8{skip=head}"]).report.pipeline == "clean,fuse,int8{skip=head}"
+
+
+@pytest.mark.parametrize("passes", [[3], 3, None, [Foreign]])
 def test_what_is_no_pass_is_refused(passes: Any) -> None:
     with pytest.raises(ffc.UsageError, match="is no pass; give a pipeline as text, or a list of texts and passes"):
         ffc.compile(encoder(), passes)

@@ -70,7 +70,8 @@ def test_real_exports_are_cut_by_the_plan_beside_them(exported: Callable[..., Pa
     made = path.with_name(f"{path.stem}.plan.json")
     make_plan(path, Amount(heads=1, ffn=None), by="norm").save(made)
     result = ffc.compile(path, "prune", target="portable")
-    assert any(step.changes == {"heads": 6} for step in result.report.steps)
+    (step,) = (step for step in result.report.steps if step.changes == {"heads": 6})
+    assert f"as {made} says" in step.notes[0]
 
 
 def fused_qkv(path: Path, by_head: bool) -> Path:

@@ -6,6 +6,7 @@ import functools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
@@ -17,6 +18,9 @@ from ffc.ci.matching.snapshot import Snapshot, of_model
 from ffc.errors import UsageError
 from ffc.graph import files
 from ffc.graph.cost import Cost, cost, is_parameter
+
+if TYPE_CHECKING:
+    from ffc.compiler.proof.rows import Data
 
 __all__ = ["Diff", "diff"]
 
@@ -51,7 +55,12 @@ class Diff:
 
 
 def diff(
-    before: str | Path | ir.Model, after: str | Path | ir.Model, *, names: bool = False, numerics: bool = False
+    before: str | Path | ir.Model,
+    after: str | Path | ir.Model,
+    *,
+    names: bool = False,
+    numerics: bool = False,
+    data: Data | None = None,
 ) -> Diff:
     """Compare two models by meaning: names inside, the order of nodes and where weights are kept do not matter.
 
@@ -60,19 +69,21 @@ def diff(
         after: The other.
         names: Whether names of nodes count as well.
         numerics: Whether to run both on the same seeded inputs and compare what they give.
+        data: Rows of the user's own to run both on too, as `ffc.compile` takes them; then they are run anyway.
 
     Raises:
-        InputError: If a model is missing or broken.
+        InputError: If a model is missing or broken, or rows do not fit.
         UsageError: If either is neither path nor model.
         CannotApplyError: If numbers are to be compared of models that do not take and give the same.
     """
+    numerics = numerics or data is not None
     with ThreadPoolExecutor(2) as pool:  # one is hashed, which lets go of the interpreter, while the other is read
         first, second = pool.map(functools.partial(_read, to_run=numerics), (before, after))
     matching, changes = compare(first.snapshot, second.snapshot, names=names)
     if numerics:
         from ffc.ci.diff.numerics import compare_outputs, numeric_change  # onnxruntime, which only this needs
 
-        change = numeric_change(compare_outputs(first.model, second.model))
+        change = numeric_change(compare_outputs(first.model, second.model, data))
         changes += [] if change is None else [change]
     return Diff(first.snapshot, second.snapshot, (first.cost, second.cost), tuple(changes), matching)
 

@@ -7,18 +7,24 @@ import onnx_ir as ir
 from ffc.ci.diff.changes import Change
 from ffc.compiler.proof.contracts import Equal, Verdict
 from ffc.compiler.proof.opening import opened
+from ffc.compiler.proof.rows import Data
 from ffc.compiler.proof.verify import measure
 from ffc.errors import CannotApplyError
 
 __all__ = ["compare_outputs", "numeric_change"]
 
 
-def compare_outputs(before: ir.Model, after: ir.Model) -> Verdict:
+def compare_outputs(before: ir.Model, after: ir.Model, data: Data | None = None) -> Verdict:
     """Run two models on the same seeded inputs, masks full, padded and holed among them, and measure the difference.
+
+    Args:
+        before: The one that is the reference.
+        after: The other.
+        data: Rows to run both on too, as `ffc.compile` takes them.
 
     Raises:
         CannotApplyError: If they do not take and give the same, or the one after does not run.
-        InputError: If the one before does not run, or differs from itself.
+        InputError: If the one before does not run or differs from itself, or the rows do not fit it.
     """
     for what, first, second in (
         ("input", before.graph.inputs, after.graph.inputs),
@@ -32,7 +38,7 @@ def compare_outputs(before: ir.Model, after: ir.Model) -> Verdict:
                 f"numbers cannot be compared: only the {side} model has the {what} '{odd}'; "
                 "compare without numerics, or models that take and give the same"
             )
-    prover = opened(before)
+    prover = opened(before, data)
     return measure(prover.probes, prover.source, prover.run(after), "same inputs")
 
 

@@ -146,6 +146,7 @@ def check(
     *,
     model: str | Path | None = None,
     policy: Policy | None = None,
+    data: Data | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Check:
     """Compile the model of a lock again, as the lock says, and compare the result with it by meaning.
@@ -156,6 +157,7 @@ def check(
         path: The lock.
         model: The model to compile, by default the one that the lock names.
         policy: What may pass; by default that of the project that the lock lies in.
+        data: Rows of the user's own to prove on too, as `ffc.compile` takes them.
         progress: Called with a line at every step.
 
     Raises:
@@ -169,7 +171,7 @@ def check(
     source = path.parent / old.making.source if model is None else Path(model)
     if not source.exists():
         raise InputError(f"lock {path} is of the model {source}, which does not exist; name it with --model")
-    compiled, verdict = _made(old.making, path.parent, source, progress)
+    compiled, verdict = _made(old.making, path.parent, source, data, progress)
     new = lock_of(compiled, old.making, pipeline.versions())
     found = _compared(old, new, compiled, path)
     for_callers = any(change.kind == "interface" for change in found.changes)
@@ -188,14 +190,14 @@ def accept(done: Check) -> bool:
 
 
 def _made(
-    making: Making, folder: Path, source: Path, progress: Callable[[str], None] | None
+    making: Making, folder: Path, source: Path, data: Data | None, progress: Callable[[str], None] | None
 ) -> tuple[ir.Model, Verdict | None]:
     """Return what a lock says how to make, and what outputs differ by from those of the source."""
     if making.pipeline is None:
         return files.load(source, lazily=True), None
     plugins = [str(folder / plugin) for plugin in making.plugins]
     passes = paths.read_pipeline(making.decided, plugins, folder)
-    result = pipeline.compile(source, passes, target=making.target, plugins=plugins, progress=progress)
+    result = pipeline.compile(source, passes, target=making.target, plugins=plugins, data=data, progress=progress)
     return result.model, result.report.verdict
 
 

@@ -86,7 +86,7 @@ class Lock:
 
 def beside(model: Path) -> Path:
     """Return where the lock of a model lies, unless another place is named."""
-    return model.with_name(f"{model.stem}.ffc.lock")
+    return model.parent / f"{model.stem}.ffc.lock"
 
 
 def settled(model: ir.Model) -> ir.Model:

@@ -43,7 +43,7 @@ def opened(model: ir.Model, data: Data | None = None) -> Prover:
         if found:
             meaning = understood(model, runner, list(given.values())[:1], found[:1])
             probes = make(model, meaning=meaning, sizes=found)
-            remark = _at_one_size(meaning.layout, found)
+            remark = _at_one_size(meaning.layout, found, list(given.values()))
     rows = [Probe.of(name, feeds, meaning, required=True) for name, feeds in given.items()]
     return Prover(model, [*probes, *rows], runner, remark)
 
@@ -67,14 +67,18 @@ def _sizes(
     return search(model, layout, lambda sizes: _runs(runner, feeds_at(model, meaning, sizes)), first)
 
 
-def _at_one_size(layout: Layout, found: Sequence[Mapping[str, int]]) -> str:
-    """Say which free axes have one size alone at which a model runs, empty if there is none."""
-    bound = [name for name in found[0] if name not in layout.fixed and len({sizes[name] for sizes in found}) == 1]
+def _at_one_size(
+    layout: Layout, found: Sequence[Mapping[str, int]], given: Sequence[Mapping[str, np.ndarray]]
+) -> str:
+    """Say which free axes have one size alone at which a model runs, the user's rows among it; empty if none has."""
+    sizes = [*found, *map(layout.bind, given)]
+    bound = [name for name in sizes[0] if name not in layout.fixed and len({each[name] for each in sizes}) == 1]
     if not bound:
         return ""
-    shapes = ", ".join(f"{name} {list(layout.shape(name, found[0]))}" for name in layout.shapes)
-    axes = ", ".join(f"'{name}'" for name in bound)
+    shapes = ", ".join(f"{name} {list(layout.shape(name, sizes[0]))}" for name in layout.shapes)
+    axes, place = ", ".join(f"'{name}'" for name in bound), "the rows given" if given else "its export"
+    other = "give rows of other sizes too, or" if given else "to serve others,"
     return (
-        f"the model calls {axes} free and ran at the size of its export alone, {shapes}; to serve others, export it "
+        f"the model calls {axes} free and ran at the size of {place} alone, {shapes}; {other} export it "
         "with torch.onnx.export(..., dynamo=True, dynamic_shapes=...)"
     )

@@ -45,6 +45,8 @@ def feeds_of(model: ir.Model, data: Data) -> dict[str, dict[str, np.ndarray]]:
     """Return a user's rows as arrays by input, in batches with a name each; else as `from_data`."""
     if isinstance(data, str | Path | Mapping):
         return _batches(model, _arrays(model, data))
+    if not isinstance(data, Sequence):
+        raise InputError(f"the data is of type {type(data).__name__}; give an array per input, or a list of such feeds")
     feeds = {f"data feed {number}": _feed(model, each, number) for number, each in enumerate(data, 1)}
     if not feeds:
         raise InputError("the data is an empty list; give an array per input, or a list of such feeds")
@@ -64,6 +66,8 @@ def read(data: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
     """
     if isinstance(data, Mapping):
         return data
+    if Path(data).is_file() and not zipfile.is_zipfile(data):
+        raise InputError(f"cannot read rows from {data}: it is no .npz file; numpy.savez writes one of arrays by name")
     try:
         with Path(data).open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
@@ -79,7 +83,8 @@ def _arrays(model: ir.Model, data: str | Path | Mapping[str, Any]) -> dict[str, 
     given = read(data)
     missing = next((str(value.name) for value in model.graph.inputs if value.name not in given), None)
     if missing:
-        raise InputError(f"the data has no array '{missing}', which the model takes; it has {', '.join(given)}")
+        names = ", ".join(given) or "none"
+        raise InputError(f"the data has no array '{missing}', which the model takes; it has {names}")
     return {str(value.name): _fitting(value, given[str(value.name)]) for value in model.graph.inputs}
 
 
@@ -132,7 +137,7 @@ def _fitting(value: ir.Value, given: Any) -> np.ndarray:
     if array.dtype.kind not in "biuf" or not np.can_cast(array.dtype, dtype, "same_kind"):
         raise InputError(f"{what} is of type {array.dtype}, the input takes {dtype}; give it in that type")
     if value.shape is not None and array.ndim != len(value.shape):
-        raise InputError(f"{what} has {array.ndim} dimensions, the input has {len(value.shape)}: {value.shape}")
+        raise InputError(f"{what} has rank {array.ndim}, the input has rank {len(value.shape)}: {value.shape}")
     with np.errstate(over="ignore"):
         cast = array.astype(dtype, copy=False)
     if dtype.kind in "iu" and not np.array_equal(cast, array):
@@ -142,13 +147,14 @@ def _fitting(value: ir.Value, given: Any) -> np.ndarray:
 
 def _number_of_rows(by_row: Sequence[ir.Value], arrays: Mapping[str, np.ndarray], step: int | None) -> int:
     """Return how many rows there are, which must be a multiple of the fixed batch size `step` if there is one."""
-    rows = {len(array) if (array := arrays[str(value.name)]).ndim else 0 for value in by_row}
-    if len(rows) != 1 or not min(rows):
+    rows = {str(value.name): len(array) if (array := arrays[str(value.name)]).ndim else 0 for value in by_row}
+    number = max(rows.values())
+    if set(rows.values()) != {number} or not number:
+        counts = ", ".join(f"'{name}' {count}" for name, count in rows.items())
         raise InputError(
-            f"the data's arrays have {sorted(rows)} rows; all must have the same number, at least one, "
-            "or be one of a list of whole feeds (--data given again for each)"
+            f"the data's arrays differ in rows, or have none: {counts}; give as many of each, at least one, or whole "
+            "feeds: --data again for each file, in Python a list"
         )
-    number = rows.pop()
     if step and number % step:
         raise InputError(f"the data has {number} rows; the model takes {step} at a time, so give a multiple of that")
     return number

@@ -57,7 +57,8 @@ class Editor:
         """Return an initializer that holds `literal`; equal ones made by this editor are one."""
         tensor = as_tensor(literal)
         array = tensor.numpy()
-        key = (str(array.dtype), array.shape, hashlib.sha256(np.ascontiguousarray(array).data).digest())
+        contents = np.ascontiguousarray(array).reshape(-1).view(np.uint8)  # of any type: bfloat16 has no buffer
+        key = (str(array.dtype), array.shape, hashlib.sha256(contents.data).digest())
         if key not in self._constants:
             name = self.unique(hint)
             tensor.name = name

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import onnx_ir as ir
 import pytest
 
 import ffc
@@ -221,6 +223,18 @@ class TestCommand:
         assert ran(["check", "--model", "new.onnx"], capsys)[0] == 1
         assert ran(["check"], capsys)[0] == 0
 
+    def test_a_model_that_runs_on_rows_alone_is_checked_on_them(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        body = "<int64[1] n = {10007}> { t = Reshape(x, n) y = Relu(t) }"
+        text = f'<ir_version: 10, opset_import: ["" : 23]> g (float[a, b] x) => (float[c] y) {body}'
+        Path("odd.onnx").write_bytes(ir.to_proto(ir.from_onnx_text(text)).SerializeToString())
+        np.savez("rows.npz", x=np.ones((1, 10007), np.float32))
+        assert ran(["lock", "odd.onnx", "--passes", "clean", "--data", "rows.npz"], capsys)[0] == 0
+        assert ran(["check", "--data", "rows.npz"], capsys)[0] == 0
+        assert ran(["check"], capsys)[0] == 3
+
     def test_improvements_are_told(self, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
         small.save(Path("m.onnx"), drop_gelu)
         code, out, _ = ran(["check"], capsys)
@@ -239,6 +253,8 @@ class TestCommand:
             ("check m.ffc.lock --report r.txt", 2, "suffix '.txt'; known: .json, .md, .html, .xml, .sarif"),
             ("check m.ffc.lock --report m.ffc.lock/r.md", 2, "m.ffc.lock"),
             ("check --model m.onnx m.ffc.lock lost.ffc.lock", 2, "--model is for one lock, and there are 2"),
+            ("check --data rows.npz m.ffc.lock lost.ffc.lock", 2, "--data is for one lock, and there are 2"),
+            ("lock .", 3, "it is a folder; name the .onnx file in it"),
             ("lock m.onnx -o m.onnx", 2, "m.onnx"),
             ("lock no.onnx", 3, "no such file"),
             ("lock m.onnx --passes fuze", 2, "did you mean 'fuse'"),

@@ -29,6 +29,25 @@ def test_a_model_that_runs_at_the_sizes_of_its_export_alone_is_proved_there_and_
     assert not ffc.compile(reshaped(-1, 2, 4), "clean").report.remark
 
 
+def squared() -> ir.Model:
+    """Return a model of tokens [1, S] and 7 S² + 3 numbers, which no sizes that are tried are."""
+    draft = Draft()
+    x, numbers = draft.input("x", 1, "seq"), draft.input("numbers", "count")
+    length = draft.op.Shape(x, start=1, end=2)
+    wanted = draft.op.Add(draft.op.Mul(draft.op.Mul(length, length), [7]), [3])
+    return draft.model({"y": (draft.op.Relu(x), [1, "seq"]), "z": (draft.op.Reshape(numbers, wanted), ["count"])})
+
+
+def test_rows_at_one_size_are_no_size_of_the_export() -> None:
+    one, other = (
+        {"x": np.ones((1, length), np.float32), "numbers": np.ones(7 * length**2 + 3, np.float32)} for length in (40, 21)
+    )
+    remark = ffc.compile(squared(), "clean", data=[one]).report.remark
+    assert remark.startswith("the model calls 'count', 'seq' free and ran at the size of the rows given alone, x [1, 40]")
+    assert "give rows of other sizes too" in remark
+    assert not ffc.compile(squared(), "clean", data=[one, other]).report.remark
+
+
 def test_tokens_may_come_first() -> None:
     draft = Draft()
     x = draft.input("x", "seq", "batch", 4)

@@ -56,21 +56,25 @@ def test_data_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     del without["attention_mask"]
     with pytest.raises(InputError, match="no array 'attention_mask'"):
         from_data(encoder(), without)
-    with pytest.raises(InputError, match=r"have \[2, 3\] rows"):
+    with pytest.raises(InputError, match=r"differ in rows, or have none: 'input_ids' 2, 'attention_mask' 3"):
         from_data(encoder(), rows() | {"input_ids": rows(2)["input_ids"]})
     with pytest.raises(InputError, match="cannot read rows from"):
         from_data(encoder(), tmp_path / "missing.npz")
     (tmp_path / "broken.npz").write_bytes(b"nothing of the kind")
-    with pytest.raises(InputError, match="cannot read rows from"):
-        from_data(encoder(), tmp_path / "broken.npz")
+    np.save(tmp_path / "one.npy", np.ones(3))
+    for name in ("broken.npz", "one.npy"):
+        with pytest.raises(InputError, match=f"cannot read rows from .*{name}: it is no .npz file; numpy.savez writes one"):
+            from_data(encoder(), tmp_path / name)
+    with pytest.raises(InputError, match="the data is of type int; give an array per input"):
+        from_data(encoder(), 5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (np.ones(3, np.int64), "has 1 dimensions, the input has 2"),
-        (np.ones((3, 5, 1), np.int64), "has 3 dimensions, the input has 2"),
-        (np.int64(1), "has 0 dimensions"),
+        (np.ones(3, np.int64), "has rank 1, the input has rank 2"),
+        (np.ones((3, 5, 1), np.int64), "has rank 3, the input has rank 2"),
+        (np.int64(1), "has rank 0"),
         (np.ones((3, 5)), "is of type float64, the input takes int64"),
         (np.full((3, 5), "a"), "is of type <U1"),
         (np.full((3, 5), None), "is of type object"),

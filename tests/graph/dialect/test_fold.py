@@ -43,6 +43,30 @@ def test_leaves_what_would_inflate_the_model(body: str) -> None:
     assert fold(Editor(model)) == 0 and len(operators(model)) == 3
 
 
+def test_leaves_weights_that_a_runtime_computes_with_few_bits() -> None:
+    """A DequantizeLinear is fused into the product that reads it; of a float nobody would know."""
+    model = model_of("<int8[2] w = {1, 2}, float s = {0.5}> { t = DequantizeLinear(w, s) y = Mul(x, t) }")
+    assert fold(Editor(model)) == 0 and operators(model) == ["DequantizeLinear", "Mul"]
+
+
+@pytest.mark.parametrize(
+    ("constants", "body", "left"),
+    [
+        ("int64 n = {32}", "h = Cast<to=10>(n) r = Sqrt(h) t = Cast<to=1>(r)", ["Sqrt", "Cast"]),
+        ("float n = {5.65685}", "h = Cast<to=10>(n) t = Cast<to=1>(h)", ["Cast", "Cast"]),
+        ("int64 n = {300}", "h = Cast<to=16>(n) t = Cast<to=1>(h)", ["Cast", "Cast"]),
+        ("int64 n = {32}", "h = Cast<to=10>(n) t = Cast<to=1>(h)", []),
+    ],
+)
+def test_rounds_nothing_to_half_where_it_must_be_exact(constants: str, body: str, left: list[str]) -> None:
+    """What a model in half means in float32 would then be another number."""
+    body = f"<{constants}> {{ {body} y = Add(x, t) }}"
+    exact, rounded = model_of(body), model_of(body)
+    fold(Editor(exact), exactly=True)
+    fold(Editor(rounded))
+    assert operators(exact) == [*left, "Add"] and operators(rounded) == ["Add"]
+
+
 @pytest.mark.parametrize("operator", ["Range(a, b, c)", "Resize(w, , , n)", "OneHot(i, d, v)"])
 def test_does_not_believe_a_recorded_size(operator: str) -> None:
     """Each would fill a terabyte; the model says that it gives one number, and no rule says otherwise."""
