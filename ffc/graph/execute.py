@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import re
 import sys
 import threading
 from collections.abc import Mapping
@@ -154,4 +155,16 @@ def _check_tensors(model: ir.Model) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    """Return what onnxruntime says in one line, without codes and places in its own source."""
+    text = _CODE.sub("", " ".join(str(error).split()))
+    failed = _FAILED.fullmatch(text)
+    if failed:
+        operator, name, text = failed.groups()
+        text = f"{operator} '{name}': {_SOURCE.sub('', text)}"
+    return text[:300]
+
+
+_CODE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
+_FAILED = re.compile(r"Non-zero status code returned while running (\w+) node\. Name:'(.*?)' Status Message: (.*)")
+_SOURCE = re.compile(r"^/\S+:\d+ .*?\) (?:.* was false\. (?=\S))?")
+"""A file, a line and a function, and a condition where a sentence comes after it."""

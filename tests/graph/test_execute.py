@@ -59,6 +59,15 @@ def test_inputs_that_do_not_fit_are_named_with_their_shapes() -> None:
         Runner(product(8)).run({"x": np.zeros((3, 9), np.float32)})
 
 
+def test_what_fails_is_told_without_places_in_the_source_of_onnxruntime() -> None:
+    draft = Draft()
+    result = draft.op.Add(draft.input("x", "n"), np.ones(4, np.float32))
+    with pytest.raises(CannotApplyError) as caught:
+        Runner(draft.model({"y": (result, ["n"])})).run({"x": np.zeros(3, np.float32)})
+    found = str(caught.value)
+    assert "x [3]: Add '" in found and "': Attempting to broadcast" in found and found.endswith("3 by 4")
+
+
 @pytest.mark.parametrize(
     ("kind", "name"),
     [(ir.SequenceType, "a sequence"), (ir.OptionalType, "an optional value"), (ir.SparseTensorType, "a sparse tensor")],
