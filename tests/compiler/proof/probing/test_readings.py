@@ -23,17 +23,20 @@ def kinds(probes: list[Probe]) -> dict[str, Probe]:
     return {probe.name.rsplit(" ", 1)[0]: probe for probe in probes}
 
 
+@pytest.mark.parametrize("hidden", [-np.inf, -1e9], ids=str)
 @pytest.mark.parametrize("causal", [False, True], ids=["both ways", "causal"])
 @pytest.mark.parametrize(
     ("form", "dtype"),
     [
         ("kept", BOOL), ("kept", INT64), ("kept", FLOAT), ("hidden", BOOL), ("hidden", INT64), ("hidden", FLOAT),
-        ("added", FLOAT), ("length", INT64), ("start", INT64), ("last", INT64),
+        ("added", FLOAT), ("length", INT64), ("start", INT64), ("last", INT64), ("padding", INT64), ("tail", INT64),
     ],
     ids=str,
 )  # fmt: skip
-def test_how_an_input_says_which_tokens_are_real_is_found_out(form: str, dtype: ir.DataType, causal: bool) -> None:
-    model = one_tower(form, dtype, causal=causal)
+def test_how_an_input_says_which_tokens_are_real_is_found_out(
+    form: str, dtype: ir.DataType, causal: bool, hidden: float
+) -> None:
+    model = one_tower(form, dtype, causal=causal, hidden=hidden)
     (tower,) = understood(model).towers
     (mask_input,) = tower.masks
     told = "length" if causal and form == "last" else form  # what comes later is hidden anyway
@@ -43,7 +46,7 @@ def test_how_an_input_says_which_tokens_are_real_is_found_out(form: str, dtype: 
     full, right, left = (probes[kind].mask for kind in ("full", "right-padded", "left-padded"))
     assert full is not None and right is not None and left is not None
     assert full.all()
-    assert right.all() == (form == "start") and left.all() == (form in ("length", "last"))
+    assert right.all() == (form in ("start", "tail")) and left.all() == (form in ("length", "last", "padding"))
 
 
 @pytest.mark.parametrize("form", ["kept", "hidden"])
