@@ -17,7 +17,7 @@ from ffc.compiler.proof.probing.layout import Layout, counts_tokens
 from ffc.compiler.proof.probing.mask_inputs import FLOAT_FORMS, INTERVALS, LEFT_HIDDEN, MASKS, Form, MaskInput
 from ffc.compiler.proof.probing.tower import Meaning, Tower, meaning_of
 from ffc.errors import FfcError
-from ffc.graph.shapes.dim import Dim
+from ffc.graph.shapes.dim import Dim, evaluate
 from ffc.graph.shapes.inference import Shapes
 
 __all__ = ["candidates", "find_towers", "guessed"]
@@ -194,11 +194,15 @@ class _Search:
         return _Trial(self.run, feeds, shown, real, meaning, mask_input.form, length)
 
     def _rows(self, mask_input: MaskInput, holders: Sequence[str]) -> Dim:
+        """Return the dimension of rows: the first of a mask, unless it counts the heads of each."""
         dims = self.layout.shapes[mask_input.name]
-        if mask_input.by_row:
-            return dims[0]
         other = next((self.layout.shapes[name] for name in holders if len(self.layout.shapes[name]) > 1), dims)
-        return next((dim for dim in other[:2] if dim not in dims[-1:]), 1)
+        rows = next((dim for dim in other[:2] if dim not in dims[-1:]), 1)
+        if not mask_input.by_row:
+            return rows
+        sizes = self.layout.bind(self.feeds)
+        own, given = (evaluate(dim, sizes) for dim in (dims[0], rows))
+        return rows if own > given and own % given == 0 else dims[0]
 
     def _whole(self, found: Sequence[Tower]) -> dict[str, np.ndarray]:
         """Return inputs that hide nothing, of those of which is known what they say."""

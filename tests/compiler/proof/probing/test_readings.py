@@ -7,6 +7,7 @@ import onnx_ir as ir
 import pytest
 
 import ffc
+from ffc.compiler.proof.opening import opened
 from ffc.compiler.proof.probes import Probe, make, understood
 from ffc.compiler.proof.probing.layout import layout_of
 from ffc.compiler.proof.probing.mask_inputs import Form, MaskInput
@@ -15,7 +16,17 @@ from ffc.compiler.proof.rows import from_data
 from ffc.compiler.proof.verify import Prover
 from ffc.graph.execute import Runner
 from ffc.graph.shapes.inference import infer
-from tests.compiler.proof.probing.towers import BOOL, FLOAT, INT64, attended, embedded, one_tower, two_towers, within
+from tests.compiler.proof.probing.towers import (
+    BOOL,
+    FLOAT,
+    INT64,
+    attended,
+    embedded,
+    one_tower,
+    two_heads,
+    two_towers,
+    within,
+)
 from tests.graphs import Draft
 
 
@@ -138,6 +149,19 @@ def test_a_mask_that_is_the_same_for_all_rows_keeps_what_it_hides_apart() -> Non
     model = draft.model({"y": (attended(draft, "one", x, draft.op.Not(seen)), ["batch", "seq", 8])})
     assert understood(model).mask_inputs["what"].form is Form.HIDDEN
     assert ffc.compile(model, "fuse").report.verdict is not None
+
+
+@pytest.mark.parametrize("rows", ["2*batch", "rows"])
+def test_a_mask_for_each_head_hides_what_it_hides_in_all_of_them(rows: str) -> None:
+    prover = opened(two_heads(rows))
+    assert not prover.remark
+    assert {"full", "right-padded", "left-padded", "holed"} <= kinds(prover.probes).keys()
+    for probe in prover.probes:
+        batch, length = probe.feeds["padding"].shape
+        assert probe.feeds["masks"].shape == (2 * batch, length, length)
+        assert probe.mask is not None and probe.mask.shape == (batch, length)
+        shown = ~probe.feeds["masks"].reshape(batch, 2, length, length).all(axis=(1, 2))
+        assert np.array_equal(probe.mask, shown & ~probe.feeds["padding"])
 
 
 def test_inputs_that_hide_nothing_say_nothing() -> None:

@@ -77,3 +77,16 @@ def two_towers(*names: str, forms: tuple[str, str] = ("length", "hidden")) -> ir
         held.append(op.Gather(x, np.int64(0), axis=1))
     outputs["score"] = (op.ReduceSum(op.Mul(*held), [1], keepdims=1), ["batch", 1])
     return draft.model(outputs)
+
+
+def two_heads(rows: str) -> ir.Model:
+    """Return a model of x, [B, S, 8], with a mask for each of its two heads, [`rows`, S, S], and one of padding."""
+    draft = Draft()
+    op = draft.op
+    x = draft.input("x", "batch", "seq", WIDTH)
+    masks, padding = draft.input("masks", rows, "seq", "seq", dtype=BOOL), draft.input("padding", "batch", "seq", dtype=BOOL)
+    batch, seq = op.Shape(x, start=0, end=1), op.Shape(x, start=1, end=2)
+    by_head = op.Reshape(masks, op.Concat(batch, np.array([2]), seq, seq, axis=0))
+    hidden = [op.Or(op.Gather(by_head, np.int64(head), axis=1), op.Unsqueeze(padding, [1])) for head in range(2)]
+    heads = [attended(draft, name, x, op.Not(each)) for name, each in zip(("one", "other"), hidden, strict=True)]
+    return draft.model({"y": (op.Add(*heads), ["batch", "seq", WIDTH])})
