@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from ffc.compiler.proof.probing.demands import sizes_written
 from ffc.compiler.proof.probing.layout import Layout
+from ffc.graph.shapes.dim import Dim
 
 __all__ = ["search"]
 
@@ -62,11 +63,16 @@ def _tried(model: ir.Model, layout: Layout) -> Iterator[Sizes]:
 
 
 def _per_head(layout: Layout, lengths: Sequence[int]) -> Iterator[Sizes]:
-    """Yield sizes at which a mask per query, [rows · heads, S, S], whose rows have a name of their own, has heads."""
-    firsts = {str(dims[0]) for dims in layout.shapes.values() if len(dims) == 3 and dims[1] == dims[2]}
+    """Yield sizes at which a mask, [rows · heads, S, S] or [rows · heads, 1, S], has a number of rows of its own."""
     free = layout.rows - layout.fixed.keys()
-    for length, name, heads in itertools.product(lengths, sorted(firsts & free) if len(free) > 1 else [], _HEADS):
+    masks = [dims for dims in layout.shapes.values() if len(dims) == 3 and _may_be_mask(*dims[1:])]
+    names = sorted({str(dims[0]) for dims in masks} & free) if len(free) > 1 else []
+    for length, name, heads in itertools.product(lengths, names, _HEADS):
         yield {**layout.sizes(2, length), name: 2 * heads}
+
+
+def _may_be_mask(queries: Dim, keys: Dim) -> bool:
+    return queries in (1, keys) or not (isinstance(queries, int) or isinstance(keys, int))
 
 
 def _near(layout: Layout, sizes: Sizes) -> Iterator[Sizes]:
