@@ -257,13 +257,13 @@ class _Trial:
         return still <= max(_STILL, moved * _FAINT) and _STILL < moved < float("inf")
 
     def _shown(self, holders: Sequence[str]) -> Iterator[tuple[Mapping[str, np.ndarray], Sequence[str], np.ndarray]]:
-        """Yield changes that count if the reading is right: to what a mask hid, or to what comes just before an end.
+        """Yield changes that count if the reading is right: to what is hidden, once it is shown, and beside an end.
 
-        A causal model need not hide what comes after an end, so that it may never count at others.
+        What comes after an end may never count at others: a causal model does not look there.
         """
-        if self.form not in INTERVALS:
+        if self.form not in INTERVALS or self.form in LEFT_HIDDEN:
             yield self.shown, holders, ~self.real
-        else:
+        if self.form in INTERVALS:
             yield self.feeds, holders, _beside(self.real, self.form)
             yield self.shown, holders, _beside(np.ones_like(self.real), self.form)
 
@@ -276,15 +276,15 @@ class _Trial:
             array, dims = feeds[name], self.meaning.layout.shapes[name]
             axis = next(axis for axis, dim in enumerate(dims) if counts_tokens(dim, self.length))
             where = places[:, -array.shape[axis] :]
-            other = np.random.default_rng(1).permutation(array.ravel()).reshape(array.shape)
-            if np.array_equal(other, array):
-                other = (1 - array.astype(np.int64)).astype(array.dtype)
             rows = next((place for place in range(2) if place != axis and array.shape[place] == len(where)), None)
             if rows is None:
                 where = np.asarray(where.any(axis=0, keepdims=True))
             shape = [size if place in (rows, axis) else 1 for place, size in enumerate(array.shape)]
             across = where if rows is None or rows < axis else where.T
+            other = np.random.default_rng(1).permutation(array.ravel()).reshape(array.shape)
             changed[name] = np.where(across.reshape(shape), other, array)
+            if np.array_equal(changed[name], array):
+                changed[name] = np.where(across.reshape(shape), 1 - array.astype(np.int64), array).astype(array.dtype)
         return changed
 
     def _moved(self, feeds: Mapping[str, np.ndarray], holders: Sequence[str], places: np.ndarray) -> float:

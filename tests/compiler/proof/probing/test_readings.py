@@ -75,6 +75,18 @@ def test_rounding_by_what_all_tokens_hold_hides_nothing(form: str) -> None:
     assert tower.masks == (MaskInput("what", Form[form.upper()]),)
 
 
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_a_length_is_no_tail_where_tokens_see_one_side_alone(direction: str) -> None:
+    draft = Draft()
+    op = draft.op
+    x, told = draft.input("x", "batch", "seq", 8), draft.input("what", "batch", dtype=ir.DataType.INT32)
+    weights = draft.normal("w", 1, 32, 8), draft.normal("r", 1, 32, 8)
+    y = op.LSTM(op.Transpose(x, perm=[1, 0, 2]), *weights, None, told, hidden_size=8, direction=direction, outputs=2)[0]
+    y = op.Reshape(op.Transpose(y, perm=[2, 0, 1, 3]), np.array([0, 0, 8]))
+    (tower,) = understood(draft.model({"y": (y, ["batch", "seq", 8])})).towers
+    assert tower.masks == (MaskInput("what", Form.LENGTH),)
+
+
 def test_a_length_is_never_none() -> None:
     for probe in make(one_tower("length", INT64)):
         assert probe.feeds["what"].min() >= 1
