@@ -7,7 +7,7 @@ from enum import Enum
 
 import numpy as np
 
-__all__ = ["FLOAT_FORMS", "INTERVALS", "MASKS", "Form", "MaskInput"]
+__all__ = ["FLOAT_FORMS", "INTERVALS", "LEFT_HIDDEN", "MASKS", "Form", "MaskInput"]
 
 MASKED = -10_000.0
 """What an additive mask holds at padding: far below any score, and finite in half precision."""
@@ -22,14 +22,19 @@ class Form(Enum):
     KEPT = "1 is real"
     HIDDEN = "1 is padding"
     ADDED = "0 is real, padding is far below"
-    LENGTH = "how many come first"
     START = "the first"
+    TAIL = "how many come last"
+    LENGTH = "how many come first"
     LAST = "the last"
+    PADDING = "how many come last and are padding"
 
 
 MASKS = (Form.KEPT, Form.HIDDEN)
 FLOAT_FORMS = (*MASKS, Form.ADDED)
-INTERVALS = (Form.LENGTH, Form.LAST, Form.START)
+LEFT_HIDDEN = (Form.START, Form.TAIL)
+"""These hide what comes first."""
+INTERVALS = (*LEFT_HIDDEN, Form.LENGTH, Form.LAST, Form.PADDING)
+"""In the order in which they are tried: what hides on the right can be taken for another in a causal model."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,11 @@ class MaskInput:
             mask = mask if mask.any() else ~mask
         if self.form in INTERVALS:
             first, last = mask.argmax(axis=1), mask.shape[1] - 1 - mask[:, ::-1].argmax(axis=1)
-            places = {Form.LENGTH: np.where(mask.any(axis=1), last + 1, 1), Form.LAST: last, Form.START: first}
+            length = np.where(mask.any(axis=1), last + 1, 1)
+            places = {
+                Form.START: first, Form.TAIL: mask.shape[1] - first,
+                Form.LENGTH: length, Form.LAST: last, Form.PADDING: mask.shape[1] - length,
+            }  # fmt: skip
             return np.broadcast_to(places[self.form].reshape(-1, *[1] * (len(shape) - 1)), shape).astype(dtype)
         shown = _spread(mask, self._whole(shape), random).reshape(shape)
         if self.form is Form.ADDED:
@@ -76,7 +85,10 @@ class MaskInput:
         """Return which tokens are real, bool [batch, length]: of a mask per query those that any query sees."""
         if self.form in INTERVALS:
             places, told = np.arange(length), array.reshape(-1, 1)
-            real = {Form.LENGTH: places < told, Form.LAST: places <= told, Form.START: places >= told}[self.form]
+            real = {
+                Form.START: places >= told, Form.TAIL: places >= length - told,
+                Form.LENGTH: places < told, Form.LAST: places <= told, Form.PADDING: places < length - told,
+            }[self.form]  # fmt: skip
         else:
             real = _seen(_kept(array.reshape(self._whole(array.shape)), self.form))
         if len(real) not in (1, batch) and real.size and len(real) % batch == 0:  # a mask for each head

@@ -14,10 +14,10 @@ import onnx_ir as ir
 
 from ffc.compiler.proof.probing.inputs import dtype_of, likely_mask, table_rows
 from ffc.compiler.proof.probing.layout import Layout, counts_tokens
-from ffc.compiler.proof.probing.mask_inputs import FLOAT_FORMS, INTERVALS, MASKS, Form, MaskInput
+from ffc.compiler.proof.probing.mask_inputs import FLOAT_FORMS, INTERVALS, LEFT_HIDDEN, MASKS, Form, MaskInput
 from ffc.compiler.proof.probing.tower import Meaning, Tower, meaning_of
 from ffc.errors import FfcError
-from ffc.graph.shapes.dim import Dim
+from ffc.graph.shapes.dim import Dim, evaluate
 from ffc.graph.shapes.inference import Shapes
 
 __all__ = ["candidates", "find_towers", "guessed"]
@@ -180,7 +180,7 @@ class _Search:
         sizes = self.layout.bind(self.feeds)
         tower = Tower((mask_input,), frozenset(holders), self._rows(mask_input, holders), length)
         batch, tokens = tower.size(sizes)
-        if tokens < 2 or not holders:
+        if tokens < (4 if mask_input.form in INTERVALS else 2) or not holders:  # fewer tell no length from its contrary
             return None
         given = self.feeds[mask_input.name]
         masks = _hidden(batch, tokens, mask_input.form), np.ones((batch, tokens), np.bool_)
@@ -191,14 +191,18 @@ class _Search:
         if real.all() or not real.any():
             return None
         meaning = meaning_of(self.model, self.layout, [tower], self.shapes)
-        return _Trial(self.run, feeds, None if mask_input.form in INTERVALS else shown, real, meaning, length)
+        return _Trial(self.run, feeds, shown, real, meaning, mask_input.form, length)
 
     def _rows(self, mask_input: MaskInput, holders: Sequence[str]) -> Dim:
+        """Return the dimension of rows: the first of a mask, unless it counts the heads of each."""
         dims = self.layout.shapes[mask_input.name]
-        if mask_input.by_row:
-            return dims[0]
         other = next((self.layout.shapes[name] for name in holders if len(self.layout.shapes[name]) > 1), dims)
-        return next((dim for dim in other[:2] if dim not in dims[-1:]), 1)
+        rows = next((dim for dim in other[:2] if dim not in dims[-1:]), 1)
+        if not mask_input.by_row:
+            return rows
+        sizes = self.layout.bind(self.feeds)
+        own, given = (evaluate(dim, sizes) for dim in (dims[0], rows))
+        return rows if own > given and own % given == 0 else dims[0]
 
     def _whole(self, found: Sequence[Tower]) -> dict[str, np.ndarray]:
         """Return inputs that hide nothing, of those of which is known what they say."""
@@ -228,29 +232,40 @@ class _Trial:
     Attributes:
         run: Runs the model.
         feeds: Inputs under which some tokens are hidden, if the reading is right.
-        shown: The same under which none is; None for where tokens begin or end, which a causal model may not need.
-        real: Those that are not, bool [B, S].
+        shown: The same under which none is.
+        real: Those that are not hidden, bool [B, S].
         meaning: What the model's outputs have to do with them.
+        form: How the input is read.
         length: The dimension of tokens.
     """
 
     run: Run
     feeds: Mapping[str, np.ndarray]
-    shown: Mapping[str, np.ndarray] | None
+    shown: Mapping[str, np.ndarray]
     real: np.ndarray
     meaning: Meaning
+    form: Form
     length: Dim
 
     def hides(self, holders: Sequence[str]) -> bool:
-        """Whether hidden tokens of these inputs change nothing at others, and do so when they are shown."""
+        """Whether hidden tokens of these inputs change nothing at others, and what is shown does."""
         try:
             still = self._moved(self.feeds, holders, ~self.real)
-            if self.shown is None:
-                return still <= _STILL < self._moved(self.feeds, holders, self.real) < float("inf")
-            moved = self._moved(self.shown, holders, ~self.real) if still < float("inf") else 0.0
-            return still <= max(_STILL, moved * _FAINT) and _STILL < moved < float("inf")
+            moved = min(self._moved(*each) for each in self._shown(holders)) if still < float("inf") else 0.0
         except FfcError:
             return False
+        return still <= max(_STILL, moved * _FAINT) and _STILL < moved < float("inf")
+
+    def _shown(self, holders: Sequence[str]) -> Iterator[tuple[Mapping[str, np.ndarray], Sequence[str], np.ndarray]]:
+        """Yield changes that count if the reading is right: to what is hidden, once it is shown, and beside an end.
+
+        What comes after an end may never count at others: a causal model does not look there.
+        """
+        if self.form not in INTERVALS or self.form in LEFT_HIDDEN:
+            yield self.shown, holders, ~self.real
+        if self.form in INTERVALS:
+            yield self.feeds, holders, _beside(self.real, self.form)
+            yield self.shown, holders, _beside(np.ones_like(self.real), self.form)
 
     def _changed(
         self, feeds: Mapping[str, np.ndarray], holders: Sequence[str], places: np.ndarray
@@ -261,24 +276,24 @@ class _Trial:
             array, dims = feeds[name], self.meaning.layout.shapes[name]
             axis = next(axis for axis, dim in enumerate(dims) if counts_tokens(dim, self.length))
             where = places[:, -array.shape[axis] :]
-            other = np.random.default_rng(1).permutation(array.ravel()).reshape(array.shape)
-            if np.array_equal(other, array):
-                other = (1 - array.astype(np.int64)).astype(array.dtype)
             rows = next((place for place in range(2) if place != axis and array.shape[place] == len(where)), None)
             if rows is None:
                 where = np.asarray(where.any(axis=0, keepdims=True))
             shape = [size if place in (rows, axis) else 1 for place, size in enumerate(array.shape)]
             across = where if rows is None or rows < axis else where.T
+            other = np.random.default_rng(1).permutation(array.ravel()).reshape(array.shape)
             changed[name] = np.where(across.reshape(shape), other, array)
+            if np.array_equal(changed[name], array):
+                changed[name] = np.where(across.reshape(shape), 1 - array.astype(np.int64), array).astype(array.dtype)
         return changed
 
     def _moved(self, feeds: Mapping[str, np.ndarray], holders: Sequence[str], places: np.ndarray) -> float:
-        """Return how far real outputs move, relative to their scale, where some places of inputs change.
+        """Return how far outputs of other real tokens move, relative to their scale, where some places change.
 
         What is not finite moves infinitely.
         """
         before, after = self.run(feeds), self.run(self._changed(feeds, holders, places))
-        _, counted = self.meaning.counted(self.feeds)
+        _, counted = self.meaning.counted(feeds, but=places)
         worst = 0.0
         for name, array in before.items():
             one, other = (counted[name].pick(each) for each in (array, after[name]))
@@ -298,9 +313,18 @@ def _hidden(batch: int, tokens: int, form: Form) -> np.ndarray:
     """
     mask, some = np.ones((batch, tokens), np.bool_), max(1, tokens // 3)
     if form in INTERVALS:
-        mask[:, slice(some) if form is Form.START else slice(-some, None)] = False
+        mask[:, slice(some) if form in LEFT_HIDDEN else slice(-some, None)] = False
         return mask
     inner = (slice(1, 1 + some), slice(-1 - some, -1), slice(1, -1, 2))
     for row in range(batch):
         mask[row, inner[row % len(inner)]] = False
     return mask
+
+
+def _beside(real: np.ndarray, form: Form) -> np.ndarray:
+    """Return every other of the real tokens next to where they begin or end, bool [B, S], but not the one at the end.
+
+    A causal model shows it to no other. They are so few that they are hidden where the contrary of `form` is meant.
+    """
+    ranks = real.cumsum(axis=1) if form in LEFT_HIDDEN else real[:, ::-1].cumsum(axis=1)[:, ::-1]
+    return np.asarray(real & (ranks % 2 == 0) & (ranks <= max(2, real.shape[1] // 3)))

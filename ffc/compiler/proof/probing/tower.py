@@ -69,10 +69,17 @@ class Meaning:
         """By input, how it says which tokens are real."""
         return {mask_input.name: mask_input for tower in self.towers for mask_input in tower.masks}
 
-    def counted(self, feeds: Mapping[str, np.ndarray]) -> tuple[list[np.ndarray], dict[str, Counted]]:
-        """Return which tokens `feeds` say are real, a mask [B, S] for each tower, and what counts of each output."""
+    def counted(
+        self, feeds: Mapping[str, np.ndarray], but: np.ndarray | bool = False
+    ) -> tuple[list[np.ndarray], dict[str, Counted]]:
+        """Return which tokens `feeds` say are real, a mask [B, S] for each tower, and what counts of each output.
+
+        Args:
+            feeds: Inputs.
+            but: Tokens, bool [B, S], that are not to count though they are real.
+        """
         sizes = self.layout.bind(feeds)
-        masks = [tower.real(feeds, sizes) for tower in self.towers]
+        masks = [np.asarray(tower.real(feeds, sizes) & ~np.asarray(but)) for tower in self.towers]
         return masks, {name: _counted(masks, places, sizes) for name, places in self.places.items()}
 
 

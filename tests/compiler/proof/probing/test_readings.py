@@ -7,6 +7,7 @@ import onnx_ir as ir
 import pytest
 
 import ffc
+from ffc.compiler.proof.opening import opened
 from ffc.compiler.proof.probes import Probe, make, understood
 from ffc.compiler.proof.probing.layout import layout_of
 from ffc.compiler.proof.probing.mask_inputs import Form, MaskInput
@@ -15,7 +16,17 @@ from ffc.compiler.proof.rows import from_data
 from ffc.compiler.proof.verify import Prover
 from ffc.graph.execute import Runner
 from ffc.graph.shapes.inference import infer
-from tests.compiler.proof.probing.towers import BOOL, FLOAT, INT64, attended, embedded, one_tower, two_towers, within
+from tests.compiler.proof.probing.towers import (
+    BOOL,
+    FLOAT,
+    INT64,
+    attended,
+    embedded,
+    one_tower,
+    two_heads,
+    two_towers,
+    within,
+)
 from tests.graphs import Draft
 
 
@@ -23,17 +34,20 @@ def kinds(probes: list[Probe]) -> dict[str, Probe]:
     return {probe.name.rsplit(" ", 1)[0]: probe for probe in probes}
 
 
+@pytest.mark.parametrize("hidden", [-np.inf, -1e9], ids=str)
 @pytest.mark.parametrize("causal", [False, True], ids=["both ways", "causal"])
 @pytest.mark.parametrize(
     ("form", "dtype"),
     [
         ("kept", BOOL), ("kept", INT64), ("kept", FLOAT), ("hidden", BOOL), ("hidden", INT64), ("hidden", FLOAT),
-        ("added", FLOAT), ("length", INT64), ("start", INT64), ("last", INT64),
+        ("added", FLOAT), ("length", INT64), ("start", INT64), ("last", INT64), ("padding", INT64), ("tail", INT64),
     ],
     ids=str,
 )  # fmt: skip
-def test_how_an_input_says_which_tokens_are_real_is_found_out(form: str, dtype: ir.DataType, causal: bool) -> None:
-    model = one_tower(form, dtype, causal=causal)
+def test_how_an_input_says_which_tokens_are_real_is_found_out(
+    form: str, dtype: ir.DataType, causal: bool, hidden: float
+) -> None:
+    model = one_tower(form, dtype, causal=causal, hidden=hidden)
     (tower,) = understood(model).towers
     (mask_input,) = tower.masks
     told = "length" if causal and form == "last" else form  # what comes later is hidden anyway
@@ -43,7 +57,7 @@ def test_how_an_input_says_which_tokens_are_real_is_found_out(form: str, dtype: 
     full, right, left = (probes[kind].mask for kind in ("full", "right-padded", "left-padded"))
     assert full is not None and right is not None and left is not None
     assert full.all()
-    assert right.all() == (form == "start") and left.all() == (form in ("length", "last"))
+    assert right.all() == (form in ("start", "tail")) and left.all() == (form in ("length", "last", "padding"))
 
 
 @pytest.mark.parametrize("form", ["kept", "hidden"])
@@ -59,6 +73,18 @@ def test_rounding_by_what_all_tokens_hold_hides_nothing(form: str) -> None:
     feeds = {"ids": tokens, "what": np.ones((3, 8), np.int64)}
     (tower,) = find_towers(model, layout_of(model), Runner(model).run, feeds, infer(model))
     assert tower.masks == (MaskInput("what", Form[form.upper()]),)
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_a_length_is_no_tail_where_tokens_see_one_side_alone(direction: str) -> None:
+    draft = Draft()
+    op = draft.op
+    x, told = draft.input("x", "batch", "seq", 8), draft.input("what", "batch", dtype=ir.DataType.INT32)
+    weights = draft.normal("w", 1, 32, 8), draft.normal("r", 1, 32, 8)
+    y = op.LSTM(op.Transpose(x, perm=[1, 0, 2]), *weights, None, told, hidden_size=8, direction=direction, outputs=2)[0]
+    y = op.Reshape(op.Transpose(y, perm=[2, 0, 1, 3]), np.array([0, 0, 8]))
+    (tower,) = understood(draft.model({"y": (y, ["batch", "seq", 8])})).towers
+    assert tower.masks == (MaskInput("what", Form.LENGTH),)
 
 
 def test_a_length_is_never_none() -> None:
@@ -135,6 +161,19 @@ def test_a_mask_that_is_the_same_for_all_rows_keeps_what_it_hides_apart() -> Non
     model = draft.model({"y": (attended(draft, "one", x, draft.op.Not(seen)), ["batch", "seq", 8])})
     assert understood(model).mask_inputs["what"].form is Form.HIDDEN
     assert ffc.compile(model, "fuse").report.verdict is not None
+
+
+@pytest.mark.parametrize("rows", ["2*batch", "rows"])
+def test_a_mask_for_each_head_hides_what_it_hides_in_all_of_them(rows: str) -> None:
+    prover = opened(two_heads(rows))
+    assert not prover.remark
+    assert {"full", "right-padded", "left-padded", "holed"} <= kinds(prover.probes).keys()
+    for probe in prover.probes:
+        batch, length = probe.feeds["padding"].shape
+        assert probe.feeds["masks"].shape == (2 * batch, length, length)
+        assert probe.mask is not None and probe.mask.shape == (batch, length)
+        shown = ~probe.feeds["masks"].reshape(batch, 2, length, length).all(axis=(1, 2))
+        assert np.array_equal(probe.mask, shown & ~probe.feeds["padding"])
 
 
 def test_inputs_that_hide_nothing_say_nothing() -> None:
