@@ -17,7 +17,7 @@ from ffc.graph.blocks.prequantised import rounded_nodes
 from ffc.graph.blocks.tables import table_of
 from ffc.graph.files import load_like
 
-from . import constants, integers, kernels, pairs
+from . import constants, cuts, integers, kernels, pairs
 
 DYNAMIC, CALIBRATED = 0.9, 0.4
 """Least mean cosine by default: where steps follow the numbers that are rounded, and where some were calibrated before.
@@ -44,7 +44,8 @@ class Dequantize(ffc.Pass):
        ``MatMulNBits`` and so on) are written as float operators, with what rounds around them.
     2. So are products of integers that the graph scales back itself (``DynamicQuantizeLinear``, ``MatMulInteger``,
        ``Cast``, ``Mul``).
-    3. Pairs of QuantizeLinear and DequantizeLinear go. Where their steps begin at 0 they stood for a ReLU, which stays.
+    3. Pairs of QuantizeLinear and DequantizeLinear go. Where their steps begin at 0 they stood for a ReLU, which stays;
+       where they go between whole numbers, as ReLU6 and Hardtanh do, for a Clip.
     4. Weights, biases and tables become floats on the grid that they were rounded to, which `int8` uses again.
 
     Outputs move, since activations are no longer rounded; the budget says by how much they may, against the model as it
@@ -82,9 +83,10 @@ class Dequantize(ffc.Pass):
         kernels.read_kernels(editor, log)
         integers.read_products(editor, log)
         constants.move_back(editor)
+        own = cuts.in_graph(editor)
         rules.apply(self.rules, model, log, editor)
-        pairs.drop_relus(editor, log)
         log.did("weights", constants.compute(editor))
+        cuts.drop_needless(editor, log, own)
         if grown := len(_tables(model) - tables):
             log.note(f"{grown} embedding tables are floats now; int8{{embeddings=true}} stores them as int8 again")
         _name_what_stays(model, log)

@@ -73,7 +73,10 @@ def _scaled(out: ir.Value, wanted: Sequence[ir.Value | None]) -> tuple[ir.Value 
         return None, []
     value, found, others = cast.outputs[0], list[ir.Value](), list[ir.Value]()
     while (node := only_consumer(value)) is not None and node.op_type == "Mul" and not node.domain:
-        factors = _factors(next((each for each in node.inputs if each is not value), None))
+        beside = [each for each in node.inputs if each is not value]
+        if not beside:  # a square is no scale
+            break
+        factors = _factors(beside[0])
         constants = [each for each in factors if constant(each) is not None]
         if len(found) == len(wanted) and (others or len(constants) < len(factors)):
             break

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx_ir as ir
 
-from ffc import Editor, Log, Match, Op, Sample, Tensor, constant, rule
+from ffc import Match, Op, Sample, Tensor, constant, rule
 from ffc.compiler.rules import Draw
 from ffc.graph.dialect import quantise
-from ffc.graph.dialect.edit import producer
-from ffc.graph.shapes.positions import moves
 
-__all__ = ["RULES", "drop_relus"]
+__all__ = ["RULES"]
 
-_NEVER_NEGATIVE = {"Abs", "Exp", "Relu", "Sigmoid", "Softmax", "Sqrt"}
-"""Operators whose result is never below 0, so that steps which begin there cut nothing off."""
+_WIDEST, _OFF = 32.5, 1e-6
+"""How wide a range between whole numbers is at most, and how far off it may be, as a share: what float32 rounds."""
 
-_MOST_OF_A_MASK = 500
-"""Values that are looked at to tell a mask from an activation."""
+_HALF_A_STEP = 0.501
+"""A zero point is rounded; a little more, for float32."""
 
 
 def _on_steps(step: float, zero: int = 0) -> Draw:
@@ -79,6 +76,34 @@ def _cuts_below_zero(match: Match) -> str | None:
     return None if _cuts(match) else "its lowest step is not 0"
 
 
+def _whole_ends(match: Match) -> tuple[int, int] | None:
+    """Return the whole numbers that steps go between, as those of ReLU6 and Hardtanh do; None where they do not.
+
+    What was only seen as a model was calibrated ends anywhere. A step tells the width of its range to the precision of
+    float32, and its zero point to half a step where that begins.
+    """
+    scale = constant(match.values["scale"])
+    zero = constant(match.values["zero"]) if "zero" in match.values else np.zeros((), np.uint8)
+    least, most = (zero is not None and quantise.ends(zero.dtype)) or (0, 0)
+    if scale is None or zero is None or scale.dtype != np.float32 or scale.size != 1 or zero.size != 1:
+        return None
+    step, below = float(scale.reshape(())), int(zero.reshape(())) - least
+    seen = (most - least) * step
+    if not 0 < seen <= _WIDEST or abs(seen - round(seen)) > _OFF * seen:
+        return None
+    low = -round(below * step)
+    return (low, low + round(seen)) if abs(below + low / step) < _HALF_A_STEP else None
+
+
+def _stops_at_whole_numbers(match: Match) -> str | None:
+    return None if _whole_ends(match) else "its ends are not whole numbers"
+
+
+def _ends(match: Match) -> dict[str, np.ndarray]:
+    low, high = _whole_ends(match) or (0, 0)
+    return {"low": np.array(low, np.float32), "high": np.array(high, np.float32)}
+
+
 _UINT8 = {"scale": 0.5, "scale_back": 0.5}
 _SHIFTED = {**_UINT8, "zero": np.uint8(7), "zero_back": np.uint8(7)}
 _FROM_ZERO = {**_UINT8, "zero": np.uint8(0), "zero_back": np.uint8(0)}
@@ -101,12 +126,47 @@ def _relu(op: Op, x: Tensor) -> Tensor:
     return op.Relu(x)
 
 
+def _clip(op: Op, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    return op.Clip(x, low, high)
+
+
 _WHOLE, _HALF = _on_steps(0.5, 7), _on_steps(0.5)
 _SIGNED: Draw = lambda random: _HALF(random) * random.choice([-1, 1], (3, 5)).astype(np.float32)  # noqa: E731
 _NEGATIVE = Sample({"x": _SIGNED}, _FROM_ZERO, _AXIS)
 
+_SIXTH, _FIFTH = np.float32(6 / 255), np.float32(5 / 255)
+_TO_SIX = {"scale": _SIXTH, "scale_back": _SIXTH}
+_TO_THREE = {"scale": _FIFTH, "scale_back": _FIFTH, "zero": np.uint8(102), "zero_back": np.uint8(102)}
+
+
+def _beyond(step: np.float32, zero: int = 0) -> Draw:
+    """Draw numbers of steps, and some beyond either end."""
+
+    def draw(random: np.random.Generator) -> np.ndarray:
+        beyond = np.full((3, 1), random.choice([-9, 9]), np.float32)
+        return np.append(_on_steps(float(step), zero)(random), beyond, axis=1)
+
+    return draw
+
+
 RULES = (
     _dynamic,
+    # onnxruntime's tools drop a Clip or a ReLU before steps that do what it does.
+    rule(
+        "round-between", _clip, where=(_back_again, _stops_at_whole_numbers), bind=_ends, shared=True,
+        samples=(
+            Sample({"x": _beyond(_FIFTH, 102)}, _TO_THREE, _AXIS),
+            Sample({"x": _beyond(_SIXTH)}, {**_TO_SIX, "zero": np.uint8(0), "zero_back": np.uint8(0)}, _AXIS),
+            Sample({"x": _WHOLE}, _SHIFTED, _AXIS, matches=False),
+        ),
+    )(_pair),
+    rule(
+        "round-unsigned-between", _clip, where=(_back_again, _stops_at_whole_numbers), bind=_ends, shared=True,
+        samples=(
+            Sample({"x": _beyond(_SIXTH)}, _TO_SIX, _AXIS),
+            Sample(_NEGATIVE.inputs, _UINT8, _AXIS, matches=False),
+        ),
+    )(_pair_at_zero),
     rule(
         "round", lambda op, x: x, where=(_back_again, _keeps_signs), shared=True,
         samples=(
@@ -116,7 +176,6 @@ RULES = (
             Sample({"x": _HALF}, _FROM_ZERO, _AXIS, matches=False),
         ),
     )(_pair),
-    # onnxruntime's tools drop a ReLU before such steps, since they do what it does.
     rule(
         "round-above-zero", _relu, where=(_back_again, _cuts_below_zero), shared=True,
         samples=(_NEGATIVE, Sample({"x": _WHOLE}, _SHIFTED, _AXIS, matches=False)),
@@ -126,44 +185,3 @@ RULES = (
         samples=(Sample(_NEGATIVE.inputs, _UINT8, _AXIS),),
     )(_pair_at_zero),
 )  # fmt: skip
-
-
-def drop_relus(editor: Editor, log: Log) -> None:
-    """Drop ReLUs of what is never negative, and of masks; one operator, which is what rules see, tells neither."""
-    for node in list(editor.graph):
-        x = node.inputs[0] if node.op_type == "Relu" and not node.domain else None
-        if x is None or constant(x) is not None:
-            continue
-        if _never_negative(x):
-            editor.replace(node.outputs[0], x)
-        elif _is_mask(x):
-            log.note(f"the mask {x.name} was rounded to steps from 0, as if no token was hidden; here it hides them")
-            editor.replace(node.outputs[0], x)
-
-
-def _never_negative(value: ir.Value | None, depth: int = 8) -> bool:
-    array, node = constant(value), producer(value)
-    if array is not None:
-        return bool((array >= 0).all())
-    if node is None or node.domain or not depth:
-        return False
-    if moves(node):
-        return _never_negative(node.inputs[0], depth - 1)
-    if node.op_type == "Where":
-        return all(_never_negative(each, depth - 1) for each in node.inputs[1:])
-    return node.op_type in _NEVER_NEGATIVE
-
-
-def _is_mask(value: ir.Value) -> bool:
-    """Whether `value` is computed from inputs that are no floats, without any weight: nothing has a ReLU behind it."""
-    pending, seen = [value], {value}
-    while pending and len(seen) < _MOST_OF_A_MASK:
-        value = pending.pop()
-        array = constant(value)
-        if value.dtype == ir.DataType.FLOAT and (value.is_graph_input() or (array is not None and array.ndim > 1)):
-            return False
-        node = None if array is not None else value.producer()
-        sources = [] if node is None else [each for each in node.inputs if each is not None and each not in seen]
-        seen.update(sources)
-        pending += sources
-    return not pending
