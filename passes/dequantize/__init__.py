@@ -87,6 +87,8 @@ class Dequantize(ffc.Pass):
         rules.apply(self.rules, model, log, editor)
         log.did("weights", constants.compute(editor))
         cuts.drop_needless(editor, log, own)
+        if log.done.keys() & {"round", "round-above-zero", "round-unsigned"}:
+            log.note("a function dropped before calibrated steps is known only where they end at 0 or whole numbers")
         if grown := len(_tables(model) - tables):
             log.note(f"{grown} embedding tables are floats now; int8{{embeddings=true}} stores them as int8 again")
         _name_what_stays(model, log)
