@@ -83,7 +83,7 @@ class Dequantize(ffc.Pass):
         kernels.read_kernels(editor, log)
         integers.read_products(editor, log)
         constants.move_back(editor)
-        own = cuts.in_graph(editor)
+        own = cuts.cutting_nodes(editor)
         rules.apply(self.rules, model, log, editor)
         log.did("weights", constants.compute(editor))
         cuts.drop_needless(editor, log, own)

@@ -14,7 +14,7 @@ from ffc.graph.dialect.edit import producer
 from ffc.graph.shapes.inference import Shapes
 from ffc.graph.shapes.positions import moves
 
-__all__ = ["drop_needless", "in_graph"]
+__all__ = ["cutting_nodes", "drop_needless"]
 
 _CUTTING = ("Clip", "Relu")
 
@@ -33,7 +33,7 @@ _HIDES = -1e4
 _WHOLE = {"Ceil", "Floor", "Round", "Sign"}
 
 
-def in_graph(editor: Editor) -> set[ir.Node]:
+def cutting_nodes(editor: Editor) -> set[ir.Node]:
     """Return the ReLUs and Clips of a model."""
     return {node for node in editor.graph if node.op_type in _CUTTING}
 
