@@ -42,7 +42,7 @@ class MaskInput:
     """An input that says which tokens are real.
 
     A mask is [B, S] or one per query, [B, S, S], [B, 1, S, S] or [B, 1, 1, S], also with heads; or the same for all
-    rows, [S, S] or [1, S]. Where tokens begin or end is [B] or [B, 1].
+    rows, [S, S], [1, S] or [S]. Where tokens begin or end is [B] or [B, 1].
 
     Attributes:
         name: The input.
@@ -100,7 +100,7 @@ class MaskInput:
 
     def _whole(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return a shape whose first axis counts rows, or masks of heads."""
-        return shape if self.by_row or shape[:1] == (1,) else (1, *shape)
+        return shape if self.by_row or (len(shape) > 1 and shape[0] == 1) else (1, *shape)
 
 
 def _spread(mask: np.ndarray, shape: tuple[int, ...], random: np.random.Generator | None) -> np.ndarray:

@@ -93,7 +93,7 @@ def _is_places(dims: Sequence[Dim], kind: str) -> bool:
 
 
 def _is_mask(name: str, dims: Sequence[Dim], layout: Layout) -> bool:
-    if not 2 <= len(dims) <= 4 or dims[-1] == 1:
+    if not 1 <= len(dims) <= 4 or dims[-1] == 1:
         return False
     if len(dims) > 2 and dims[-2] != 1 and not counts_tokens(dims[-2], dims[-1]):
         return False
@@ -148,20 +148,20 @@ class _Search:
 
     def _readings(self, name: str) -> Iterator[tuple[MaskInput, Dim]]:
         dims, kind = self.layout.shapes[name], self.feeds[name].dtype.kind
-        if not _is_places(dims, kind):
-            square = len(dims) == 2 and dims[0] == dims[1]
+        if _is_places(dims, kind):
+            lengths = dict.fromkeys(
+                dim
+                for other, others in self.layout.shapes.items()
+                if other != name and len(others) > 1
+                for dim in others[:2]
+                if dim != dims[0] and not (isinstance(dim, int) and dim < 2)
+            )
+            for length in lengths:
+                yield from ((MaskInput(name, form), length) for form in INTERVALS)
+        if len(dims) == 1 or not _is_places(dims, kind):
+            alike = len(dims) == 1 or (len(dims) == 2 and dims[0] == dims[1])
             for form in FLOAT_FORMS if kind == "f" else MASKS:
-                yield MaskInput(name, form, by_row=not square and dims[0] != 1), dims[-1]
-            return
-        lengths = dict.fromkeys(
-            dim
-            for other, others in self.layout.shapes.items()
-            if other != name and len(others) > 1
-            for dim in others[:2]
-            if dim != dims[0] and not (isinstance(dim, int) and dim < 2)
-        )
-        for length in lengths:
-            yield from ((MaskInput(name, form), length) for form in INTERVALS)
+                yield MaskInput(name, form, by_row=not alike and dims[0] != 1), dims[-1]
 
     def _held(
         self, mask_input: MaskInput, length: Dim, holders: Sequence[str], whole: Mapping[str, np.ndarray]

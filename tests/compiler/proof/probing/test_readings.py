@@ -155,6 +155,19 @@ def test_tokens_that_come_before_rows_are_counted_where_they_are_real() -> None:
     assert len(probe.counted("y").pick(np.zeros((*probe.mask.T.shape, 8)))) == probe.mask.sum()
 
 
+@pytest.mark.parametrize("dtype", [BOOL, INT64], ids=str)
+@pytest.mark.parametrize("form", ["kept", "hidden"])
+def test_one_row_of_a_mask_may_be_for_all_rows(form: str, dtype: ir.DataType) -> None:
+    draft = Draft()
+    x, given = draft.input("x", "batch", "seq", 8), draft.input("what", "seq", dtype=dtype)
+    y = attended(draft, "one", x, within(draft, None, form, draft.op.Unsqueeze(given, [0])))
+    prover = opened(draft.model({"y": (y, ["batch", "seq", 8])}))
+    assert {"full", "right-padded", "holed"} <= kinds(prover.probes).keys()
+    for probe in prover.probes:
+        real = probe.feeds["what"].astype(np.bool_) == (form == "kept")
+        assert probe.mask is not None and (probe.mask == real).all()
+
+
 def test_a_mask_that_is_the_same_for_all_rows_keeps_what_it_hides_apart() -> None:
     draft = Draft()
     x, seen = draft.input("x", "batch", "seq", 8), draft.input("what", "seq", "seq", dtype=BOOL)
