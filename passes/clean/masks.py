@@ -10,7 +10,8 @@ import onnx_ir as ir
 
 from ffc import Match, Op, Rule, Sample, Tensor, constant, rule
 from ffc.compiler.rules import flags, is_scalar, normal, nothing_for_one_query
-from ffc.graph.blocks.masks import is_same_for_all_queries
+from ffc.graph.blocks.masks import HIDDEN, is_at_least, is_same_for_all_queries
+from ffc.graph.dialect.edit import producer
 from ffc.graph.dialect.trace import Program
 
 __all__ = ["RULES"]
@@ -23,23 +24,31 @@ def _is_low(match: Match) -> str | None:
 
 
 def _no_query_alone(match: Match) -> str | None:
-    """Where what masks is minus infinity, the guard gives 0 to a query that sees nothing; that must stay."""
-    if np.isfinite(match.number("low")):
-        return None
-    if not _is_plain(match.values["scores"]):
+    """Where minus infinity masks, the guard gives 0 to a query that sees nothing; that must stay."""
+    low = match.number("low")
+    # Beside the lowest float, numbers down to HIDDEN vanish; no sum of both is minus infinity.
+    if not _is_finite(match.values["scores"], min(HIDDEN, _LOWEST - max(low, _LOWEST))):
         return "another mask may be in its scores"
-    if is_same_for_all_queries(match.values["keep"], match.editor.shapes):
+    if np.isfinite(low) or is_same_for_all_queries(match.values["keep"], match.editor.shapes):
         return None
     return "a query may see nothing where others see something, and then gets 0"
 
 
-def _is_plain(scores: ir.Value) -> bool:
-    """Whether nothing but a factor stands between scores and their product."""
-    node = scores.producer()
-    while node is not None and node.op_type in ("Div", "Identity", "Mul", "Reshape"):
+def _is_finite(scores: ir.Value, low: float, *, whole: bool = True) -> bool:
+    """Whether `scores` are products and factors on them, numbers of `low` or more added, and others that vanish there.
+
+    Where they are `whole`, they may be an input of the graph.
+    """
+    node = producer(scores)
+    if node is None or node.domain:
+        return node is None and whole
+    if node.op_type == "Add":
+        parts = [value for value in node.inputs if value is not None and not is_at_least(value, low)]
+        return all(_is_finite(value, HIDDEN, whole=False) for value in parts)
+    if node.op_type in ("Div", "Gather", "GatherElements", "Identity", "Mul", "Reshape", "Transpose"):
         operand = next((value for value in node.inputs if value is not None and constant(value) is None), None)
-        node = None if operand is None else operand.producer()
-    return node is None or node.op_type == "MatMul"
+        return operand is not None and _is_finite(operand, low, whole=whole)
+    return node.op_type == "MatMul"
 
 
 def _finite(match: Match) -> Mapping[str, Any]:
