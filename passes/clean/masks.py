@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
-from ffc import Match, Op, Rule, Sample, Tensor, constant, rule
+from ffc import Match, Op, Rule, Sample, Tensor, rule
 from ffc.compiler.rules import flags, is_scalar, normal, nothing_for_one_query
-from ffc.graph.blocks.masks import HIDDEN, is_at_least, is_same_for_all_queries
-from ffc.graph.dialect.edit import producer
+from ffc.graph.blocks.masks import HIDDEN, is_of_products, is_same_for_all_queries
 from ffc.graph.dialect.trace import Program
 
 __all__ = ["RULES"]
@@ -27,28 +25,11 @@ def _no_query_alone(match: Match) -> str | None:
     """Where minus infinity masks, the guard gives 0 to a query that sees nothing; that must stay."""
     low = match.number("low")
     # Beside the lowest float, numbers down to HIDDEN vanish; no sum of both is minus infinity.
-    if not _is_finite(match.values["scores"], min(HIDDEN, _LOWEST - max(low, _LOWEST))):
+    if not is_of_products(match.values["scores"], min(HIDDEN, _LOWEST - max(low, _LOWEST)), whole=True):
         return "another mask may be in its scores"
     if np.isfinite(low) or is_same_for_all_queries(match.values["keep"], match.editor.shapes):
         return None
     return "a query may see nothing where others see something, and then gets 0"
-
-
-def _is_finite(scores: ir.Value, low: float, *, whole: bool = True) -> bool:
-    """Whether `scores` are products and factors on them, numbers of `low` or more added, and others that vanish there.
-
-    Where they are `whole`, they may be an input of the graph.
-    """
-    node = producer(scores)
-    if node is None or node.domain:
-        return node is None and whole
-    if node.op_type == "Add":
-        parts = [value for value in node.inputs if value is not None and not is_at_least(value, low)]
-        return all(_is_finite(value, HIDDEN, whole=False) for value in parts)
-    if node.op_type in ("Div", "Gather", "GatherElements", "Identity", "Mul", "Reshape", "Transpose"):
-        operand = next((value for value in node.inputs if value is not None and constant(value) is None), None)
-        return operand is not None and _is_finite(operand, low, whole=whole)
-    return node.op_type == "MatMul"
 
 
 def _finite(match: Match) -> Mapping[str, Any]:
