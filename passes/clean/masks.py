@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
-from ffc import Match, Op, Rule, Sample, Tensor, constant, rule
+from ffc import Match, Op, Rule, Sample, Tensor, rule
 from ffc.compiler.rules import flags, is_scalar, normal, nothing_for_one_query
-from ffc.graph.blocks.masks import is_same_for_all_queries
+from ffc.graph.blocks.masks import HIDDEN, is_of_products, is_same_for_all_queries
 from ffc.graph.dialect.trace import Program
 
 __all__ = ["RULES"]
@@ -23,23 +22,14 @@ def _is_low(match: Match) -> str | None:
 
 
 def _no_query_alone(match: Match) -> str | None:
-    """Where what masks is minus infinity, the guard gives 0 to a query that sees nothing; that must stay."""
-    if np.isfinite(match.number("low")):
-        return None
-    if not _is_plain(match.values["scores"]):
+    """Where minus infinity masks, the guard gives 0 to a query that sees nothing; that must stay."""
+    low = match.number("low")
+    # Beside the lowest float, numbers down to HIDDEN vanish; no sum of both is minus infinity.
+    if not is_of_products(match.values["scores"], min(HIDDEN, _LOWEST - max(low, _LOWEST)), whole=True):
         return "another mask may be in its scores"
-    if is_same_for_all_queries(match.values["keep"], match.editor.shapes):
+    if np.isfinite(low) or is_same_for_all_queries(match.values["keep"], match.editor.shapes):
         return None
     return "a query may see nothing where others see something, and then gets 0"
-
-
-def _is_plain(scores: ir.Value) -> bool:
-    """Whether nothing but a factor stands between scores and their product."""
-    node = scores.producer()
-    while node is not None and node.op_type in ("Div", "Identity", "Mul", "Reshape"):
-        operand = next((value for value in node.inputs if value is not None and constant(value) is None), None)
-        node = None if operand is None else operand.producer()
-    return node is None or node.op_type == "MatMul"
 
 
 def _finite(match: Match) -> Mapping[str, Any]:

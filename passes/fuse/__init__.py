@@ -59,7 +59,7 @@ class Fuse(ffc.Pass):
             attention = layer.attention
             if attention is None or attention.node.domain:
                 continue
-            if why := _obstacle(attention, editor):
+            if why := _obstacle(attention, editor) or calls.obstacle(attention):
                 log.missed(f"attention of layer {layer.index}", why)
                 continue
             if not log.takes("attention", attention.context.name):

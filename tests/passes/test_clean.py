@@ -14,6 +14,7 @@ from ffc.graph.dialect.fold import FOLD_LIMIT
 from ffc.graph.text import text
 from tests.graphs import (
     LIBRARY,
+    LOWEST,
     Draft,
     Stock,
     count,
@@ -150,6 +151,26 @@ def test_a_query_that_sees_nothing_keeps_what_a_guard_gives_it(low: float) -> No
     assert count(after, "IsNaN") == np.isinf(low)
     assert np.allclose(run_stock(after, inputs)["y"], before, rtol=1e-6)
     assert np.allclose(before[1, 1], 0 if np.isinf(low) else 1 / 3)
+
+
+@pytest.mark.parametrize("low", [-1e4, LOWEST])
+@pytest.mark.parametrize("other", ["input", "lowest", "-1e9", "bias"])
+def test_a_guard_stays_where_masks_may_come_to_minus_infinity(low: float, other: str) -> None:
+    draft = Draft()
+    op, flags = draft.op, {"dtype": ir.DataType.BOOL}
+    q, mask = draft.input("q", 2, 3, 4), draft.input("mask", 2, 3, 3)
+    keep, past = draft.input("keep", 2, 3, 3, **flags), draft.input("past", 2, 3, 3, **flags)
+    added = {"input": mask, "lowest": op.Where(past, 0.0, LOWEST), "-1e9": op.Where(past, 0.0, -1e9), "bias": np.eye(3, dtype=np.float32)}
+    scores = op.Add(op.Mul(op.MatMul(q, op.Transpose(q, perm=[0, 2, 1])), np.float32(0.5)), added[other])
+    p = op.Softmax(op.Add(scores, op.Where(keep, np.float32(0), np.float32(low))), axis=-1)
+    model = draft.model({"y": (op.Where(op.IsNaN(p), np.float32(0), p), [2, 3, 3])})
+    after = run_passes(model, "opset", "clean")
+    assert count(after, "IsNaN") == (other == "input" or (other == "lowest" and low == LOWEST))
+    shown = np.ones((2, 3, 3), np.bool_)
+    shown[1, 1] = False
+    masks = {"mask": np.where(shown, 0, -np.inf).astype(np.float32), "past": shown, "keep": shown}
+    inputs = {"q": np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float32), **masks}
+    assert np.allclose(run_stock(after, inputs)["y"], run_stock(model, inputs)["y"], rtol=1e-5)
 
 
 def test_outputs_that_are_one_value_keep_their_names() -> None:

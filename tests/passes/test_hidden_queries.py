@@ -46,6 +46,22 @@ def filled_over_a_sum(low: float) -> Mask:
     return probabilities
 
 
+def filled_twice(low: float, later: float) -> Mask:
+    return lambda op, scores, past, real: op.Softmax(op.Where(past, op.Where(real, scores, low), later), axis=-1)
+
+
+def summed_apart(low: float, later: float) -> Mask:
+    def probabilities(op: Any, scores: Any, past: Any, real: Any) -> Any:
+        scores = op.Add(op.Add(scores, op.Where(real, 0.0, low)), op.Where(past, 0.0, later))
+        return op.Softmax(scores, axis=-1)
+
+    return probabilities
+
+
+def filled_and_summed(low: float, later: float) -> Mask:
+    return lambda op, scores, past, real: op.Softmax(op.Add(op.Where(real, scores, low), op.Where(past, 0.0, later)), axis=-1)
+
+
 def guarded(mask: Mask) -> Mask:
     def probabilities(op: Any, *given: Any) -> Any:
         found = mask(op, *given)
@@ -74,6 +90,20 @@ FORMS: Mapping[str, Mask] = {
     "filled -inf, guarded": guarded(filled(-np.inf)),
     "added lowest, guarded": guarded(added(LOWEST)),  # the mean
     "masked twice": masked_twice,  # 0
+    # What hides less is seen where all is hidden.
+    "filled -1e9, then -1e4": filled_twice(-1e9, -1e4),
+    "filled -1e4, then -1e9": filled_twice(-1e4, -1e9),
+    "filled -inf, then lowest": filled_twice(-np.inf, LOWEST),
+    "filled lowest, then -1e4, guarded": guarded(filled_twice(LOWEST, -1e4)),
+    "filled -inf, then lowest, guarded": guarded(filled_twice(-np.inf, LOWEST)),
+    "summed -inf and lowest": summed_apart(-np.inf, LOWEST),
+    "summed -1e9 and lowest": summed_apart(-1e9, LOWEST),
+    "summed -inf and lowest, guarded": guarded(summed_apart(-np.inf, LOWEST)),
+    "summed lowest, guarded": guarded(summed(LOWEST)),  # 0 where both hide all
+    "filled lowest and lowest in sum, guarded": guarded(filled_and_summed(LOWEST, LOWEST)),
+    "summed lowest and -inf, guarded": guarded(summed_apart(LOWEST, -np.inf)),
+    "filled -inf and lowest in sum": filled_and_summed(-np.inf, LOWEST),
+    "filled lowest and -1e9 in sum": filled_and_summed(LOWEST, -1e9),
 }
 
 
@@ -115,6 +145,54 @@ def test_attention_is_fused_and_equal_to_the_graph_in_every_form_of_mask(form: s
         for kept in all_masks(4, length).values():
             inputs = {"x": x, "mask": kept}
             assert difference(before(inputs), after(inputs)) < 1e-4
+
+
+def per_query(attention: Callable[[Any, Any, Any], Any]) -> ir.Model:
+    """Return an attention over x [batch, seq, 8] whose mask [batch, 1, seq, seq] is added; y [batch, seq, 8]."""
+    draft = Draft()
+    x, mask = draft.input("x", "batch", "seq", WIDTH), draft.input("mask", "batch", 1, "seq", "seq")
+    context = attention(draft.op, x, mask)
+    return draft.model({"y": (draft.linear("out", context, WIDTH, WIDTH), ["batch", "seq", WIDTH])})
+
+
+def by_operator(op: Any, x: Any, mask: Any) -> Any:
+    return op.Attention(x, x, x, mask, q_num_heads=HEADS, kv_num_heads=HEADS)
+
+
+def by_softmax(guard: bool) -> Callable[[Any, Any, Any], Any]:
+    def attention(op: Any, x: Any, mask: Any) -> Any:
+        q = op.Transpose(op.Reshape(x, [0, 0, HEADS, -1]), perm=[0, 2, 1, 3])
+        places = op.Range(np.int64(0), op.Squeeze(op.Shape(x, start=1, end=2), [0]), np.int64(1))
+        past = op.LessOrEqual(op.Unsqueeze(places, [0]), op.Unsqueeze(places, [1]))
+        scores = op.Add(op.Add(op.MatMul(q, op.Transpose(q, perm=[0, 1, 3, 2])), mask), op.Where(past, 0.0, LOWEST))
+        found = op.Softmax(scores, axis=-1)
+        found = op.Where(op.IsNaN(found), 0.0, found) if guard else found
+        return op.Reshape(op.Transpose(op.MatMul(found, q), perm=[0, 2, 1, 3]), [0, 0, WIDTH])
+
+    return attention
+
+
+@pytest.mark.parametrize("low", [-1e4, -1e30, -1e38, LOWEST, -np.inf])
+@pytest.mark.parametrize("target", ["cpu", "portable"])
+@pytest.mark.parametrize("attention", [by_operator, by_softmax(guard=True), by_softmax(guard=False)], ids=["operator", "guarded", "bare"])
+def test_a_float_mask_that_hides_all_from_one_query_means_what_the_graph_says(attention: Any, target: str, low: float) -> None:
+    model = per_query(attention)
+    after = ffc.compile(model, "fuse", target=target).model
+    assert count(after, "Attention", "Softmax") == 1
+    random = np.random.default_rng(0)
+    hidden = random.random((3, 1, 6, 6)) < 0.3
+    hidden[0, 0, 2], hidden[1, 0, 4, :5], hidden[:, 0, 0, 0] = True, True, False  # the latter sees what comes later
+    feeds = {"x": random.standard_normal((3, 6, WIDTH)).astype(np.float32), "mask": np.where(hidden, low, 0).astype(np.float32)}
+    one, other = Stock(model)(feeds)["y"], Stock(after)(feeds)["y"]
+    finite = np.isfinite(one)
+    assert finite.mean() > 0.8
+    assert np.abs(one[finite] - other[finite]).max() < 1e-4 * np.abs(one[finite]).max()
+
+
+def test_what_no_mask_of_a_call_can_say_stays_and_is_told() -> None:
+    result = ffc.compile(causal(filled_over_a_sum(-1e4)), "fuse")
+    assert count(result.model, "Softmax") == 1
+    assert any("a query may see nothing" in str(step.skipped) for step in result.report.steps)
 
 
 def test_a_mask_made_safe_for_kernels_costs_no_operator() -> None:

@@ -12,6 +12,7 @@ from ffc.compiler.proof.probing.counted import Counted
 from ffc.compiler.proof.probing.demands import numbers_compared
 from ffc.compiler.proof.probing.inputs import dtype_of, table_rows
 from ffc.compiler.proof.probing.layout import Layout, layout_of
+from ffc.compiler.proof.probing.mask_inputs import MASKED, Form
 from ffc.compiler.proof.probing.readings import candidates, find_towers, guessed
 from ffc.compiler.proof.probing.token_indices import draw_token_indices, holds_token_indices
 from ffc.compiler.proof.probing.tower import Meaning, meaning_of
@@ -45,6 +46,10 @@ _APART_CASES = [("full", 2, 7), ("right-padded", 2, 11), ("left-padded", 2, 10)]
 _APART = 3
 
 _BEYOND = "left-padded beyond windows"
+_BLIND = "blind query"
+_LOWS = {MASKED: "", float(np.finfo(np.float32).min): ", lowest float", -np.inf: ", minus infinity"}
+"""What a float mask that is added may hold where it hides, and what probes are called by that."""
+
 _WIDEST = 256
 """Windows up to this are told from; a probe that is longer costs too much."""
 
@@ -59,6 +64,7 @@ class Probe:
         mask: Which tokens are real, bool [B, S]; None where nothing says so. Of several towers, those of the first.
         required: Whether a model that does not run on it is refused; other probes that it cannot take are left out.
         spare: Whether it is short, and run only where a model cannot take one that is longer.
+        whole: Whether it was made to hide nothing.
         counts: What counts of each output; of others that goes by `mask` and by sizes.
     """
 
@@ -67,6 +73,7 @@ class Probe:
     mask: np.ndarray | None
     required: bool = False
     spare: bool = False
+    whole: bool = False
     counts: Mapping[str, Counted] = field(default_factory=dict)
 
     def counted(self, output: str) -> Counted:
@@ -88,7 +95,9 @@ def make(
     There are several batch sizes and lengths, and masks that are full, padded right and left, holed, and with one row
     masked throughout, as far as inputs can say that; where queries see a window alone, also one padded on the left by
     more than that. Ids stay within the tables they index. Fixed dimensions keep their size. A mask per query
-    ([B, S, S], [B, 1, S, S], [B, 1, 1, S]) shows each query the same real tokens, or some of them in the holed case.
+    ([B, S, S], [B, 1, S, S], [B, 1, 1, S]) shows each query the same real tokens, or some of them in the holed case;
+    in another it shows one query none. A float32 mask that is added goes down to -1e4, the lowest float, and minus
+    infinity.
 
     Args:
         model: The model.
@@ -102,35 +111,58 @@ def make(
     random = np.random.default_rng(seed)
     meaning = meaning or understood(model)
     found: dict[str, Probe] = {}
-    for kind, at, spare in _at(sizes) if sizes else _cases(meaning.layout, widest_window(model, _WIDEST)):
-        if kind == "full" or meaning.towers:
-            feeds = _feeds(model, meaning, kind, at, random)
-            name = f"{kind} {'x'.join(map(str, next(iter(feeds.values())).shape[:2]))}" if feeds else kind
-            found.setdefault(name, Probe.of(name, feeds, meaning, spare=spare))
+    cases = _at(sizes) if sizes else _cases(meaning.layout, widest_window(model, _WIDEST))
+    at = sizes[0] if sizes else meaning.layout.sizes(2, 8)
+    for case in (*cases, *_further(model, meaning, at)):
+        if case.kind == "full" or meaning.towers:
+            feeds = _feeds(model, meaning, case, random)
+            name = f"{case.name} {'x'.join(map(str, next(iter(feeds.values())).shape[:2]))}" if feeds else case.name
+            found.setdefault(name, Probe.of(name, feeds, meaning, spare=case.spare, whole=case.kind == "full"))
     return list(found.values())
 
 
-_Case = tuple[str, Mapping[str, int], bool]
-"""Kind, sizes, and whether it is spare."""
+@dataclass(frozen=True)
+class _Case:
+    """What is hidden, the sizes, whether the probe is spare, and what is added where a float hides."""
+
+    kind: str
+    sizes: Mapping[str, int]
+    spare: bool = False
+    low: float = MASKED
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}{_LOWS[self.low]}"
 
 
 def _cases(layout: Layout, window: int | None) -> Iterator[_Case]:
     beyond = [] if window is None else [(_BEYOND, 2, window + 8)]
     for case in (*_CASES, *beyond, *_SHORT_CASES):
-        yield case[0], layout.sizes(*case[1:]), case in _SHORT_CASES
+        yield _Case(case[0], layout.sizes(*case[1:]), case in _SHORT_CASES)
     if len(set(layout.others) - set(layout.fixed)) > 1:
         for kind, batch, length in _APART_CASES:
-            yield kind, layout.sizes(batch, length, length - _APART), False
+            yield _Case(kind, layout.sizes(batch, length, length - _APART))
 
 
 def _at(sizes: Sequence[Mapping[str, int]]) -> Iterator[_Case]:
     for kind in dict.fromkeys(kind for kind, *_ in _CASES):
-        yield from ((kind, at, False) for at in sizes)
+        yield from (_Case(kind, at) for at in sizes)
+
+
+def _further(model: ir.Model, meaning: Meaning, sizes: Mapping[str, int]) -> Iterator[_Case]:
+    """Yield what masks of some kinds alone can say: that a query sees nothing, and how low numbers are that hide."""
+    masks = {value: meaning.mask_inputs.get(str(value.name)) for value in model.graph.inputs}
+    told = [(value, each) for value, each in masks.items() if each is not None]
+    adds = any(each.form is Form.ADDED and dtype_of(value) == np.float32 for value, each in told)
+    apart = any(each.by_query(meaning.layout.shape(each.name, sizes)) for _, each in told)
+    for low in _LOWS if adds else (MASKED,):
+        kinds = ["left-padded"] * (low != MASKED) + [_BLIND] * apart
+        yield from (_Case(kind, sizes, low=low) for kind in kinds)
 
 
 def feeds_at(model: ir.Model, meaning: Meaning, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
     """Return an array for each input of `model` at given sizes, nothing hidden."""
-    return _feeds(model, meaning, "full", sizes, np.random.default_rng(0))
+    return _feeds(model, meaning, _Case("full", sizes), np.random.default_rng(0))
 
 
 def understood(
@@ -155,7 +187,7 @@ def understood(
         return meaning_of(model, layout, guessed(model, layout, named=True), shapes)
     random = np.random.default_rng(0)
     tried = sizes or [layout.sizes(*case) for case in _READ_ON]
-    made = (_feeds(model, Meaning(layout), "full", each, random) for each in tried)
+    made = (_feeds(model, Meaning(layout), _Case("full", each), random) for each in tried)
     try:
         run = (runner or Runner(model)).run
     except CannotApplyError:
@@ -175,9 +207,10 @@ _READ_ON = [(3, 8), (1, 8), (3, 4)]
 
 
 def _feeds(
-    model: ir.Model, meaning: Meaning, kind: str, sizes: Mapping[str, int], random: np.random.Generator
+    model: ir.Model, meaning: Meaning, case: _Case, random: np.random.Generator
 ) -> dict[str, np.ndarray]:
     """Return an array for each input: what says which tokens are real, where tokens are, or random numbers."""
+    kind, sizes = case.kind, case.sizes
     masks = [_mask(kind, tower.size(sizes), random) for tower in meaning.towers]
     pairs = zip(meaning.towers, masks, strict=True)
     known = {mask_input.name: (mask_input, mask) for tower, mask in pairs for mask_input in tower.masks}
@@ -187,7 +220,8 @@ def _feeds(
         mask = next((mask for mask in masks if mask.shape[:1] == shape[:1]), None)
         if name in known:
             mask_input, wanted = known[name]
-            feeds[name] = mask_input.write(wanted, shape, dtype_of(value), random if kind == "holed" else None)
+            parts = random if kind in ("holed", _BLIND) else None
+            feeds[name] = mask_input.write(wanted, shape, dtype_of(value), parts, blind=kind == _BLIND, low=case.low)
         elif mask is not None and holds_token_indices(value):
             feeds[name] = draw_token_indices(mask, shape, random).astype(dtype_of(value))
         else:

@@ -64,7 +64,8 @@ class Prover:
 
         Spare ones take their place. The first and the last are run twice, which shows a model that differs from itself.
         Where there are rows of the user's own, they are the proof alone if it takes no other, and what is not finite on
-        others is left out; on these rows, what is not finite must stay what it was.
+        others is left out; on these rows, what is not finite must stay what it was. Without rows, it must be finite
+        where nothing is hidden, and what hides more than it can take is left out.
 
         Args:
             model: The model as it came.
@@ -175,10 +176,10 @@ def _taken(runner: Runner, probes: Sequence[Probe]) -> tuple[_Taken, str]:
     odd = {id(probe): why for probe, outputs in taken if (why := _not_finite(probe, outputs))}
     left = [(probe, outputs) for probe, outputs in taken if probe.required or id(probe) not in odd]
     rows = [id(probe) for probe, _ in taken if probe.required]
-    if odd and odd.keys() >= set(rows):
-        why = odd[rows[0]] if rows else next(iter(odd.values()))
+    whole = [id(probe) for probe, _ in taken if probe.whole and id(probe) in odd]
+    if odd and (odd.keys() >= set(rows) if rows else whole or not left):
         advice = "" if rows else ", or give rows that suit it with --data rows.npz"
-        raise InputError(f"{why}; check its weights{advice}")
+        raise InputError(f"{odd[next(iter((*rows, *whole, *odd)))]}; check its weights{advice}")
     refused = f"the model runs on none of the inputs made for it: {'; '.join(refusals[-1:])}"
     return left, next(iter(odd.values()), refused)
 

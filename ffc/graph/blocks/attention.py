@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ffc.graph.blocks.goals import Goals
+from ffc.graph.blocks.masks import FLOOR, is_at_least, is_same_for_all_queries
 from ffc.graph.blocks.operands import Arrangement, Found, OperandWalk, plane_of_keys, plane_of_tokens, side_by_side
 from ffc.graph.blocks.products import Products, Reader
 from ffc.graph.blocks.scores import NotABlockError, ScoreWalk
@@ -90,12 +91,20 @@ class AttentionFinder:
         arranged = [side_by_side(core.attributes.get_int(f"{side}_num_heads", 1)) for side in ("q", "kv", "kv")]
         found = [self._operands.find((core, index), arrange) for index, arrange in enumerate(arranged)]
         scale = core.attributes.get_float("scale", 1 / math.sqrt(found[0].shape[3]))
-        masks = tuple(Mask(value) for value in core.inputs[3:4] if value is not None)
+        masks = tuple(self._mask_of_operator(value) for value in core.inputs[3:4] if value is not None)
         context = core.outputs[0]
         beside = len(self.shapes.of(context) or ()) == 3
         going = _Context(context) if beside else self._merged(context, self._laid_out(found))
-        hides = any(self.shapes.dtype(mask.value) == ir.DataType.BOOL for mask in masks)
-        return self._assemble(core, found, scale, masks, going, guarded=hides)  # it then gives 0 where all is hidden
+        hides = any(self._is_bool(mask.value) or mask.floor == FLOOR for mask in masks)
+        return self._assemble(core, found, scale, masks, going, guarded=hides)
+
+    def _mask_of_operator(self, value: ir.Value) -> Mask:
+        """Return a mask of the operator; to a query for which it holds only what is below `FLOOR` that gives 0."""
+        finite = self._is_bool(value) or is_at_least(value, FLOOR) or is_same_for_all_queries(value, self.shapes)
+        return Mask(value) if finite else Mask(value, floor=FLOOR)
+
+    def _is_bool(self, value: ir.Value) -> bool:
+        return self.shapes.dtype(value) == ir.DataType.BOOL
 
     def _from_softmax(self, core: ir.Node) -> Attention:
         rank = len(self.shapes.of(core.outputs[0]) or ())

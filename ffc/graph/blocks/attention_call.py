@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from ffc.graph.blocks.masks import HIDDEN, is_at_least, is_same_for_all_queries
+from ffc.graph.blocks.masks import FLOOR, HIDDEN, is_at_least, is_of_products, is_same_for_all_queries, lows
 from ffc.graph.blocks.structure import Attention, Mask, Operand
 from ffc.graph.dialect import ops
 from ffc.graph.dialect.edit import Editor
@@ -21,6 +22,16 @@ __all__ = ["AttentionCalls"]
 
 _VANISHING = -1e9
 """Beside this scores are nothing: added to it, they all become the same."""
+
+_SHIFT = -1000.0
+"""What positions add to scores is more than this."""
+
+_LOWEST = float(np.finfo(np.float32).min)
+_SQUEEZED = 1e-4
+"""What is left of numbers below `HIDDEN`: they keep their order, and their sums are finite."""
+
+_RANGE = 1e7
+"""How far below `HIDDEN` levels go: sums of a few stay above `FLOOR`."""
 
 _RULE = "attention"
 
@@ -111,7 +122,7 @@ class AttentionCalls:
 
     def _hides_from_some(self, mask: Mask) -> bool:
         """Whether a mask may hide keys from some queries alone."""
-        finite = mask.factor == 1 and is_at_least(mask.value, HIDDEN)
+        finite = (mask.factor == 1 and is_at_least(mask.value, HIDDEN)) or self._only_shifts(mask)
         return not finite and not is_same_for_all_queries(mask.value, self.editor.shapes)
 
     def _spelled_out(self, core: Attention, q: ir.Value, k: ir.Value) -> ir.Value:
@@ -120,18 +131,24 @@ class AttentionCalls:
         Where nothing gives 0 it is finite, and a token that two masks hide stays below one that only one of them does.
         """
         name, others = core.masks[0].value.name or "mask", core.masks[1:]
-        op, lasting = self._at(core, f"{name}.sum"), self._gives_zero(core)
+        op, lasting, levels = self._at(core, f"{name}.sum"), self._gives_zero(core), self._levels(core)
         total: ir.Value | None = None
         for mask in core.masks:
             value = self._laid_out(mask, core)
-            if self.editor.shapes.dtype(mask.value) == ir.DataType.BOOL:
-                choice = [np.float32(_added(mask.low, lasting)), 0.0 if total is None else total]
+            if self._is_bool(mask):
+                low = max(mask.low, _LOWEST) if levels is None and math.isfinite(mask.low) else mask.low
+                choice = [np.float32(low if levels is None else levels[low]), 0.0 if total is None else total]
                 total = op.Where(value, *(choice if mask.inverted else choice[::-1]))
                 continue
-            if not lasting and (core.guarded or others):
-                value = self._at(core, f"{name}.finite").Max(value, HIDDEN)
+            if levels is not None and not lasting and (core.guarded or others) and not self._only_shifts(mask):
+                least = min((levels[low] for low in self._lows(mask) or ()), default=HIDDEN)
+                value = self._at(core, f"{name}.finite").Max(value, least)
             total = value if total is None else op.Add(total, value)
         assert total is not None
+        if levels is None:
+            op = self._at(core, f"{name}.order")
+            total = op.Max(total, op.Add(op.Mul(total, np.float32(_SQUEEZED)), HIDDEN))
+            total = total if lasting else op.Max(total, FLOOR)
         shape = self.editor.shapes.of(core.masks[0].value)
         wanted = [self._tokens(operand) for operand in core.operands[:2]]
         if not others and shape is not None and len(shape) == 4 and list(shape[2:]) == wanted:
@@ -149,9 +166,66 @@ class AttentionCalls:
         target = self._at(core, f"{name}.target").Concat([1, 1], *(lengths[source] for source in sources), axis=0)
         return self._at(core, f"{name}.expanded").Expand(total, target)
 
+    def obstacle(self, core: Attention) -> str:
+        """Say why no mask of a call does what those of `core` do, or give the empty string.
+
+        To a query that sees nothing it matters which numbers hide, and what they are added to or put in place of.
+        """
+        high = [place for place, mask in enumerate(core.masks) if self._is_bool(mask) and mask.low > _VANISHING]
+        floats = [place for place, mask in enumerate(core.masks) if not self._is_bool(mask)]
+        mixed = any(place > min(high) or not self._only_shifts(core.masks[place]) for place in floats if high)
+        if not mixed or not self._sees_nothing(core):
+            return ""
+        low = core.masks[high[0]].low
+        return f"a mask puts {low:g} in place of its scores, another is added, and a query may see nothing"
+
+    def _levels(self, core: Attention) -> dict[float, float] | None:
+        """Return what added to scores does what each low number of the masks does, in their order.
+
+        None where not all of them are known: their sum is then brought to where nothing gets lost.
+        """
+        lasting, blind = self._gives_zero(core), self._sees_nothing(core)
+        filled = {mask.low for mask in core.masks if self._is_bool(mask)}
+        floats = [mask for mask in core.masks if not self._is_bool(mask) and not self._only_shifts(mask)]
+        added = [self._lows(mask) for mask in floats]
+        plain = {low: _added(low, lasting) for low in filled.union(*(found or () for found in added))}
+        if not blind:
+            return plain
+        if not added:
+            return plain if len(filled) <= 1 else _apart(filled, lasting)
+        deep = {low for low in plain if low < HIDDEN}
+        holding = sum(low < HIDDEN for low in filled) + sum(bool(found) for found in added)
+        summed = lasting and holding > 1 and deep != {-math.inf}  # which may come to minus infinity, and then count
+        if summed or added.count(None) + bool(deep) > 1 or any(len(found or ()) > 1 for found in added):
+            return None
+        return plain | _apart(deep, lasting)
+
+    def _lows(self, mask: Mask) -> frozenset[float] | None:
+        """Return the numbers below `HIDDEN` that a float adds; None where they are not known."""
+        if mask.floor > -math.inf:
+            return frozenset([-math.inf])
+        return lows(mask.value) if mask.factor == 1 else None
+
+    def _only_shifts(self, mask: Mask) -> bool:
+        """Whether a float moves scores, as positions do, and hides nothing."""
+        if self._is_bool(mask) or mask.factor <= 0:
+            return False
+        least = _SHIFT / mask.factor
+        return is_at_least(mask.value, least) or is_of_products(mask.value, least)
+
+    def _sees_nothing(self, core: Attention) -> bool:
+        """Whether a query may see nothing where others see something."""
+        hiding = [mask.value for mask in core.masks if not self._only_shifts(mask)]
+        return not all(is_same_for_all_queries(value, self.editor.shapes) for value in hiding)
+
+    def _is_bool(self, mask: Mask) -> bool:
+        return self.editor.shapes.dtype(mask.value) == ir.DataType.BOOL
+
     def _laid_out(self, mask: Mask, core: Attention) -> ir.Value:
         """Return a mask that broadcasts to [B, heads, Q, S], a float as it is added to the scores."""
         value, op = mask.value, self._at(core, f"{mask.value.name}.float")
+        if mask.floor > -math.inf and self._gives_zero(core):
+            value = op.Where(op.Less(value, np.float32(mask.floor)), np.float32(-np.inf), value)
         if mask.factor != 1:
             value = op.Mul(value, np.float32(mask.factor))
         if not mask.flat:
@@ -165,6 +239,13 @@ def _added(low: float, lasting: bool) -> float:
         return low
     # What is no larger than _VANISHING keeps its place among what other masks add.
     return max(low, HIDDEN) if low <= _VANISHING else HIDDEN
+
+
+def _apart(found: Iterable[float], lasting: bool) -> dict[float, float]:
+    """Return levels in the order of low numbers, from `HIDDEN` on, as far apart as sums of a few need."""
+    numbers = sorted(found, reverse=True)
+    levels = {low: HIDDEN * _RANGE ** (place / len(numbers)) for place, low in enumerate(numbers)}
+    return levels | ({-math.inf: -math.inf} if lasting and -math.inf in levels else {})
 
 
 def _cheaper(operand: Operand, core: Attention) -> Operand:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from ffc.graph.dialect.edit import constant, producer
 from ffc.graph.shapes.inference import Shapes
 
-__all__ = ["FLOOR", "HIDDEN", "is_at_least", "is_same_for_all_queries", "widest_window"]
+__all__ = ["FLOOR", "HIDDEN", "is_at_least", "is_of_products", "is_same_for_all_queries", "lows", "widest_window"]
 
 HIDDEN = -1e30
 """What hides a token: scores vanish beside it, and a few of it add up to a finite number."""
@@ -18,6 +19,8 @@ FLOOR = -1e38
 _COMPARISONS = {"Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
 _BY_ELEMENT = {"Add", "And", "Cast", "Equal", "Identity", "Max", "Min", "Mul", "Not", "Or", "Sub", "Where", "Xor"}
 _BY_ELEMENT |= _COMPARISONS
+
+_MOVING = {"Expand", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
 
 _OF_DISTANCES = {"Abs", "Add", "Neg", "Sub", "Unsqueeze"}
 
@@ -55,11 +58,42 @@ def is_at_least(value: ir.Value | None, low: float) -> bool:
             return all(is_at_least(choice, low) for choice in node.inputs[1:])
         case "Max":
             return any(is_at_least(operand, low) for operand in node.inputs)
-        case "Expand" | "Gather" | "Identity" | "Reshape" | "Slice" | "Squeeze" | "Transpose" | "Unsqueeze":
-            return is_at_least(node.inputs[0], low)
         case "Add":
             return all(is_at_least(operand, low / 2) for operand in node.inputs)
-    return False
+    return node.op_type in _MOVING and is_at_least(node.inputs[0], low)
+
+
+def lows(value: ir.Value | None) -> frozenset[float] | None:
+    """Return the numbers below `HIDDEN` that `value` may hold; None where they are not known."""
+    array, node = constant(value), producer(value)
+    if array is not None:
+        return frozenset(float(number) for number in np.unique(array) if number < HIDDEN)
+    if node is None or node.domain:
+        return None
+    if node.op_type in _MOVING:
+        return lows(node.inputs[0])
+    if node.op_type == "Where":
+        one, other = (lows(choice) for choice in node.inputs[1:])
+        return None if one is None or other is None else one | other
+    return frozenset() if is_at_least(value, HIDDEN) else None
+
+
+def is_of_products(scores: ir.Value | None, low: float, *, whole: bool = False) -> bool:
+    """Whether `scores` are products and factors on them, numbers of `low` or more added, and others that vanish there.
+
+    Where they are `whole`, they may be an input of the graph.
+    """
+    node = producer(scores)
+    if node is None or node.domain:
+        return node is None and whole
+    if node.op_type == "Add":
+        return all(is_at_least(part, low) or is_of_products(part, max(low, HIDDEN)) for part in node.inputs)
+    if node.op_type in ("Div", "Mul"):
+        part = next((value for value in node.inputs if constant(value) is None), None)
+        return is_of_products(part, max(low, HIDDEN), whole=whole)
+    if node.op_type in (*_MOVING, "GatherElements"):
+        return is_of_products(node.inputs[0], low, whole=whole)
+    return node.op_type == "MatMul"
 
 
 def widest_window(model: ir.Model, most: int) -> int | None:

@@ -110,6 +110,7 @@ class Mask:
         inverted: Whether a bool is true where tokens are hidden instead.
         flat: Whether it is [B * heads, S, S], not broadcast to [B, heads, S, S].
         low: What the scores of tokens that a bool hides become.
+        floor: What a float holds below this hides as minus infinity does.
     """
 
     value: ir.Value
@@ -117,6 +118,7 @@ class Mask:
     inverted: bool = False
     flat: bool = False
     low: float = -math.inf
+    floor: float = -math.inf
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -7,11 +7,12 @@ import onnx_ir as ir
 import pytest
 
 from ffc.compiler.proof.probes import Probe, make
+from ffc.compiler.proof.probing.mask_inputs import Form, MaskInput
 from ffc.compiler.proof.verify import Prover
 from ffc.errors import InputError
 from ffc.graph.dialect.edit import Editor
 from tests.compiler.proof.masked_attention import BOOL, FLOAT, INT64, attention_with
-from tests.graphs import POSITIONS, VOCABULARY, Draft, encoder, run_passes
+from tests.graphs import LOWEST, POSITIONS, VOCABULARY, Draft, encoder, run_passes
 
 KINDS = {"full", "right-padded", "left-padded", "holed", "masked row"}
 
@@ -125,18 +126,48 @@ def test_masks_per_query_are_exercised_too(shape: tuple[int | str, ...], dtype: 
     model = attention_with(*shape, dtype=dtype)
     probes = make(model)
     kept = by_kind(Prover(model, probes).probes)
-    assert set(kept) == KINDS
+    assert {kind.partition(",")[0] for kind in kept} == KINDS | ({"blind query"} if dtype == FLOAT and shape[-2] == "seq" else set())
+    lows = {"": -10_000.0, ", lowest float": LOWEST, ", minus infinity": -np.inf}
     for kind, probe in kept.items():
         fed, mask = probe.feeds["attention_mask"], probe.mask
         assert mask is not None
         shown = fed == 0 if dtype == FLOAT else fed > 0
-        assert fed.ndim == len(shape) and set(np.unique(fed)) <= ({0.0, -10_000.0} if dtype == FLOAT else {0, 1})
+        low = next(low for said, low in lows.items() if kind.endswith(said) and (said or "," not in kind))
+        assert fed.ndim == len(shape) and set(np.unique(fed)) <= ({0.0, low} if dtype == FLOAT else {0, 1})
+        if kind.startswith("blind query"):
+            continue
         assert shown.all() == (kind == "full")
         rows = shown.reshape(len(mask), -1, mask.shape[1])
         assert np.array_equal(rows.any(axis=(1, 2)), mask.any(axis=1))
         assert not rows[~mask.any(axis=1)].any()
         assert rows[mask.any(axis=1)].any(axis=2).all()
     assert (~kept["masked row"].mask.any(axis=1)).sum() == 1  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+@pytest.mark.parametrize(("low", "finite"), [(-1e9, True), (-np.inf, False)])
+def test_a_query_that_sees_nothing_is_probed_and_counts_where_the_model_is_finite_on_it(low: float, finite: bool, hidden: bool) -> None:
+    draft = Draft()
+    op = draft.op
+    x, mask = draft.input("x", "batch", "seq", 4), draft.input("seen", "batch", "seq", "seq", dtype=BOOL)
+    scores = op.MatMul(x, op.Transpose(x, perm=[0, 2, 1]))
+    found = op.Softmax(op.Where(op.Not(mask) if hidden else mask, scores, np.float32(low)), axis=-1)
+    model = draft.model({"y": (op.MatMul(found, x), ["batch", "seq", 4])})
+    probes = make(model)
+    kept = by_kind(Prover(model, probes).probes)
+    assert kept.keys() - {"blind query"} == KINDS
+    assert ("blind query" in kept) == finite
+    probe = by_kind(probes)["blind query"]
+    shown = probe.feeds["seen"] ^ hidden
+    assert (shown.any(axis=2).sum(axis=1) == shown.shape[1] - 1).all()
+    assert probe.counted("y").pick(np.ones(shown.shape[:2])).size == shown.shape[0] * shown.shape[1]
+
+
+def test_a_float_mask_hides_by_all_that_may_hide_but_in_half() -> None:
+    probes = make(attention_with("batch", 1, 1, "seq", dtype=FLOAT))
+    assert {float(probe.feeds["attention_mask"].min()) for probe in probes} == {0.0, -1e4, LOWEST, -np.inf}
+    half = MaskInput("mask", Form.ADDED).write(np.array([[True, False]]), (1, 2), np.dtype(np.float16), low=-np.inf)
+    assert half.tolist() == [[0.0, -1e4]]
 
 
 def test_queries_do_not_all_see_the_same_where_a_mask_lets_them_differ() -> None:

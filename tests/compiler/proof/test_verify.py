@@ -118,6 +118,28 @@ def test_a_model_that_gives_no_numbers_is_refused() -> None:
         ffc.compile(draft.model({"y": (draft.op.Sqrt(draft.op.Sub(draft.op.Neg(draft.op.Abs(x)), 1.0)), ["batch", 4])}), "clean")
 
 
+def causal(layers: int) -> ir.Model:
+    """Return a causal model whose mask is minus infinity, x [batch, seq, 4]; from two layers on padding on the left is no number."""
+    draft = Draft()
+    op = draft.op
+    x, mask = draft.input("x", "batch", "seq", 4), draft.input("mask", "batch", "seq", dtype=ir.DataType.INT64)
+    places = op.Range(np.int64(0), op.Squeeze(op.Shape(x, start=1, end=2), [0]), np.int64(1))
+    past = op.LessOrEqual(op.Unsqueeze(places, [0]), op.Unsqueeze(places, [1]))
+    seen = op.And(op.Unsqueeze(op.Cast(mask, to=ir.DataType.BOOL.value), [1]), past)
+    for _ in range(layers):
+        scores = op.Where(seen, op.MatMul(x, op.Transpose(x, perm=[0, 2, 1])), np.float32(-np.inf))
+        x = op.MatMul(op.Softmax(scores, axis=-1), x)
+    return draft.model({"y": (x, ["batch", "seq", 4])})
+
+
+def test_a_probe_that_hides_more_than_a_model_can_take_is_left_out() -> None:
+    model = causal(2)
+    kept = {probe.name.split(" ")[0] for probe in Prover(model, make(model)).probes}
+    assert {"full", "right-padded"} <= kept
+    assert "left-padded" not in kept
+    assert ffc.compile(model, "fuse").report.alone == ""
+
+
 def heads(kind: str) -> ir.Model:
     """Return a model of ids and a mask with scores of tokens or their largest."""
     draft = Draft()

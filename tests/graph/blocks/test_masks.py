@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from ffc.compiler.proof.probes import make
-from ffc.graph.blocks.masks import is_at_least, is_same_for_all_queries, widest_window
+from ffc.graph.blocks.masks import is_at_least, is_of_products, is_same_for_all_queries, lows, widest_window
 from ffc.graph.shapes.inference import infer
 from tests.graphs import Draft
 
@@ -38,6 +38,47 @@ def test_whether_queries_see_the_same_and_how_low_a_mask_goes(name: str) -> None
     model = draft.model({"y": (mask, ["batch", 1, "queries", "seq"])})
     assert is_same_for_all_queries(mask, infer(model)) is same
     assert is_at_least(mask, -10.0) is above
+
+
+@pytest.mark.parametrize(
+    ("write", "found"),
+    [
+        (lambda op, keep, mask: op.Where(keep, 0.0, -1e9), set()),
+        (lambda op, keep, mask: op.Expand(op.Where(keep, 0.0, -1e35), [2, 1, 3, 3]), {-1e35}),
+        (lambda op, keep, mask: op.Where(keep, op.Where(keep, 0.0, -np.inf), -1e35), {-1e35, -np.inf}),
+        (lambda op, keep, mask: op.Max(mask, -1e9), set()),
+        (lambda op, keep, mask: mask, None),
+        (lambda op, keep, mask: op.Where(keep, mask, -np.inf), None),
+    ],
+)
+def test_which_low_numbers_a_mask_may_hold(write: Make, found: set[float] | None) -> None:
+    draft = Draft()
+    keep, mask = draft.input("keep", "batch", 1, 3, 3, dtype=ir.DataType.BOOL), draft.input("mask", "batch", 1, 3, 3)
+    value = write(draft.op, keep, mask)
+    draft.model({"y": (value, ["batch", 1, 3, 3])})
+    told = lows(value)
+    assert (told if told is None else {float(np.float32(low)) for low in told}) == (
+        found if found is None else {float(np.float32(low)) for low in found}
+    )
+
+
+@pytest.mark.parametrize(
+    ("write", "fits"),
+    [
+        (lambda op, product, mask: op.Div(op.Add(product, np.eye(3, dtype=np.float32)), np.float32(2)), True),
+        (lambda op, product, mask: op.Add(product, op.GatherElements(product, np.zeros((1, 3, 3), np.int64), axis=2)), True),
+        (lambda op, product, mask: op.Add(product, op.Gather(np.full((2, 3), -3, np.float32), [0, 1, 0])), True),
+        (lambda op, product, mask: op.Add(product, mask), False),
+        (lambda op, product, mask: op.Add(product, np.full((3, 3), -11, np.float32)), False),
+        (lambda op, product, mask: mask, False),
+    ],
+)
+def test_whether_scores_are_products_and_no_mask_is_among_them(write: Make, fits: bool) -> None:
+    draft = Draft()
+    x, mask = draft.input("x", 1, 3, 3), draft.input("mask", 1, 3, 3)
+    value = write(draft.op, draft.op.MatMul(x, x), mask)
+    draft.model({"y": (value, [1, 3, 3])})
+    assert is_of_products(value, -10.0) is fits
 
 
 def windowed(width: int | None) -> ir.Model:

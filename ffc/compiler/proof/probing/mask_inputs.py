@@ -7,7 +7,7 @@ from enum import Enum
 
 import numpy as np
 
-__all__ = ["FLOAT_FORMS", "INTERVALS", "LEFT_HIDDEN", "MASKS", "Form", "MaskInput"]
+__all__ = ["FLOAT_FORMS", "INTERVALS", "LEFT_HIDDEN", "MASKED", "MASKS", "Form", "MaskInput"]
 
 MASKED = -10_000.0
 """What an additive mask holds at padding: far below any score, and finite in half precision."""
@@ -55,7 +55,14 @@ class MaskInput:
     by_row: bool = True
 
     def write(
-        self, mask: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, random: np.random.Generator | None = None
+        self,
+        mask: np.ndarray,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        random: np.random.Generator | None = None,
+        *,
+        blind: bool = False,
+        low: float = MASKED,
     ) -> np.ndarray:
         """Return what says `mask`, bool [B, S], as nearly as the form can: without holes, or the same for all rows.
 
@@ -64,6 +71,8 @@ class MaskInput:
             shape: The shape of the input.
             dtype: Its type.
             random: Lets queries see parts of the real tokens, the first always, where each has a mask of its own.
+            blind: Whether one query of each row sees nothing, where each has a mask of its own.
+            low: What is added at padding; what is of another type than float32 holds `MASKED`.
         """
         if not self.by_row:
             mask = np.asarray(mask.all(axis=0, keepdims=True))
@@ -76,9 +85,11 @@ class MaskInput:
                 Form.LENGTH: length, Form.LAST: last, Form.PADDING: mask.shape[1] - length,
             }  # fmt: skip
             return np.broadcast_to(places[self.form].reshape(-1, *[1] * (len(shape) - 1)), shape).astype(dtype)
-        shown = _spread(mask, self._whole(shape), random).reshape(shape)
+        shown = np.array(_spread(mask, self._whole(shape), random).reshape(shape))
+        if blind and self.by_query(shape):
+            shown[..., shape[-2] // 2, :] = False
         if self.form is Form.ADDED:
-            return np.where(shown, 0.0, MASKED).astype(dtype)
+            return np.where(shown, 0.0, low if dtype == np.float32 else MASKED).astype(dtype)
         return (shown if self.form is Form.KEPT else ~shown).astype(dtype)
 
     def read(self, array: np.ndarray, batch: int, length: int) -> np.ndarray:
@@ -97,6 +108,10 @@ class MaskInput:
         if len(real) not in (1, batch) or real.shape[1] != length:  # which the model will refuse
             return np.ones((batch, length), np.bool_)
         return np.array(np.broadcast_to(real, (batch, length)))
+
+    def by_query(self, shape: tuple[int, ...]) -> bool:
+        """Whether an input of `shape` says for each query what it sees."""
+        return self.form not in INTERVALS and len(self._whole(shape)) > 2 and shape[-2] > 1
 
     def _whole(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return a shape whose first axis counts rows, or masks of heads."""
@@ -123,11 +138,5 @@ def _kept(array: np.ndarray, form: Form) -> np.ndarray:
 
 
 def _seen(kept: np.ndarray) -> np.ndarray:
-    """Return the tokens that any query of a row sees, [B, S]; one that itself sees nothing has no meaning."""
-    if kept.ndim == 2:
-        return kept
-    between = tuple(range(1, kept.ndim - 1))
-    real = kept.any(axis=between)
-    if kept.shape[-2] == kept.shape[-1] > 1:
-        real &= kept.any(axis=(*between[:-1], kept.ndim - 1))
-    return np.asarray(real)
+    """Return the tokens that any query of a row sees, [B, S]; what a query sees itself does not matter."""
+    return np.asarray(kept.any(axis=tuple(range(1, kept.ndim - 1))))
