@@ -166,7 +166,7 @@ class Budget(Contract):
     def fault(self, verdict: Verdict) -> str | None:
         """See `Contract.fault`."""
         if verdict.difference == float("inf"):  # however many other rows are close
-            return f"outputs differ in number, order, shape or type, or are no longer finite,{self._against}"
+            return f"outputs cannot be compared{self._against}"
         if not verdict.cosine >= self.cosine:
             return f"mean cosine {verdict.cosine:.4f} is below the budget of {self.cosine:g}{self._against}"
         if verdict.agreement is not None and not verdict.agreement >= self.agreement:

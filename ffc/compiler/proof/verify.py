@@ -31,15 +31,21 @@ class _Distance:
         cosine: Mean cosine of its rows.
         agreement: Share of rows whose largest entry stays the largest; None where rows are not scores.
         rows: How many rows those two are means of.
+        why: Why the two cannot be compared, empty where they can.
     """
 
     difference: float
     cosine: float
     agreement: float | None
     rows: int
+    why: str = ""
+
+    @classmethod
+    def apart(cls, why: str) -> _Distance:
+        """Return the distance of two that cannot be compared."""
+        return cls(float("inf"), -1.0, None, 1, why)
 
 
-_APART = _Distance(float("inf"), -1.0, None, 1)
 _NOTHING = _Distance(0.0, 1.0, None, 0)
 
 
@@ -121,7 +127,7 @@ def hold(contract: Contract, verdict: Verdict, what: str = "") -> Verdict:
     """
     fault = contract.fault(verdict)
     if fault:
-        advice = f"; {contract.advice}" if contract.advice else ""
+        advice = f"; {contract.advice}" if contract.advice and np.isfinite(verdict.difference) else ""
         raise GateError(f"{what}{': ' if what else ''}{fault} on {verdict.worst}; nothing was written{advice}")
     return verdict
 
@@ -142,7 +148,8 @@ def measure(probes: Sequence[Probe], before: Outputs, after: Outputs, contract: 
             distance = _distance(one, other, probe.counted(name))
             by_output.setdefault(name, []).append(distance)
             if not distance.difference <= difference:
-                worst, difference = f"output '{name}' of probe '{probe.name}'", distance.difference
+                why = f", which {distance.why}" if distance.why else ""
+                worst, difference = f"output '{name}' of probe '{probe.name}'{why}", distance.difference
     cosines = [_mean([(d.cosine, d.rows) for d in found]) for found in by_output.values()]
     scored = [[(d.agreement, d.rows) for d in found if d.agreement is not None] for found in by_output.values()]
     agreement = min((_mean(found) for found in scored if found), default=None)
@@ -225,17 +232,19 @@ def _not_finite(probe: Probe, outputs: Mapping[str, np.ndarray]) -> str | None:
 
 
 def _distance(before: np.ndarray | None, after: np.ndarray | None, counted: Counted) -> _Distance:
-    if before is None or after is None or after.shape != before.shape or after.dtype != before.dtype:
-        return _APART
+    if before is None or after is None:
+        return _Distance.apart("is new, missing or in another place")
+    if after.shape != before.shape or after.dtype != before.dtype:
+        return _Distance.apart("has another shape or type")
     one, other = counted.pick(before), counted.pick(after)
     if before.dtype.kind != "f":
         return _NOTHING if one.size == 0 else _exact_distance(one, other)
     # Padding may give any number, but what was one must stay one; a row masked throughout may never have been.
     finite = np.isfinite(one)
     if (np.isfinite(before) & ~np.isfinite(after)).any():
-        return _APART
+        return _Distance.apart("is no longer finite")
     if not np.array_equal(one[~finite], other[~finite], equal_nan=True):
-        return _APART
+        return _Distance.apart("is another number where it was not finite")
     one, other = one[finite].astype(np.float64), other[finite].astype(np.float64)
     if one.size == 0:
         return _NOTHING

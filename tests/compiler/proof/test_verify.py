@@ -353,7 +353,7 @@ def test_no_budget_covers_what_cannot_be_compared() -> None:
     prover = Prover(model, make(model))
     after = [dict(outputs) for outputs in prover.source]
     after[0]["pooler"] = after[0]["pooler"] * np.float32(np.nan)
-    with pytest.raises(GateError, match=r"p: outputs differ in number, .* 'pooler' of probe 'full 1x8'"):
+    with pytest.raises(GateError, match=r"p: outputs cannot be compared on output 'pooler' of probe 'full 1x8', which is no longer finite"):
         prover.judge(ffc.Budget(cosine=0.1), prover.source, after, "p")
 
 
