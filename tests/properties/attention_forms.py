@@ -81,9 +81,13 @@ class AttentionForm:
     fault: str = ""
 
     @property
-    def well_formed(self) -> bool:
-        """Whether it is attention that nothing looks into, so that it must be recognised."""
-        return not self.fault
+    def fusible(self) -> bool:
+        """Whether it is attention that nothing looks into, and one mask that is added can say what its masks do.
+
+        None can where a number stands in place of scores beside which they would not vanish, another of any size is
+        added, and a query may see nothing.
+        """
+        return not self.fault and self.masks not in (("select not", "float"), ("select not", "heads"))
 
 
 def attention_forms(*, faults: bool = True) -> st.SearchStrategy[AttentionForm]:

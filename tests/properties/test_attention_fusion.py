@@ -35,5 +35,5 @@ def test_attention_in_any_form_is_right_and_fused_where_it_is_attention(forms: l
         calls = sum(found[f"ffc.{name}"] for name in ("Attention", "AttentionMasked", "AttentionOrZero"))
         assert calls in (0, 1)
         assert found["Softmax"] == 0 if calls else found["Softmax"] > 0
-        if form.well_formed:
+        if form.fusible:
             assert calls, (form, [f"{miss.where}: {miss.why}" for miss in log.misses if not miss.depth])
