@@ -151,8 +151,8 @@ def _at(sizes: Sequence[Mapping[str, int]]) -> Iterator[_Case]:
 
 def _further(model: ir.Model, meaning: Meaning, sizes: Mapping[str, int]) -> Iterator[_Case]:
     """Yield what masks of some kinds alone can say: that a query sees nothing, and how low numbers are that hide."""
-    masks = {value: meaning.mask_inputs.get(str(value.name)) for value in model.graph.inputs}
-    told = [(value, each) for value, each in masks.items() if each is not None]
+    known = meaning.mask_inputs
+    told = [(value, known[str(value.name)]) for value in model.graph.inputs if value.name in known]
     adds = any(each.form is Form.ADDED and dtype_of(value) == np.float32 for value, each in told)
     apart = any(each.by_query(meaning.layout.shape(each.name, sizes)) for _, each in told)
     for low in _LOWS if adds else (MASKED,):

@@ -184,7 +184,8 @@ def _taken(runner: Runner, probes: Sequence[Probe]) -> tuple[_Taken, str]:
     left = [(probe, outputs) for probe, outputs in taken if probe.required or id(probe) not in odd]
     rows = [id(probe) for probe, _ in taken if probe.required]
     whole = [id(probe) for probe, _ in taken if probe.whole and id(probe) in odd]
-    if odd and (odd.keys() >= set(rows) if rows else whole or not left):
+    hopeless = odd.keys() >= set(rows) if rows else bool(whole) or not left
+    if odd and hopeless:
         advice = "" if rows else ", or give rows that suit it with --data rows.npz"
         raise InputError(f"{odd[next(iter((*rows, *whole, *odd)))]}; check its weights{advice}")
     refused = f"the model runs on none of the inputs made for it: {'; '.join(refusals[-1:])}"

@@ -21,6 +21,9 @@ __all__ = ["FOLD_LIMIT", "fold"]
 FOLD_LIMIT = 1 << 16
 """Bytes that a folded constant may have beyond those of its inputs, so that folding never inflates a model."""
 
+_EXACT = 256
+"""Integers up to this are the same in bfloat16, and in half."""
+
 _LEFT = {"Constant", "DequantizeLinear", "QuantizeLinear"}
 """What is not computed: by the last two onnxruntime tells which products to compute with few bits."""
 
@@ -63,10 +66,6 @@ def _may_round(node: ir.Node, given: Iterable[np.ndarray], shapes: Shapes) -> bo
         return False
     small = all(array.dtype.kind in "iub" and (np.abs(array) <= _EXACT).all() for array in given)
     return node.op_type != "Cast" or not small
-
-
-_EXACT = 256
-"""Integers up to this are the same in bfloat16, and in half."""
 
 
 def _size(node: ir.Node, shapes: Shapes) -> int | None:
