@@ -98,8 +98,8 @@ def choices(kind: Any) -> tuple[str, ...]:
 
 def describe(kind: Any) -> str:
     """Say what a type accepts, in words."""
-    if choices(kind):
-        return "one of " + ", ".join(choices(kind))
+    if words := choices(kind):
+        return words[0] if len(words) == 1 else "one of " + ", ".join(words)
     if typing.get_origin(kind) is tuple:
         return f"a comma-separated list, each {describe(typing.get_args(kind)[0])}"
     kinds = members(kind)

@@ -90,7 +90,7 @@ class Dequantize(ffc.Pass):
         if log.done.keys() & {"round", "round-above-zero", "round-unsigned"}:
             log.note("a function dropped before calibrated steps is known only where they end at 0 or whole numbers")
         if grown := len(_tables(model) - tables):
-            log.note(f"{grown} embedding tables are floats now; int8{{embeddings=true}} stores them as int8 again")
+            log.note(f"{grown} embedding tables are floats now; int8 stores them as int8 again")
         _name_what_stays(model, log)
         if log.count and self.float32 is not None and log.trial is not None:
             log.note(_nearer(self.float32, model, log.trial))

@@ -139,7 +139,7 @@ def test_int8_keeps_the_steps_of_weights(folder: Path) -> None:
     assert len(found) == 7
     assert all(tensor.tobytes() in wanted for tensor in found)
     taken, step = (step for step in result.report.steps if step.text in ("dequantize", "int8"))
-    assert "3 embedding tables are floats now; int8{embeddings=true} stores them as int8 again" in taken.notes
+    assert "3 embedding tables are floats now; int8 stores them as int8 again" in taken.notes
     assert "weights were on steps already: 100% of their columns keep them, exactly" in step.notes
 
 
