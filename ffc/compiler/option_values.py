@@ -18,9 +18,12 @@ from ffc.settings.setting import members
 if TYPE_CHECKING:
     from ffc.compiler.passes import Pass
 
-__all__ = ["Kind", "Part", "choices", "describe", "read", "spell"]
+__all__ = ["OPTION", "Kind", "Part", "choices", "describe", "read", "spell"]
 
-_BARE = re.compile(r'[^\s,{}"\\]+')
+OPTION = r"[^\W\d]\w*="
+"""The pattern of what starts an option: a value that does is quoted."""
+
+_BARE = re.compile(rf'(?!{OPTION})[^\s,;{{}}"\\]+')
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _WORDS = {
     int: "an integer",

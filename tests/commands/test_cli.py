@@ -226,7 +226,7 @@ def test_a_malformed_pipeline_points_at_the_column(capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("passes", "line"),
     [
-        ("int8(skip=head)", "unknown pass 'int8(skip=head)' at column 1 of 'int8(skip=head)'; options stand in braces, as in int8{skip=head}"),
+        ("int8(skip=head)", "unknown pass 'int8(skip=head)' at column 1 of 'int8(skip=head)'; options stand in braces, in quotes for a shell, as in 'int8{skip=head}'"),
         ("fuse;int8", "unknown pass 'fuse;int8' at column 1 of 'fuse;int8'; passes are separated by commas"),
         ("fuse int8", "',' is missing at column 6 of 'fuse int8'"),
     ],
