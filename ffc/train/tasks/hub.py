@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ffc.errors import InputError, MissingError, UsageError, nearest, one_line
-from ffc.train.tasks.rows import Record
+from ffc.rows.records import Record
 
 __all__ = ["PREFIX", "HubData", "load"]
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ffc.errors import InputError, UsageError, nearest
+from ffc.rows.columns import check_columns, text_columns
+from ffc.rows.records import Record, read
 from ffc.settings.data import Data
-from ffc.train.tasks import hub, rows, sample, superglue, text
+from ffc.train.tasks import hub, sample, superglue, text
 from ffc.train.tasks.base import Task, Unit
 
 __all__ = ["TEXT", "load"]
@@ -94,7 +96,7 @@ def _superglue(name: str, folder: str | Path | None, train: Path | None, validat
     if train is None and validation is None:
         raise UsageError(f"task {name} needs data; name the folder where its train.jsonl and val.jsonl lie")
     first, second = (
-        [form.read(record, form.labels) for record in rows.read(path)] if path else None for path in (train, validation)
+        [form.read(record, form.labels) for record in read(path)] if path else None for path in (train, validation)
     )
     return _Source(form.labels, first or [], second, form.metric, form.spans)
 
@@ -106,14 +108,14 @@ def _text(
         raise UsageError("task text needs files; name a training file, a validation file or both (.tsv, .csv, .jsonl)")
     if train is None and not labels:
         raise UsageError("task text without a training file needs the names of the labels; give labels")
-    records = rows.read(train) if train else None
-    judged = rows.read(validation) if validation else None
+    records = read(train) if train else None
+    judged = read(validation) if validation else None
     return _table(records, judged, columns, label, labels)
 
 
 def _table(
-    train: list[rows.Record] | None,
-    validation: list[rows.Record] | None,
+    train: list[Record] | None,
+    validation: list[Record] | None,
     columns: Sequence[str],
     label: str,
     labels: Sequence[str],
@@ -121,9 +123,9 @@ def _table(
     """Make a source of records with columns; one of train and validation may be None."""
     if labels and (len(set(labels)) < len(labels) or len(labels) < 2):
         raise UsageError(f"labels={', '.join(labels)} must be two or more different names")
-    columns = text.text_columns(train or validation or [], columns, label)
+    columns = text_columns((train or validation or [])[0], columns, label)
     if train:
-        text.check_columns(train[0], (*columns, label))
+        check_columns(train[0], (*columns, label))
     names = tuple(labels) or text.derive_labels(train or [], label)
     return _Source(
         labels=names,

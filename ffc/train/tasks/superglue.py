@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ffc.errors import nearest
+from ffc.rows.records import Record
 from ffc.train.tasks.base import Example, Unit
 from ffc.train.tasks.metrics import normalise
-from ffc.train.tasks.rows import Record
 
 __all__ = ["TASKS", "Form"]
 

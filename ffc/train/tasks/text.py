@@ -6,11 +6,12 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from ffc.errors import InputError, UsageError, nearest
+from ffc.errors import InputError
+from ffc.rows.columns import check_columns
+from ffc.rows.records import Record
 from ffc.train.tasks.base import Example, Unit
-from ffc.train.tasks.rows import Record
 
-__all__ = ["check_columns", "derive_labels", "text_columns", "units"]
+__all__ = ["derive_labels", "units"]
 
 UNKNOWN = "-1"
 """How a label is written that is not known, as in the test splits of GLUE."""
@@ -19,37 +20,8 @@ _INTEGER = re.compile(r"-?[0-9]{1,18}")
 _MOST_LABELS = 1000
 
 
-def text_columns(records: Sequence[Record], text: Sequence[str], label: str) -> tuple[str, ...]:
-    """Return the one or two columns of text: those named, or the only one beside the label.
-
-    Raises:
-        UsageError: If none is named and there is not just one, or more than two are named, or one twice.
-    """
-    if text:
-        if len(text) > 2 or len(set(text)) < len(text) or label in text:
-            raise UsageError(f"text={', '.join(text)} must name one or two columns, each once and not the label")
-        return tuple(text)
-    others = [name for name in records[0].values if name != label]
-    if len(others) != 1:
-        raise UsageError(
-            f"{records[0].where}: which columns hold the text? name one or two of {', '.join(others) or 'none'} as text"
-        )
-    return (others[0],)
-
-
 _MISSPELT = 0.75
 """How like the column of labels, by difflib's ratio, a name is that stands for it: "Label" and "lable" are."""
-
-
-def check_columns(record: Record, columns: Sequence[str]) -> None:
-    """Check that columns are there, by the first record of a file.
-
-    Raises:
-        InputError: If one is not; the message offers the nearest.
-    """
-    for name in columns:
-        if name not in record.values:
-            raise record.error(f"there is no column '{name}'{nearest(name, record.values)}")
 
 
 def derive_labels(records: Sequence[Record], label: str) -> tuple[str, ...]:

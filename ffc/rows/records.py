@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ffc.errors import InputError, UsageError, nearest
 
-__all__ = ["SUFFIXES", "Record", "read"]
+__all__ = ["SUFFIXES", "Record", "iterate", "read"]
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,8 @@ class Record:
         return self.error(f"'{key}' is {json.dumps(value, default=str)[:60]}, expected {expected}")
 
 
-def read(path: Path) -> list[Record]:
-    r"""Read a file of records, in the form that its suffix says.
+def iterate(path: Path) -> Iterator[Record]:
+    r"""Read a file of records one by one, in the form that its suffix says; it may be larger than memory.
 
     - ``.tsv``: a header line, then a line per row; tabs part columns and nothing is quoted, so a quotation mark is
       text wherever it stands, as in GLUE's files.
@@ -93,42 +92,63 @@ def read(path: Path) -> list[Record]:
     Lines end with ``\n`` or ``\r\n``. Blank ones are passed over.
 
     Raises:
-        UsageError: If the suffix is another one.
+        UsageError: If the suffix is another one; this and a missing file are told at once.
         InputError: If the file is missing, not UTF-8, empty or broken; the message names the line.
     """
     parse = SUFFIXES.get(path.suffix.lower())
     if parse is None:
         raise UsageError(f"cannot tell what {path} holds by its suffix '{path.suffix}'; known: {', '.join(SUFFIXES)}")
-    records = list(parse(path, _text(path)))
-    if not records:
-        raise InputError(f"{path} holds no rows; give a file with some")
-    return records
-
-
-def _text(path: Path) -> str:
     if path.exists() and not path.is_file():  # a pipe would never end
         raise InputError(f"cannot read {path}: it is no regular file; name a file of rows")
     try:
-        data = path.read_bytes()
+        path.open("rb").close()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; name a file of rows") from error
+    return _records(path, parse)
+
+
+def read(path: Path) -> list[Record]:
+    """Return all records of a file; arguments and errors as `iterate`."""
+    return list(iterate(path))
+
+
+def _records(path: Path, parse: Callable[[Path, TextIO], Iterator[Record]]) -> Iterator[Record]:
+    found = False
     try:
-        return data.decode("utf-8-sig")
+        # Line ends are left to the parser: some characters that Python takes for them stand in texts.
+        with path.open(encoding="utf-8-sig", newline="" if parse is _csv else "\n") as file:
+            for record in parse(path, file):
+                found = True
+                yield record
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}:{line}: is not UTF-8 ({error.reason}); convert the file to UTF-8") from error
+        where = f"{path}:{_undecodable(path)}"
+        raise InputError(f"{where}: is not UTF-8 ({error.reason}); convert the file to UTF-8") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; name a file of rows") from error
+    if not found:
+        raise InputError(f"{path} holds no rows; give a file with some")
 
 
-def _lines(text: str) -> Iterator[tuple[int, str]]:
+def _undecodable(path: Path) -> int:
+    """Return the number of the first line that is not UTF-8."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    return 1
+
+
+def _lines(file: TextIO) -> Iterator[tuple[int, str]]:
     """Yield number and text of the lines that are not blank."""
-    # Not str.splitlines, which also cuts at characters that stand in texts, such as U+2028.
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(file, start=1):
         if line.strip():
-            yield number, line.removesuffix("\r")
+            yield number, line.removesuffix("\n").removesuffix("\r")
 
 
-def _json_lines(path: Path, text: str) -> Iterator[Record]:
-    for number, line in _lines(text):
+def _json_lines(path: Path, file: TextIO) -> Iterator[Record]:
+    for number, line in _lines(file):
         where = f"{path}:{number}"
         try:
             value = json.loads(line)
@@ -139,16 +159,16 @@ def _json_lines(path: Path, text: str) -> Iterator[Record]:
         yield Record(str(path), str(number), value)
 
 
-def _tsv(path: Path, text: str) -> Iterator[Record]:
-    return _table(path, ((number, line.split("\t")) for number, line in _lines(text)))
+def _tsv(path: Path, file: TextIO) -> Iterator[Record]:
+    return _table(path, ((number, line.split("\t")) for number, line in _lines(file)))
 
 
-def _csv(path: Path, text: str) -> Iterator[Record]:
-    return _table(path, _csv_rows(path, text))
+def _csv(path: Path, file: TextIO) -> Iterator[Record]:
+    return _table(path, _csv_rows(path, file))
 
 
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+def _csv_rows(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(file, strict=True)
     while True:
         number = reader.line_num + 1  # where the row starts: a quoted field may go on over lines
         try:
@@ -177,5 +197,5 @@ def _table(path: Path, rows: Iterator[tuple[int, list[str]]]) -> Iterator[Record
         yield Record(str(path), str(number), dict(zip(header, row, strict=True)))
 
 
-SUFFIXES: Mapping[str, Callable[[Path, str], Iterator[Record]]] = {".tsv": _tsv, ".csv": _csv, ".jsonl": _json_lines}
+SUFFIXES: Mapping[str, Callable[[Path, TextIO], Iterator[Record]]] = {".tsv": _tsv, ".csv": _csv, ".jsonl": _json_lines}
 """How to read a file, by its suffix."""
