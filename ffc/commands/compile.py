@@ -25,7 +25,7 @@ __all__ = ["compile_"]
 @click.option("--target", metavar="NAME", help="What to lower to; portable is any runtime.  [default: cpu]")
 @shared.rows
 @click.option(
-    "--report", "reports", type=shared.PATH, multiple=True, metavar="PATH",
+    "--report", "reports", type=shared.OUTPUT, multiple=True, metavar="PATH",
     help="Write the report as .json, .md or .html.  [repeatable]",
 )  # fmt: skip
 @click.option(
@@ -53,6 +53,7 @@ def compile_(model: Path | None, recipe: Path | None, as_json: bool, **given: An
         )
     said = {name: value for name, value in given.items() if value not in (None, ())}
     wanted = recipes.changed(base, model=model, **said)
+    shared.keep_clean([wanted.output, *wanted.reports], as_json=as_json)
     result = recipes.compile(wanted, progress=shared.say)
     if as_json:
         click.echo(to_json(result.report), nl=False)

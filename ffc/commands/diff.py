@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ffc.commands.options import shared
-from ffc.errors import GateError, UsageError
+from ffc.errors import GateError
 
 if TYPE_CHECKING:
     from ffc.ci.diff.diff import Diff
@@ -28,7 +28,7 @@ _FORMS = (".json", ".md", ".html")
     help="Run both on rows of your own too; each one feed, where given again.  [repeatable]",
 )  # fmt: skip
 @click.option(
-    "-o", "--output", "outs", type=shared.PATH, multiple=True, metavar="PATH",
+    "-o", "--output", "outs", type=shared.OUTPUT, multiple=True, metavar="PATH",
     help="Write the diff as .json, .md or .html too.  [repeatable]",
 )  # fmt: skip
 @shared.as_json
@@ -47,10 +47,13 @@ def diff(
 
     Exits with 0 where nothing changed and with 1 where anything did.
     """
+    from ffc.graph.files import targets
+
     for out in outs:
-        if out.suffix not in _FORMS:
-            raise UsageError(f"'{out}' has the suffix {out.suffix!r}; known: {', '.join(_FORMS)}")
+        targets.check_suffix(out, _FORMS, named=f"'{out}'")
         shared.check_file(out, [before, after, *data])
+    targets.check_apart(outs, [])
+    shared.keep_clean(outs, as_json=as_json)
     from ffc.ci.diff import diff as diffs
     from ffc.ci.reports.terminal import terminal
     from ffc.compiler.proof.rows import of_files

@@ -35,6 +35,7 @@ def plan(model: Path, importance: Path | None, by: str | None, out: Path, as_jso
         raise UsageError("ffc plan needs one of --importance FILE and --by norm")
     wanted = made(Amount, amount)
     shared.check_file(out, [importance, *shared.but_plans(model)])
+    shared.keep_clean([out], as_json=as_json)
     is_folder = model.is_dir()
     found = _of_checkpoint(model, importance, by, wanted) if is_folder else _of_file(model, out, importance, by, wanted)
     found.save(out)

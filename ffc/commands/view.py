@@ -18,6 +18,7 @@ def view(model: Path, out: Path | None) -> None:
     """Draw MODEL as one HTML page that needs nothing else."""
     out = out or Path(model.with_suffix(".html").name)
     shared.check_file(out, [model])
+    shared.keep_clean([out])
     from ffc.ci.matching.snapshot import of_model
     from ffc.ci.page.page import model_page
     from ffc.graph.cost import cost

@@ -29,6 +29,7 @@ from ffc.graph import files
 from ffc.graph.cost import BATCH, LENGTH, Cost, cost
 from ffc.graph.dialect.trace import OPSET
 from ffc.graph.files import targets
+from ffc.graph.files.destination import named
 
 __all__ = ["Result", "compile", "versions"]
 
@@ -69,7 +70,7 @@ def compile(
     Args:
         model: A path, or a model in memory, which stays as it is.
         passes: The pipeline, as text (``"prune{plan=p.json},fuse,int8"``), or as a list of such texts and of passes.
-        out: Where to write the result; nothing is written unless everything holds.
+        out: Where to write the result, as `ffc.save` takes it; nothing is written unless everything holds.
         data: Rows of the user's own to prove on too: an array per input, or an ``.npz`` file with them; or a list of
             such, each one whole feed. Where the model runs on no inputs that can be made for it, they are the proof.
         target: What `lower` writes: ``cpu`` or ``cuda`` for onnxruntime's kernels there, ``portable`` for standard
@@ -92,8 +93,9 @@ def compile(
     library = Library.default(plugins)
     asked = as_passes(passes, library, sets)
     links = with_lower(chain(asked, library), library, target)
-    if out is not None and isinstance(model, str | Path):
-        targets.check_apart([Path(out)], files.parts(model, [Path(out)]))
+    place = None if out is None else named(out)
+    if place is not None and isinstance(model, str | Path):
+        targets.check_apart([place], files.parts(model, [place]))
     source = open_model(model)
     links = fitting(links, source)
     tell("running the model as it came")
@@ -110,8 +112,8 @@ def compile(
             gc.collect()  # graphs are full of cycles, and the one before this pass holds all weights
     verdict = overall(stage, prover)
     _stamp(stage.model, asked, steps)
-    if out is not None:
-        files.save(stage.model, out)
+    if place is not None:
+        files.save(stage.model, place)
     report = Report(
         source=str(model) if isinstance(model, str | Path) else "a model in memory",
         output=None if out is None else str(out),

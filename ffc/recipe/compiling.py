@@ -18,6 +18,7 @@ from ffc.compiler.reports import writing
 from ffc.errors import UsageError
 from ffc.graph import files
 from ffc.graph.files import targets
+from ffc.graph.files.destination import named
 from ffc.recipe.file import File, parse, projects, read_text, table_of
 from ffc.settings.setting import Wanted, check, setting
 from ffc.settings.wanted import PATH, PATHS
@@ -43,7 +44,7 @@ class Recipe:
     Attributes:
         source: What errors call it; empty where there is no file.
         model: The model to compile, or None if that is said elsewhere.
-        out: The file to write; None for ``<stem>.ffc.onnx`` beside the model.
+        out: The file to write, ``-`` for standard output; None for ``<stem>.ffc.onnx`` beside the model.
         passes: The pipeline.
         target: What to lower to.
         data: Files with rows of the user's own to prove on; each one whole feed, where they are several.
@@ -150,7 +151,7 @@ def compile(recipe: Recipe, *, progress: Callable[[str], None] | None = None) ->
     model, out = recipe.model, recipe.output
     if model is None or out is None:
         raise UsageError(f'{recipe.source or "the recipe"} names no model; add one, such as model = "model.onnx"')
-    if targets.same(out, model):
+    if targets.same(out, model.absolute()):  # a model that is called - is a file
         raise UsageError(f"the output '{out}' is the input; name another file with -o")
     targets.check_file(out)
     outputs = [out, *recipe.reports]
@@ -238,8 +239,8 @@ def _read(file: File, data: Mapping[str, Any]) -> Recipe:
     return replace(
         of_keys(file, keys),
         model=folder / keys.model if keys.model else None,
-        out=folder / keys.out if keys.out else None,
-        reports=tuple(folder / path for path in listed(keys.report)),
+        out=named(keys.out, folder) if keys.out else None,
+        reports=tuple(named(path, folder) for path in listed(keys.report)),
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
+from ffc.graph.files import publish
 from ffc.runtime.machine import machine
 from ffc.study import outputs, steps, weights
 from ffc.study.choose import choose
@@ -163,16 +163,9 @@ def _publish(run: Run, folder: Path) -> None:
     if not chosen.refused:
         wanted |= {f"compile{Path(name).suffix}": compiled / name for name in outputs.REPORTS}
     for name, file in wanted.items():
-        _copy(file, folder / name)
-    _copy(folder / chosen.weights / _TOKENIZER, folder / _TOKENIZER)
+        publish.copy(file, folder / name)
+    publish.copy(folder / chosen.weights / _TOKENIZER, folder / _TOKENIZER)
     # What a former run has put there would be taken for this model's.
     for former in (*folder.glob(f"{MODEL}*"), *folder.glob("compile.*")):
         if former.name not in wanted:
             former.unlink()
-
-
-def _copy(source: Path, place: Path) -> None:
-    """Copy a file under a temporary name, so that its place never holds half of it."""
-    temporary = place.with_name(f".{place.name}.part")
-    shutil.copyfile(source, temporary)
-    temporary.replace(place)

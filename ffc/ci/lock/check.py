@@ -24,6 +24,8 @@ from ffc.compiler.proof.contracts import Verdict
 from ffc.compiler.proof.rows import Data
 from ffc.errors import FfcError, InputError
 from ffc.graph import files
+from ffc.graph.files import targets
+from ffc.graph.files.destination import named
 from ffc.tables.table import number
 
 __all__ = ["Check", "Failure", "Unfinished", "accept", "check", "lock"]
@@ -126,16 +128,17 @@ def lock(
         UsageError, InputError, CannotApplyError, GateError: As `ffc.compile` does.
         InputError: If the lock cannot be written, or a file has a name that no line can hold.
     """
-    path = locks.beside(Path(model)) if out is None else Path(out)
-    name = paths.seen(model, path.parent) if source is None else source
+    path = locks.beside(Path(model)) if out is None else named(out)
+    folder = Path() if targets.is_standard_output(path) else path.parent
+    name = paths.seen(model, folder) if source is None else source
     if passes is None:
         made = lock_of(files.load(model, lazily=True), Making(name, None, "", target), pipeline.versions())
     else:
-        named = paths.plugins_of(passes, sets, plugins)
-        result = pipeline.compile(model, passes, target=target, sets=sets, plugins=named, data=data, progress=progress)
+        own = paths.plugins_of(passes, sets, plugins)
+        result = pipeline.compile(model, passes, target=target, sets=sets, plugins=own, data=data, progress=progress)
         report = result.report
-        asked, decided = (paths.write_pipeline(text, named, path.parent) for text in (report.pipeline, report.decided))
-        beside = tuple(paths.seen(plugin, path.parent) for plugin in named)
+        asked, decided = (paths.write_pipeline(text, own, folder) for text in (report.pipeline, report.decided))
+        beside = tuple(paths.seen(plugin, folder) for plugin in own)
         made = lock_of(result.model, Making(name, asked, decided, report.target, beside), report.versions)
     locks.save(made, path)
     return made

@@ -78,7 +78,8 @@ def distill(teacher: str, out: Path, onnx: Path | None, as_json: bool, **given: 
     A GPU is used if there is one.
     """
     _check_student(given)
-    check_outputs(out, onnx, [teacher, given["student"]], [*task_files(given), given["plan"], given["texts"]])
+    read = [*task_files(given), given["plan"], given["texts"]]
+    check_outputs(out, onnx, [teacher, given["student"]], read, as_json=as_json)
     need_libraries()
     shared.hush()
     if given["texts"] is None:

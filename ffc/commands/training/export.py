@@ -22,11 +22,14 @@ def export(source: str, out: Path) -> None:
     The file is held to the model in torch before it is written. FOLDER may be package:NAME of an installed package.
     """
     shared.check_file(out, [Path(source)])
+    shared.keep_clean([out])
     need_libraries()
+    from ffc.graph.files.destination import destination
     from ffc.train.export import export
     from ffc.train.models import loading, pretrained
 
     shared.hush()
     model = loading.load(Path(loading.locate(source)))
     export(model, out, tokenizer=pretrained.tokenizer(source), provenance={"source": Path(source).name})
-    click.echo(f"wrote {out}: {out.stat().st_size / 1e6:.1f} MB")
+    real = destination(out).real
+    click.echo(f"wrote {out}" if real is None else f"wrote {out}: {real.stat().st_size / 1e6:.1f} MB")

@@ -63,8 +63,8 @@ def load(path: str | os.PathLike[str], *, lazily: bool = False, to_run: bool = T
     if not data:
         return model
     with contextlib.ExitStack() as stack:
-        opened = functools.cache(lambda location: stack.enter_context((path.parent / location).open("rb")))
-        replace_tensors(model, lambda tensor: _lazy(tensor, path.parent) if lazily else _mapped(tensor, opened))
+        opened = functools.cache(lambda location: stack.enter_context(soundness.data_file(path, location).open("rb")))
+        replace_tensors(model, lambda tensor: _lazy(tensor, path) if lazily else _mapped(tensor, opened))
     if to_run:
         soundness.check_demand(model, path)
     return model
@@ -196,13 +196,13 @@ def _read(path: Path, lazily: bool) -> tuple[onnx.ModelProto, Mapping[str, Tenso
     return soundness.parse(content, path), tensors
 
 
-def _lazy(tensor: Tensor, folder: Path) -> Tensor:
+def _lazy(tensor: Tensor, path: Path) -> Tensor:
     """Return an external tensor as one that maps its part of a file at every look, other tensors as they are."""
     if not isinstance(tensor, ir.ExternalTensor):
         return tensor
 
     def read() -> Tensor:
-        with (folder / tensor.location).open("rb") as file:
+        with soundness.data_file(path, os.fspath(tensor.location)).open("rb") as file:
             return _mapped(tensor, lambda location: file)
 
     return ir.LazyTensor(read, tensor.dtype, ir.Shape(tensor.shape.numpy()), name=tensor.name)

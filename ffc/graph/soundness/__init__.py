@@ -2,7 +2,7 @@
 
 `parse` makes a message of the bytes of a file, `check` holds it to all that can be told without running the model, and
 `check_demand` holds what running it would take to the limits. `check_tensors` also tells which other files it reads.
-`path` is the file throughout, for messages; external data must lie in its folder.
+`path` is the file throughout, for messages; external data must lie in its folder, where `data_file` finds them.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from ffc.graph.soundness.demand import check_demand
 from ffc.graph.soundness.edges import check_graphs
 from ffc.graph.soundness.names import check_names, strip_notes
 from ffc.graph.soundness.parsing import parse
-from ffc.graph.soundness.tensors import check_tensors
+from ffc.graph.soundness.tensors import check_tensors, data_file
 
-__all__ = ["check", "check_demand", "check_tensors", "parse"]
+__all__ = ["check", "check_demand", "check_tensors", "data_file", "parse"]
 
 
 def check(proto: onnx.ModelProto, path: Path, *, data: bool = True) -> bool:

@@ -14,7 +14,7 @@ from ffc import limits
 from ffc.errors import InputError
 from ffc.graph.soundness.walk import attributes, bodies, tensors
 
-__all__ = ["check_tensors"]
+__all__ = ["check_tensors", "data_file"]
 
 # What numpy can hold, empty arrays included.
 _MAX_RANK = 32
@@ -83,14 +83,20 @@ def _held_data(tensor: onnx.TensorProto, where: str) -> int:
     return held[wanted]
 
 
+def data_file(path: Path, location: str) -> Path:
+    """Return where the data of a model at `path` lie: beside it or, where it is a link, beside what it links to."""
+    beside = path.parent / location
+    return beside if beside.exists() or not path.is_symlink() else Path(os.path.realpath(path)).parent / location
+
+
 def _data_file(location: str, path: Path, where: str) -> Path:
     """Resolve a location, which comes from the model and may be hostile, to a plain file in the model's folder.
 
     The cache of the Hugging Face hub keeps links to its files: where the model is such a link, the folder of what it
     links to is the model's folder too. A hostile model cannot use that, for it would have to lie there.
     """
-    file = path.parent / location
     try:
+        file = data_file(path, location)
         real, homes = Path(os.path.realpath(file)), (os.path.realpath(path.parent), Path(os.path.realpath(path)).parent)
         inside = any(real.is_relative_to(home) for home in homes)
         if not location or os.path.isabs(location) or ".." in Path(location).parts or not inside:
