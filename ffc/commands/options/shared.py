@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from ffc import streams
 from ffc.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -79,7 +80,16 @@ rows = click.option(
     "--data", type=PATH, multiple=True, metavar="ROWS.npz",
     help="Rows of your own to prove the passes on; each one feed, where given again.  [repeatable]",
 )  # fmt: skip
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _escape(_: click.Context, __: click.Parameter, wanted: bool) -> bool:
+    """Keep what is printed exact where it is JSON: what the encoding lacks may not be written as what looks alike."""
+    if wanted:
+        streams.escape()
+    return wanted
+
+
+as_json = click.option("--json", "as_json", is_flag=True, callback=_escape, help="Print JSON.")
 
 
 def say(line: str) -> None:

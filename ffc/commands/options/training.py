@@ -48,12 +48,11 @@ def several(example: str) -> str:
 
 def output_options(command: Command) -> Command:
     """Add the options that say where results go to a command."""
-    json_ = click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
     onnx = click.option("--onnx", type=shared.OUTPUT, metavar="FILE", help="Also export to ONNX.")
     out = click.option(
         "-o", "--output", "out", type=shared.OUTPUT, required=True, metavar="FOLDER", help="Where the model goes."
     )
-    return out(onnx(json_(command)))
+    return out(onnx(shared.as_json(command)))
 
 
 def first() -> bool:
