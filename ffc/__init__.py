@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ffc.ci.lock.policy import Policy
     from ffc.ci.reduce import Reduction, reduce
     from ffc.compiler import rules
+    from ffc.compiler.explain.blocks import find_blocks
     from ffc.compiler.explain.explanation import Explanation, explain
     from ffc.compiler.log import Log
     from ffc.compiler.matcher import Match
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from ffc.compiler.rules import Rule, Sample, rule
     from ffc.compiler.survey import Finding, Survey, Tried
     from ffc.errors import CannotApplyError, FfcError, GateError, InputError, MissingError, UsageError
-    from ffc.graph.blocks.finder import find as find_blocks
     from ffc.graph.dialect import ops
     from ffc.graph.dialect.edit import Editor, constant
     from ffc.graph.dialect.function import Function, called, function
@@ -92,6 +92,7 @@ _HOMES = {
     "ffc.compiler.matcher": ["Match"],
     "ffc.compiler.passes": ["Pass", "option"],
     "ffc.compiler.proof.contracts": ["Budget", "Equal", "EqualToMasked", "KnownRows", "ModelFrom"],
+    "ffc.compiler.explain.blocks": ["find_blocks"],
     "ffc.compiler.explain.explanation": ["Explanation", "explain"],
     "ffc.compiler.pipeline": ["Result", "compile"],
     "ffc.compiler.reports.report": ["Report"],
@@ -109,8 +110,6 @@ _MODULES = {"ops": "ffc.graph.dialect.ops", "recipe": "ffc.recipe", "rules": "ff
 def _find(name: str) -> Any:
     if name == "__version__":
         return importlib.import_module("ffc.version").version()
-    if name == "find_blocks":
-        return importlib.import_module("ffc.graph.blocks.finder").find
     if name in _MODULES:
         return importlib.import_module(_MODULES[name])
     for module, names in _HOMES.items():

@@ -6,7 +6,6 @@ import itertools
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import onnx_ir as ir
 
@@ -16,40 +15,28 @@ from ffc.compiler.log import Log
 from ffc.compiler.passes import Pass
 from ffc.errors import CannotApplyError, FfcError, GateError, UsageError, nearest
 from ffc.graph import files
+from ffc.graph.files import ModelLike
 from ffc.graph.tidy import tidy
 
 __all__ = [
-    "Link", "as_passes", "blame", "chain", "check_expected", "clone", "fitting", "open_model", "ready_for", "run",
-    "with_lower",
+    "Link", "as_passes", "blame", "chain", "check_expected", "fitting", "open_model", "ready_for", "run", "with_lower",
 ]  # fmt: skip
 
 Link = tuple[Pass, str | None]
 """A pass to run, and what it was inserted for if it was not asked for."""
 
 
-def open_model(model: str | Path | ir.Model) -> ir.Model:
+def open_model(model: ModelLike) -> ir.Model:
     """Load a model, or clone one in memory; its ``meta`` says where it lies.
 
     Raises:
-        UsageError: If it is neither.
+        UsageError: If it is nothing that `ffc.graph.files.load` takes.
         InputError: If the file is missing, broken or unsafe.
     """
-    if isinstance(model, ir.Model):
-        copy = clone(model)
-        files.put_in_order(copy)
-        return copy
-    if not isinstance(model, str | Path):
-        raise UsageError(f"a model is a path or an onnx_ir.Model, not {type(model).__name__}")
-    loaded = files.load(model)
-    loaded.meta["ffc.path"] = Path(model)
+    loaded, path = files.load(model), files.path_of(model)
+    if path is not None:
+        loaded.meta["ffc.path"] = path
     return loaded
-
-
-def clone(model: ir.Model) -> ir.Model:
-    """Return a clone that remembers where the model came from."""
-    copy = model.clone()
-    copy.meta.update(model.meta)
-    return copy
 
 
 def as_passes(
@@ -64,6 +51,8 @@ def as_passes(
         return syntax.parse(passes, library, sets)
     found: list[Pass] = []
     for item in passes if isinstance(passes, Sequence) else [passes]:
+        if isinstance(item, type) and issubclass(item, Pass):
+            raise UsageError(f"{item.__name__} is the class of a pass; give one with its options, {item.__name__}(...)")
         if not isinstance(item, str | Pass):
             raise UsageError(f"{item!r} is no pass; give a pipeline as text, or a list of texts and passes")
         found += syntax.parse(item, library) if isinstance(item, str) else [item]
@@ -143,7 +132,7 @@ def blame(item: Pass) -> Iterator[None]:
 
 def run(item: Pass, model: ir.Model, log: Log) -> ir.Model:
     """Run a pass on a clone of `model` and return the clone, tidied and checked."""
-    after = clone(model)
+    after = files.clone(model)
     known = {*after.graph}
     item.run(after, log)
     _sign(after, known, item.name)

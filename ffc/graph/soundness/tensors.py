@@ -23,8 +23,10 @@ _MAX_SIZE = 2**48
 _FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 
 
-def check_tensors(proto: onnx.ModelProto, path: Path, *, data: bool = True) -> list[Path]:
+def check_tensors(proto: onnx.ModelProto, path: Path, *, data: bool = True, alone: bool = False) -> list[Path]:
     """Check the data of every tensor, external data where they are asked for; return their files, by location.
+
+    A model that is `alone` has no folder, and its external data are not looked for anywhere.
 
     Raises:
         InputError: If a tensor's type, shape and data do not agree, or its data are missing or out of bounds.
@@ -36,6 +38,9 @@ def check_tensors(proto: onnx.ModelProto, path: Path, *, data: bool = True) -> l
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             if not data:
                 continue
+            if alone:
+                found = "keeps its data in a file, and a model in memory has no folder to find it in"
+                raise InputError(f"{where} {found}; give the model's path, or load the data into it")
             keys = {entry.key: entry.value for entry in tensor.external_data}
             if len(keys) < len(tensor.external_data):
                 raise InputError(f"{where} says twice where its data are; export the model again")
