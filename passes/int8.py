@@ -299,8 +299,8 @@ class _Search:
         log.note(f"what each product costs alone in int8, as 1 - mean cosine on {rows} rows, most costly first:")
         for product in sorted((p for p in self.blocks.products if p.out in costs), key=lambda p: -costs[p.out]):
             log.note(f"{costs[product.out]:.1e} {self._place(product)}{' (fp32)' if product.out in left else ''}")
-        why = {out: f"left in fp32 by skip=auto: it alone costs {costs[out]:.1e} of cosine" for out in left}
-        return why, self.tables
+        reasons = {out: f"left in fp32 by skip=auto: it alone costs {costs[out]:.1e} of cosine" for out in left}
+        return reasons, self.tables
 
     def _fewest(self, ranked: list[ir.Value]) -> tuple[int, Verdict]:
         """Return how many of the most costly must stay fp32 for the budget to hold, and what is measured then."""
