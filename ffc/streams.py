@@ -69,9 +69,10 @@ def plain(text: str) -> str:
 class _Sink(io.RawIOBase):
     """Hands on what is written until that fails for the first time, and drops what comes later."""
 
-    def __init__(self, raw: io.RawIOBase) -> None:
+    def __init__(self, raw: io.RawIOBase, former: TextIO | None) -> None:
         super().__init__()
         self._raw = raw
+        self._former = former  # which would close what it wrote to when nothing refers to it
         self.failure: OSError | None = None
 
     def write(self, data: ReadableBuffer, /) -> int:
@@ -113,7 +114,7 @@ def _open_closed() -> None:
 def _taking(stream: TextIO | None, number: int) -> TextIO:
     """Return a stream that writes where another does and takes whatever is printed; None stands for a closed one."""
     if stream is None:
-        return _text(io.FileIO(number, "w", closefd=False), "utf-8", line_buffering=False)
+        return _text(_Sink(io.FileIO(number, "w", closefd=False), None), "utf-8", line_buffering=False)
     if not isinstance(stream, io.TextIOWrapper) or _sink(stream):
         return stream
     with contextlib.suppress(OSError):
@@ -121,12 +122,11 @@ def _taking(stream: TextIO | None, number: int) -> TextIO:
     raw: Any = getattr(stream.buffer, "raw", stream.buffer)  # unbuffered, as by python -u, there is nothing between
     ascii_alone = codecs.lookup(stream.encoding).name == "ascii"
     by_line = stream.line_buffering or stream.write_through
-    return _text(raw, _ASCII if ascii_alone else stream.encoding, line_buffering=by_line)
+    return _text(_Sink(raw, stream), _ASCII if ascii_alone else stream.encoding, line_buffering=by_line)
 
 
-def _text(raw: io.RawIOBase, encoding: str, *, line_buffering: bool) -> TextIO:
-    buffer = io.BufferedWriter(_Sink(raw))
-    return io.TextIOWrapper(buffer, encoding, PLAIN, line_buffering=line_buffering)
+def _text(sink: _Sink, encoding: str, *, line_buffering: bool) -> TextIO:
+    return io.TextIOWrapper(io.BufferedWriter(sink), encoding, PLAIN, line_buffering=line_buffering)
 
 
 def _handler(written: Callable[[str], str]) -> Callable[[UnicodeError], tuple[str, int]]:
