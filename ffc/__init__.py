@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ffc.graph.dialect.function import Function, called, function
     from ffc.graph.dialect.trace import Op, Tensor
     from ffc.graph.files import load, save
+    from ffc.rows.text_rows import TextRows
 
     __version__: str
 
@@ -60,6 +61,7 @@ __all__ = [
     "Sample",
     "Survey",
     "Tensor",
+    "TextRows",
     "Tried",
     "UsageError",
     "__version__",
@@ -103,6 +105,7 @@ _HOMES = {
     "ffc.graph.dialect.function": ["Function", "called", "function"],
     "ffc.graph.dialect.trace": ["Op", "Tensor"],
     "ffc.graph.files": ["load", "save"],
+    "ffc.rows.text_rows": ["TextRows"],
 }
 _MODULES = {"ops": "ffc.graph.dialect.ops", "recipe": "ffc.recipe", "rules": "ffc.compiler.rules"}
 

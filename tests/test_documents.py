@@ -22,6 +22,7 @@ from ffc.pruning import by_norm
 from tests.checkout import ROOT
 from tests.graphs import LIBRARY, of_program
 from tests.rule_proofs import prove, samples
+from tests.texts import write_tokenizer
 from tests.train import tiny
 
 PAGES = sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))
@@ -63,6 +64,8 @@ def workplace(tmp_path: Path, exported: Callable[..., Path], monkeypatch: pytest
     ids = np.array([[2, 7, 9, 3]])
     np.savez("rows.npz", input_ids=ids, attention_mask=np.ones_like(ids), token_type_ids=np.zeros_like(ids))
     save_data(Path("data"))
+    write_tokenizer(Path())
+    write_tokenizer(Path())
     monkeypatch.setattr("ffc.train.models.loading._in_package", lambda name: str(tiny.save_model(tmp_path / name, longest=128)))
     return tmp_path
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,7 @@ from ffc.errors import FfcError, GateError, UsageError, one_line
 if TYPE_CHECKING:
     from ffc.ci.lock.check import Check, Unfinished
     from ffc.ci.lock.policy import Policy
+    from ffc.compiler.proof.rows import Data
 
 __all__ = ["check"]
 
@@ -20,7 +21,7 @@ __all__ = ["check"]
 @click.command()
 @click.argument("locks", type=shared.PATH, nargs=-1, metavar="[LOCK]...")
 @click.option("--model", type=shared.PATH, metavar="MODEL", help="Compile this one, not the model that the lock names.")
-@shared.rows
+@shared.rows()
 @click.option("--accept", is_flag=True, help="Write the locks anew where the models differ from them.")
 @click.option(
     "--policy", "policy_file", type=shared.PATH, metavar="FILE.toml", help="Take [tool.ffc.check] from this file."
@@ -34,6 +35,7 @@ __all__ = ["check"]
 @click.pass_context
 def check(
     context: click.Context,
+    /,
     locks: tuple[Path, ...],
     model: Path | None,
     data: tuple[Path, ...],
@@ -42,6 +44,7 @@ def check(
     reports: tuple[Path, ...],
     annotate: bool,
     as_json: bool,
+    **texts: Any,
 ) -> None:
     """Compile the models of LOCKs again, and hold the results against them by meaning.
 
@@ -65,7 +68,8 @@ def check(
         shared.check_file(report, [*paths, model, *data], option="--report")
     targets.check_apart(reports, [])
     shared.keep_clean(reports, as_json=as_json)
-    done = [_checked(path, model, data, policy, accept=accept, shown=not as_json) for path in paths]
+    rows = shared.rows_given(data, texts)
+    done = [_checked(path, model, rows, policy, accept=accept, shown=not as_json) for path in paths]
     for report in reports:
         writing.write(done, report)
     if as_json:
@@ -80,17 +84,16 @@ def check(
 
 
 def _checked(
-    path: Path, model: Path | None, data: tuple[Path, ...], policy: Policy | None, *, accept: bool, shown: bool
+    path: Path, model: Path | None, data: Data | None, policy: Policy | None, *, accept: bool, shown: bool
 ) -> Check | Unfinished:
     """Check a lock, and print what was found; what goes wrong with one is no reason to say nothing of the others."""
     from ffc.ci.lock import check as checks
     from ffc.ci.reports import content
     from ffc.ci.reports.terminal import checked
-    from ffc.compiler.proof.rows import of_files
 
     shared.say(f"checking {one_line(str(path))}")
     try:
-        found = checks.check(path, model=model, policy=policy, data=of_files(data), progress=shared.say)
+        found = checks.check(path, model=model, policy=policy, data=data, progress=shared.say)
     except FfcError as error:
         failed = checks.Unfinished(path, error)
         click.echo(f"{content.place(path)}: {content.unfinished(failed)}", err=True)

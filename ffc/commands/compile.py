@@ -23,7 +23,7 @@ __all__ = ["compile_"]
 @shared.plugins
 @shared.output(help="The file to write.  [default: <stem>.ffc.onnx]")
 @click.option("--target", metavar="NAME", help="What to lower to; portable is any runtime.  [default: cpu]")
-@shared.rows
+@shared.rows()
 @click.option(
     "--report", "reports", type=shared.OUTPUT, multiple=True, metavar="PATH",
     help="Write the report as .json, .md or .html.  [repeatable]",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,10 +23,7 @@ _FORMS = (".json", ".md", ".html")
 @click.argument("after", type=shared.PATH, callback=shared.find_model)
 @click.option("--names", is_flag=True, help="Count renamed nodes as changes too.")
 @click.option("--numerics", is_flag=True, help="Run both on the same seeded inputs, and compare what they give.")
-@click.option(
-    "--data", type=shared.PATH, multiple=True, metavar="ROWS.npz",
-    help="Run both on rows of your own too; each one feed, where given again.  [repeatable]",
-)  # fmt: skip
+@shared.rows("Run both on rows of your own too")
 @click.option(
     "-o", "--output", "outs", type=shared.OUTPUT, multiple=True, metavar="PATH",
     help="Write the diff as .json, .md or .html too.  [repeatable]",
@@ -35,6 +32,7 @@ _FORMS = (".json", ".md", ".html")
 @click.pass_context
 def diff(
     context: click.Context,
+    /,
     before: Path,
     after: Path,
     names: bool,
@@ -42,6 +40,7 @@ def diff(
     data: tuple[Path, ...],
     outs: tuple[Path, ...],
     as_json: bool,
+    **texts: Any,
 ) -> None:
     """Say what changed between BEFORE and AFTER, two models, by meaning and not by name.
 
@@ -56,11 +55,11 @@ def diff(
     shared.keep_clean(outs, as_json=as_json)
     from ffc.ci.diff import diff as diffs
     from ffc.ci.reports.terminal import terminal
-    from ffc.compiler.proof.rows import of_files
     from ffc.graph.files import publish
 
     shared.hush()
-    found = diffs.diff(before, after, names=names, numerics=numerics, data=of_files(data))
+    rows = shared.rows_given(data, texts)
+    found = diffs.diff(before, after, names=names, numerics=numerics, data=rows, progress=shared.say)
     for out in outs:
         publish.write_text(out, _text(found, out.suffix), f"'{out}'")
     if as_json:

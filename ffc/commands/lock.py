@@ -18,7 +18,7 @@ __all__ = ["lock"]
 @shared.sets
 @shared.plugins
 @shared.target
-@shared.rows
+@shared.rows()
 @click.option("--as-it-is", is_flag=True, help="Lock MODEL itself; nothing is compiled.")
 @shared.output(metavar="LOCK", help="The file to write.  [default: <stem>.ffc.lock beside MODEL]")
 def lock(model: Path, passes: str, as_it_is: bool, out: Path | None, data: tuple[Path, ...], **given: Any) -> None:
@@ -30,13 +30,13 @@ def lock(model: Path, passes: str, as_it_is: bool, out: Path | None, data: tuple
     from ffc.ci.lock import check as checks
     from ffc.ci.lock.lock import beside
     from ffc.ci.reports.content import place
-    from ffc.compiler.proof.rows import of_files
 
     path = out or beside(model)
     shared.check_file(path, [model, *data])
     shared.keep_clean([path])
     shared.hush()
-    made = checks.lock(model, None if as_it_is else passes, out=path, data=of_files(data), progress=shared.say, **given)
+    rows = shared.rows_given(data, given)
+    made = checks.lock(model, None if as_it_is else passes, out=path, data=rows, progress=shared.say, **given)
     click.echo(
         f"{place(path)}: {made.cost.nodes} nodes, structure {made.structure[:12]}, weights {made.weights.digest[:12]}"
     )

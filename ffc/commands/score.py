@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,10 @@ import click
 
 from ffc.commands.options import shared
 from ffc.commands.options.gradients import choose, draw, gradient_options, tenths
-from ffc.commands.options.settings import names
+from ffc.commands.options.settings import names, options
 from ffc.commands.options.task import task_files, task_options
 from ffc.errors import UsageError
-from ffc.settings.data import Data
+from ffc.settings.data import Data, Texts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,13 +37,14 @@ _FORWARD, _GRADIENTS = ("forward",), ("taylor", "fisher")
     help="taylor and fisher take gradients of a checkpoint; forward runs an ONNX file.  [default: taylor or forward]",
 )
 @gradient_options
+@options(Texts, but=["text"])
 @shared.output("importance.safetensors")
 @shared.as_json
 def score(model: Path, out: Path, as_json: bool, **given: Any) -> None:
     """Score the heads and feed-forward units of MODEL, for ffc plan.
 
     MODEL is the folder of a classifier, as ffc train writes it, scored on the training rows of --task; or an ONNX file,
-    scored on --data rows.npz, an array for each of its inputs.
+    scored on the rows of --data: an .npz file with an array for each of its inputs, or text, .tsv, .csv or .jsonl.
     """
     of_folder = model.is_dir()
     _check_options(of_folder, given)
@@ -58,18 +59,22 @@ def score(model: Path, out: Path, as_json: bool, **given: Any) -> None:
 
 
 def _check_options(of_folder: bool, given: Mapping[str, Any]) -> None:
-    method = given["method"]
+    method, tokenizer = given["method"], given["tokenizer"]
     if of_folder and method in _FORWARD:
         raise UsageError("--method forward runs an ONNX file; a checkpoint is scored by taylor or fisher")
+    if of_folder and tokenizer is not None:
+        raise UsageError("--tokenizer is for an ONNX file; a checkpoint has its own")
     if of_folder:
         return
     if method in _GRADIENTS:
         raise UsageError(f"--method {method} takes gradients, which an ONNX file does not give; score the checkpoint")
-    strangers = {"on", "max_length", *names(Data)} - {"folder", "train_rows"}
+    strangers = {"on", *names(Data)} - {"folder", "train_rows", "text"}
     if misplaced := shared.given_option(strangers):
-        raise UsageError(f"{misplaced} is for checkpoints; an ONNX file is scored on --data rows.npz alone")
+        raise UsageError(f"{misplaced} is for checkpoints; an ONNX file is scored on the rows of --data alone")
     if given["folder"] is None:
-        raise UsageError("an ONNX file is scored on rows; give --data rows.npz, an array for each of its inputs")
+        raise UsageError(
+            "an ONNX file is scored on rows; give --data rows.npz, an array for each of its inputs, or rows of text"
+        )
 
 
 def _of_file(path: Path, out: Path, given: Mapping[str, Any]) -> Importance:
@@ -82,12 +87,21 @@ def _of_file(path: Path, out: Path, given: Mapping[str, Any]) -> Importance:
     from ffc.pruning.forward import by_forward
 
     data: Path = given["folder"]
+    asked = given["max_length"] if shared.given_option({"max_length"}) else None  # the default is for checkpoints
+    meant = rows.settled(rows.of_files([data], given["text"], given["tokenizer"], asked) or data, path)
     targets.check_apart([out], files.parts(path, [out]))  # the file of its weights, if it has one
     loaded = open_model(path)
-    arrays = _drawn(loaded, rows.read(data), given["train_rows"], given["seed"])
-    batches = rows.from_data(loaded, arrays)
+    number, seed = given["train_rows"], given["seed"]
+    if isinstance(meant, Path):
+        meant = _drawn(loaded, rows.read(meant), number, seed)
+    batches = rows.from_data(loaded, meant, choose=lambda all_rows: _some(all_rows, number, seed), tell=shared.say)
     ready = ready_for("prune", loaded, Library.default())
-    return by_forward(ready, batches, data=data.name, seed=given["seed"], progress=tenths())
+    return by_forward(ready, batches, data=data.name, seed=seed, progress=tenths())
+
+
+def _some(of: int, rows: int | None, seed: int) -> Sequence[int]:
+    """Return which of so many rows are taken."""
+    return range(of) if rows is None or rows >= of else choose(of, rows, seed)
 
 
 def _drawn(model: ir.Model, arrays: Mapping[str, Any], rows: int | None, seed: int) -> Mapping[str, Any]:
@@ -99,7 +113,8 @@ def _drawn(model: ir.Model, arrays: Mapping[str, Any], rows: int | None, seed: i
     if rows is None or len(taken) != len(model.graph.inputs) or rows >= number:
         return arrays
     chosen = choose(number, rows, seed)
-    return {name: array[chosen] if array.ndim and len(array) == number else array for name, array in taken.items()}
+    drawn = {name: array[chosen] if array.ndim and len(array) == number else array for name, array in taken.items()}
+    return {**arrays, **drawn}
 
 
 def _of_checkpoint(folder: Path, given: Mapping[str, Any]) -> Importance:

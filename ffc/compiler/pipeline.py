@@ -21,7 +21,7 @@ from ffc.compiler.log import Log
 from ffc.compiler.passes import Pass
 from ffc.compiler.proof.contracts import Verdict
 from ffc.compiler.proof.opening import opened
-from ffc.compiler.proof.rows import Data
+from ffc.compiler.proof.rows import Data, settled
 from ffc.compiler.proof.stage import Change, Stage, overall, prove
 from ffc.compiler.proof.trial import Trial
 from ffc.compiler.proof.verify import Prover
@@ -95,8 +95,9 @@ def compile(
             `ffc.load` takes them; it stays as it is.
         passes: The pipeline, as text (``"prune{plan=p.json},fuse,int8"``), or as a list of such texts and of passes.
         out: Where to write the result, as `ffc.save` takes it; nothing is written unless everything holds.
-        data: Rows of the user's own to prove on too: an array per input, or an ``.npz`` file with them; or a list of
-            such, each one whole feed. Where the model runs on no inputs that can be made for it, they are the proof.
+        data: Rows of the user's own to prove on too: an array per input, or an ``.npz`` file with them; `ffc.TextRows`,
+            or the path of their file; or a list of such, in which arrays are one whole feed each. Where the model runs
+            on no inputs that can be made for it, they are the proof.
         target: What `lower` writes: ``cpu`` or ``cuda`` for onnxruntime's kernels there, ``portable`` for standard
             operators alone.
         sets: Further options as ``pass.option=value``.
@@ -109,6 +110,7 @@ def compile(
     Raises:
         UsageError: If the pipeline is malformed, or `out` is the input.
         InputError: If the model or the data is missing, broken, or differs from itself.
+        MissingError: If rows of text are given, and the package `tokenizers` is not installed.
         CannotApplyError: If a pass cannot be applied as asked.
         GateError: If a contract does not hold.
     """
@@ -118,12 +120,16 @@ def compile(
     asked = as_passes(passes, library, sets)
     links = with_lower(chain(asked, library), library, target)
     place, path = None if out is None else named(out), files.path_of(model)
+    data = None if data is None else settled(data, path)
     if place is not None and path is not None:
         targets.check_apart([place], files.parts(path, [place]))
     source = open_model(model)
     links = fitting(links, source)
     tell("running the model as it came")
-    prover = opened(source, data)
+    of_rows: list[str] = []
+    prover = opened(source, data, of_rows.append)
+    for line in of_rows:
+        tell(line)
     before = cost(source)
     stage = Stage(source, prover.source, prover.source)
     del source  # its weights go as soon as no stage needs them
@@ -153,6 +159,7 @@ def compile(
         seconds=time.perf_counter() - started,
         alone=prover.alone,
         remark=prover.remark,
+        rows="; ".join(of_rows),
     )
     return Result(stage.model, report)
 

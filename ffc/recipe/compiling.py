@@ -20,6 +20,8 @@ from ffc.graph import files
 from ffc.graph.files import targets
 from ffc.graph.files.destination import named
 from ffc.recipe.file import File, parse, projects, read_text, table_of
+from ffc.rows.text_rows import is_text
+from ffc.settings.data import LimitedTexts, Texts
 from ffc.settings.setting import Wanted, check, setting
 from ffc.settings.wanted import PATH, PATHS
 
@@ -47,7 +49,10 @@ class Recipe:
         out: The file to write, ``-`` for standard output; None for ``<stem>.ffc.onnx`` beside the model.
         passes: The pipeline.
         target: What to lower to.
-        data: Files with rows of the user's own to prove on; each one whole feed, where they are several.
+        data: Files with rows of the user's own to prove on: text, or arrays, of which several are one whole feed each.
+        text: Of rows of text, the columns; as `ffc.TextRows` has it.
+        tokenizer: Of rows of text, the tokenizer.
+        max_length: Of rows of text, tokens a row at most.
         reports: Where to write the report; the suffix says in which form.
         plugins: Files with passes, ``file.py`` or ``file.py:Name``, where these and what they need come from.
     """
@@ -58,6 +63,9 @@ class Recipe:
     passes: tuple[Pass, ...] = field(default_factory=_default)
     target: str = "cpu"
     data: tuple[Path, ...] = ()
+    text: tuple[str, ...] = ()
+    tokenizer: Path | None = None
+    max_length: int | None = None
     reports: tuple[Path, ...] = ()
     plugins: tuple[str, ...] = ()
 
@@ -134,6 +142,8 @@ def changed(
         InputError: If a file of passes cannot be loaded.
         UsageError: If the pipeline is malformed.
     """
+    if "data" in more and not any(map(is_text, more["data"])):  # how rows of text are read goes with them
+        recipe = replace(recipe, text=(), tokenizer=None, max_length=None)
     if model is not None and recipe.model is not None and recipe.model.resolve() != model.resolve():
         recipe = replace(recipe, out=None, reports=())
     files = (*recipe.plugins, *plugins)
@@ -162,7 +172,7 @@ def compile(recipe: Recipe, *, progress: Callable[[str], None] | None = None) ->
         model,
         recipe.passes,
         out=out,
-        data=of_files(recipe.data),
+        data=of_files(recipe.data, recipe.text, recipe.tokenizer, recipe.max_length),
         target=recipe.target,
         plugins=recipe.plugins,
         progress=progress,
@@ -177,6 +187,8 @@ def inputs(recipe: Recipe) -> dict[str, Path]:
     found = {f"plugin {plugin}": _file_of(plugin) for plugin in recipe.plugins}
     for number, path in enumerate(recipe.data, 1):
         found[f"data {number}" if number > 1 else "data"] = path
+    if recipe.tokenizer is not None:
+        found["tokenizer"] = recipe.tokenizer
     for number, item in enumerate(recipe.passes, 1):
         found |= {f"pass {number}, {item.name}.{name}": path for name, path in paths_of(item).items()}
     return found
@@ -204,7 +216,7 @@ _Scalar = bool | int | float | str
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompileKeys:
+class CompileKeys(Texts):
     """The keys that say how to compile, whatever the model."""
 
     passes: str | Sequence[str] = setting(
@@ -224,7 +236,7 @@ class CompileKeys:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Keys(CompileKeys):
+class _Keys(CompileKeys, LimitedTexts):
     """The keys of a recipe, as written."""
 
     model: str | None = setting(PATH, default=None)
@@ -238,6 +250,7 @@ def _read(file: File, data: Mapping[str, Any]) -> Recipe:
     folder = file.path.parent
     return replace(
         of_keys(file, keys),
+        max_length=keys.max_length,
         model=folder / keys.model if keys.model else None,
         out=named(keys.out, folder) if keys.out else None,
         reports=tuple(named(path, folder) for path in listed(keys.report)),
@@ -267,6 +280,8 @@ def of_keys(file: File, keys: CompileKeys) -> Recipe:
         passes=asked,
         target=keys.target,
         data=tuple(folder / path for path in listed(keys.data)),
+        text=tuple(listed(keys.text)),
+        tokenizer=None if keys.tokenizer is None else folder / keys.tokenizer,
         plugins=tuple(library.files),
     )
 

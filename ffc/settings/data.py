@@ -9,7 +9,7 @@ from pathlib import Path
 from ffc.settings.setting import Wanted, check, setting
 from ffc.settings.wanted import COLUMN, COLUMNS, COUNT, FILE, FOLDER, LABELS
 
-__all__ = ["Data", "Encoding"]
+__all__ = ["Data", "Encoding", "LimitedTexts", "Texts"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,37 @@ class Data:
 
     def __post_init__(self) -> None:
         check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Texts:
+    """How rows of text that a model is run on are read."""
+
+    text: str | Sequence[str] = setting(
+        COLUMNS,
+        "A column of text, where --data is text; at most two.  [repeatable]  [default: the only one beside label]",
+        metavar="COLUMN",
+        repeated=True,
+        default=(),
+    )
+    tokenizer: str | Path | None = setting(
+        Wanted("the path of a tokenizer.json or of its folder", bool),
+        "The model's tokenizer.json or its folder, where --data is text.  [default: the one beside the model]",
+        metavar="PATH",
+        default=None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitedTexts(Texts):
+    """The same, and how much of each is read."""
+
+    max_length: int | None = setting(
+        COUNT,
+        "Tokens a row at most, where --data is text.  [default: what the tokenizer says or the model takes]",
+        metavar="N",
+        default=None,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

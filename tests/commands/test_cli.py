@@ -390,7 +390,7 @@ def test_help_imports_nothing_heavy() -> None:
 def test_the_public_names() -> None:
     assert sorted(ffc.__all__) == [
         "Budget", "CannotApplyError", "Check", "Diff", "Editor", "Equal", "EqualToMasked", "Explanation", "FfcError", "Finding", "Function", "GateError", "InputError",
-        "KnownRows", "Log", "Match", "MissingError", "ModelFrom", "Op", "Pass", "Policy", "Reduction", "Report", "Result", "Rule", "Sample", "Survey", "Tensor", "Tried", "UsageError", "__version__",
+        "KnownRows", "Log", "Match", "MissingError", "ModelFrom", "Op", "Pass", "Policy", "Reduction", "Report", "Result", "Rule", "Sample", "Survey", "Tensor", "TextRows", "Tried", "UsageError", "__version__",
         "called", "check", "compile", "constant", "diff", "explain", "find_blocks", "function", "load", "lock", "ops", "option", "recipe", "reduce", "rule", "rules", "save",
     ]  # fmt: skip
     for name in ffc.__all__:

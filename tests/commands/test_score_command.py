@@ -119,15 +119,19 @@ def test_json_says_what_was_scored(onnx: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("words", "code", "line"),
     [
-        ("", 2, "an ONNX file is scored on rows; give --data rows.npz, an array for each of its inputs"),
+        ("", 2, "an ONNX file is scored on rows; give --data rows.npz, an array for each of its inputs, or rows of text"),
         (
             "--data rows.npz --method taylor",
             2,
             "--method taylor takes gradients, which an ONNX file does not give; score the checkpoint",
         ),
-        ("--data rows.npz --task rte", 2, "--task is for checkpoints; an ONNX file is scored on --data rows.npz alone"),
-        ("--data rows.npz --on model", 2, "--on is for checkpoints; an ONNX file is scored on --data rows.npz alone"),
-        ("--data rows.npz --max-length 8", 2, "--max-length is for checkpoints; an ONNX file is scored on --data rows.npz alone"),
+        ("--data rows.npz --task rte", 2, "--task is for checkpoints; an ONNX file is scored on the rows of --data alone"),
+        ("--data rows.npz --on model", 2, "--on is for checkpoints; an ONNX file is scored on the rows of --data alone"),
+        (
+            "--data rows.npz --max-length 8",
+            2,
+            "text, tokenizer and max_length say how rows of text are read; give such rows as data, a file that ends with .tsv, .csv, .jsonl",
+        ),
         ("--data rows.npz -o .", 2, "the output '.' is a folder; name a file with -o"),
         ("--data rows.npz --seed -1", 2, "invalid value for '--seed': '-1', wanted a whole number from 0 to 4294967295"),
         (  # larger ones once made a file that could not be read

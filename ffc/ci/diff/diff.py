@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -60,6 +61,7 @@ def diff(
     names: bool = False,
     numerics: bool = False,
     data: Data | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> Diff:
     """Compare two models by meaning: names inside, the order of nodes and where weights are kept do not matter.
 
@@ -69,20 +71,26 @@ def diff(
         names: Whether names of nodes count as well.
         numerics: Whether to run both on the same seeded inputs and compare what they give.
         data: Rows of the user's own to run both on too, as `ffc.compile` takes them; then they are run anyway.
+        progress: Called with a line on what was taken of the rows.
 
     Raises:
         InputError: If a model is missing or broken, or rows do not fit.
         UsageError: If either is no model.
         CannotApplyError: If numbers are to be compared of models that do not take and give the same.
+        MissingError: If rows are text, and the package `tokenizers` is not installed.
     """
     numerics = numerics or data is not None
+    if data is not None:
+        from ffc.compiler.proof.rows import settled
+
+        data = settled(data, before)
     with ThreadPoolExecutor(2) as pool:  # one is hashed, which lets go of the interpreter, while the other is read
         first, second = pool.map(functools.partial(_read, to_run=numerics), (before, after))
     matching, changes = compare(first.snapshot, second.snapshot, names=names)
     if numerics:
         from ffc.ci.diff.numerics import compare_outputs, numeric_change  # onnxruntime, which only this needs
 
-        change = numeric_change(compare_outputs(first.model, second.model, data))
+        change = numeric_change(compare_outputs(first.model, second.model, data, progress))
         changes += [] if change is None else [change]
     return Diff(first.snapshot, second.snapshot, (first.cost, second.cost), tuple(changes), matching)
 

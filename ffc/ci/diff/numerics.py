@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import onnx_ir as ir
 
 from ffc.ci.diff.changes import Change
@@ -14,13 +16,16 @@ from ffc.errors import CannotApplyError
 __all__ = ["compare_outputs", "numeric_change"]
 
 
-def compare_outputs(before: ir.Model, after: ir.Model, data: Data | None = None) -> Verdict:
+def compare_outputs(
+    before: ir.Model, after: ir.Model, data: Data | None = None, progress: Callable[[str], None] | None = None
+) -> Verdict:
     """Run two models on the same seeded inputs, masks full, padded and holed among them, and measure the difference.
 
     Args:
         before: The one that is the reference.
         after: The other.
         data: Rows to run both on too, as `ffc.compile` takes them.
+        progress: Called with a line on what was taken of the rows.
 
     Raises:
         CannotApplyError: If they do not take and give the same, or the one after does not run.
@@ -38,7 +43,7 @@ def compare_outputs(before: ir.Model, after: ir.Model, data: Data | None = None)
                 f"numbers cannot be compared: only the {side} model has the {what} '{odd}'; "
                 "compare without numerics, or models that take and give the same"
             )
-    prover = opened(before, data)
+    prover = opened(before, data, progress or (lambda line: None))
     return measure(prover.probes, prover.source, prover.run(after), "same inputs")
 
 

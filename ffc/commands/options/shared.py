@@ -6,7 +6,7 @@ import difflib
 import functools
 import logging
 import sys
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,15 +14,19 @@ import click
 from click.core import ParameterSource
 
 from ffc import streams
+from ffc.commands.options.settings import names, options
 from ffc.errors import InputError, UsageError
+from ffc.settings.data import LimitedTexts
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from ffc.compiler.proof.rows import Data
+
 __all__ = [
     "OUTPUT", "PATH", "Command", "as_json", "but_plans", "check_file", "find_model", "given_option", "hush",
-    "keep_clean", "model", "model_or_folder", "output", "parts", "plugins", "print_rich", "rows", "say", "sets",
-    "target",
+    "keep_clean", "model", "model_or_folder", "output", "parts", "plugins", "print_rich", "rows", "rows_given", "say",
+    "sets", "target",
 ]  # fmt: skip
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -76,10 +80,6 @@ plugins = click.option(
     "--plugin", "plugins", multiple=True, metavar="FILE.py[:Name]", help="Passes of your own, by file.  [repeatable]"
 )
 target = click.option("--target", metavar="NAME", default="cpu", show_default=True, help="What to lower to.")
-rows = click.option(
-    "--data", type=PATH, multiple=True, metavar="ROWS.npz",
-    help="Rows of your own to prove the passes on; each one feed, where given again.  [repeatable]",
-)  # fmt: skip
 
 
 def _escape(_: click.Context, __: click.Parameter, wanted: bool) -> bool:
@@ -95,6 +95,27 @@ as_json = click.option("--json", "as_json", is_flag=True, callback=_escape, help
 def say(line: str) -> None:
     """Print a line on how work goes to stderr."""
     click.echo(line, err=True)
+
+
+def rows(what: str = "Rows of your own to prove the passes on") -> Callable[[Command], Command]:
+    """Add ``--data`` and what says how rows of text are read, which `rows_given` takes; `what` begins the help."""
+    data = click.option(
+        "--data", type=PATH, multiple=True, metavar="ROWS",
+        help=f"{what}: .npz with an array per input, each one feed where given again; or text, .tsv, .csv or .jsonl.  "
+        "[repeatable]",
+    )  # fmt: skip
+    return lambda command: data(options(LimitedTexts)(command))
+
+
+def rows_given(data: Sequence[Path], given: dict[str, Any]) -> Data | None:
+    """Return the rows that the options of `rows` name, of which all but ``--data`` are taken out of `given`.
+
+    Raises:
+        UsageError: If it is said how to read rows of text, and there are none.
+    """
+    from ffc.compiler.proof.rows import of_files
+
+    return of_files(data, **{name: given.pop(name) for name in names(LimitedTexts)})
 
 
 def output(

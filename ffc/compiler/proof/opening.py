@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -20,12 +20,15 @@ from ffc.graph.execute import Runner
 __all__ = ["opened"]
 
 
-def opened(model: ir.Model, data: Data | None = None) -> Prover:
+def opened(
+    model: ir.Model, data: Data | None = None, tell: Callable[[str], None] = lambda line: None
+) -> Prover:
     """Run `model` on inputs that are made for it, at sizes that it takes, and on rows of the user's own.
 
     Args:
         model: The model as it came.
         data: The rows, as `ffc.compiler.proof.rows.from_data` takes them.
+        tell: Called with a line on what was taken of the rows.
 
     Raises:
         InputError: If onnxruntime refuses the model, the rows do not fit, or the model does not run on them; if there
@@ -35,7 +38,7 @@ def opened(model: ir.Model, data: Data | None = None) -> Prover:
         runner = Runner(runnable(model))
     except CannotApplyError as error:  # nothing was done to it yet
         raise InputError(f"{error}; it is broken, or made for another runtime") from error
-    given = {} if data is None else feeds_of(model, data)
+    given = {} if data is None else feeds_of(model, data, runner=runner, tell=tell)
     meaning = understood(model, runner, list(given.values())[:1])
     probes, remark = make(model, meaning=meaning), ""
     if not any(_runs(runner, probe.feeds) for probe in probes):

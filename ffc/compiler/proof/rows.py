@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,49 +13,132 @@ import onnx_ir as ir
 
 from ffc.compiler.proof.probes import Probe, understood
 from ffc.compiler.proof.probing.inputs import dtype_of, fixed_size
-from ffc.errors import InputError, located
+from ffc.compiler.proof.texts import BATCH, EVENLY, Choose, text_feeds
+from ffc.errors import InputError, UsageError, located, one_line
+from ffc.graph.execute import Runner
+from ffc.rows import text_rows
+from ffc.rows.records import SUFFIXES
+from ffc.rows.text_rows import TextRows
 
-__all__ = ["Data", "feeds_of", "from_data", "of_files", "read"]
+__all__ = ["Data", "feeds_of", "from_data", "of_files", "read", "settled"]
 
-Data = str | Path | Mapping[str, Any] | Sequence[str | Path | Mapping[str, Any]]
-"""Rows, as an array per input or an ``.npz`` file with them; or a list of such, of which each is one whole feed."""
+_Arrays = str | Path | Mapping[str, Any]
 
-_DATA_BATCH = 16
+Data = _Arrays | TextRows | Sequence[_Arrays | TextRows]
+"""Rows: arrays by input or an ``.npz`` file with them, `TextRows` or the name of their file; or a list of such.
+
+Arrays in a list are one whole feed each.
+"""
 
 
-def from_data(model: ir.Model, data: Data) -> list[Probe]:
+def from_data(
+    model: ir.Model, data: Data, *, choose: Choose = EVENLY, tell: Callable[[str], None] = lambda line: None
+) -> list[Probe]:
     """Make probes from a user's rows; a model must run on each of them.
 
     Args:
         model: The model.
         data: An array per input, rows first, or the path of an ``.npz`` file with them. An input whose first dimension
             is fixed while that of others is not is the same for all rows. A list of such is taken as it is, each one
-            feed, and so are arrays of inputs that share no axis of rows.
+            feed, and so are arrays of inputs that share no axis of rows. Or `TextRows`, or the path of their file.
+        choose: Which rows of text to take.
+        tell: Called with a line on what was taken, and on what was not.
 
     Raises:
         InputError: If a file is missing or broken, or an input has no array or one of another type, rank, size or
-            number of rows.
+            number of rows; of rows of text, as `text_feeds` says.
     """
-    feeds = feeds_of(model, data)
+    feeds = feeds_of(model, data, choose=choose, tell=tell)
     meaning = understood(model, given=list(feeds.values())[:1])
     return [Probe.of(name, feed, meaning, required=True) for name, feed in feeds.items()]
 
 
-def feeds_of(model: ir.Model, data: Data) -> dict[str, dict[str, np.ndarray]]:
-    """Return a user's rows as arrays by input, in batches with a name each; else as `from_data`."""
-    if isinstance(data, str | Path | Mapping):
-        return _batches(model, _arrays(model, data))
+def feeds_of(
+    model: ir.Model,
+    data: Data,
+    *,
+    runner: Runner | None = None,
+    choose: Choose = EVENLY,
+    tell: Callable[[str], None] = lambda line: None,
+) -> dict[str, dict[str, np.ndarray]]:
+    """Return a user's rows as arrays by input, in batches with a name each, by `runner` where text needs one.
+
+    All else is as for `from_data`.
+    """
+    if isinstance(data, str | Path | Mapping | TextRows):
+        one = _meant(data)
+        if isinstance(one, TextRows):
+            return text_feeds(model, one, runner=runner, choose=choose, tell=tell)
+        return _batches(model, _arrays(model, one, tell))
     if not isinstance(data, Sequence):
         raise InputError(f"the data is of type {type(data).__name__}; give an array per input, or a list of such feeds")
-    feeds = {f"data feed {number}": _feed(model, each, number) for number, each in enumerate(data, 1)}
+    feeds: dict[str, dict[str, np.ndarray]] = {}
+    for number, each in enumerate(data, 1):
+        one = _meant(each)
+        if isinstance(one, TextRows):
+            found = text_feeds(model, one, runner=runner, choose=choose, tell=tell)
+            feeds |= {f"data {number}{name.removeprefix('data')}": feed for name, feed in found.items()}
+        else:
+            feeds[f"data feed {number}"] = _feed(model, one, number, tell)
     if not feeds:
         raise InputError("the data is an empty list; give an array per input, or a list of such feeds")
     return feeds
 
 
-def of_files(paths: Sequence[Path]) -> Data | None:
-    """Return what is meant by files that are named one by one: rows by one, whole feeds by several, nothing by none."""
-    return paths[0] if len(paths) == 1 else list(paths) or None
+def settled(data: Data, model: object) -> Data:
+    """Return data of which rows of text know their columns and tokenizer; what is missing is told before any work.
+
+    Args:
+        data: The data.
+        model: The model that they are for; beside its file lies the tokenizer, if none is named.
+
+    Raises:
+        MissingError, UsageError, InputError: As `ffc.rows.text_rows.settled` says.
+        InputError: If a file is neither rows of text nor an archive of arrays.
+    """
+    place = Path(model) if isinstance(model, str | Path) else None
+
+    def one(given: _Arrays | TextRows) -> _Arrays | TextRows:
+        meant = _meant(given)
+        if isinstance(meant, TextRows):
+            return text_rows.settled(meant, place)
+        _check_archive(meant)
+        return meant
+
+    if isinstance(data, str | Path | Mapping | TextRows):
+        return one(data)
+    return [one(each) for each in data] if isinstance(data, Sequence) else data
+
+
+def of_files(
+    paths: Sequence[Path],
+    text: Sequence[str] = (),
+    tokenizer: Path | None = None,
+    max_length: int | None = None,
+) -> Data | None:
+    """Return what is meant by files that are named one by one, and by how rows of text in them are read.
+
+    Args:
+        paths: Rows by one, whole feeds by several files of arrays, nothing by none.
+        text: The columns of rows of text, as `TextRows` has them; so are the others.
+        tokenizer: Their tokenizer.
+        max_length: Tokens a row at most.
+
+    Raises:
+        UsageError: If it is said how to read rows of text, and there are none.
+    """
+    if not any(map(text_rows.is_text, paths)) and (text or tokenizer is not None or max_length is not None):
+        raise UsageError(
+            "text, tokenizer and max_length say how rows of text are read; give such rows as data, "
+            f"a file that ends with {', '.join(SUFFIXES)}"
+        )
+    found = [TextRows(path, text, tokenizer, max_length) if text_rows.is_text(path) else path for path in paths]
+    return found[0] if len(found) == 1 else found or None
+
+
+def _meant(data: _Arrays | TextRows) -> _Arrays | TextRows:
+    """Return rows of text for the path of a file of them; anything else as it is."""
+    return TextRows(data) if isinstance(data, str | Path) and text_rows.is_text(data) else data
 
 
 def read(data: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
@@ -66,8 +149,7 @@ def read(data: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
     """
     if isinstance(data, Mapping):
         return data
-    if Path(data).is_file() and not zipfile.is_zipfile(data):
-        raise InputError(f"cannot read rows from {data}: it is no .npz file; numpy.savez writes one of arrays by name")
+    _check_archive(data)
     try:
         with Path(data).open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
@@ -78,20 +160,37 @@ def read(data: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
         ) from error
 
 
-def _arrays(model: ir.Model, data: str | Path | Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Return an array for each input, in its type."""
+def _check_archive(data: _Arrays) -> None:
+    """Refuse a file that is neither rows of text nor an archive of arrays."""
+    if isinstance(data, str | Path) and Path(data).is_file() and not zipfile.is_zipfile(data):
+        raise InputError(
+            f"cannot read rows from {data}: it is no .npz file; numpy.savez writes one of arrays by name, and rows of "
+            f"text end with {', '.join(SUFFIXES)}"
+        )
+
+
+def _arrays(
+    model: ir.Model, data: str | Path | Mapping[str, Any], tell: Callable[[str], None]
+) -> dict[str, np.ndarray]:
+    """Return an array for each input, in its type, and tell of those that no input takes."""
     given = read(data)
     missing = next((str(value.name) for value in model.graph.inputs if value.name not in given), None)
     if missing:
         names = ", ".join(given) or "none"
         raise InputError(f"the data has no array '{missing}', which the model takes; it has {names}")
-    return {str(value.name): _fitting(value, given[str(value.name)]) for value in model.graph.inputs}
+    arrays = {str(value.name): _fitting(value, given[str(value.name)]) for value in model.graph.inputs}
+    if surplus := [f"'{name}'" for name in given if name not in arrays]:
+        what = "the data" if isinstance(data, Mapping) else data
+        tell(one_line(f"{what}: no input of the model takes {', '.join(surplus)}"))
+    return arrays
 
 
-def _feed(model: ir.Model, data: str | Path | Mapping[str, Any], number: int) -> dict[str, np.ndarray]:
+def _feed(
+    model: ir.Model, data: str | Path | Mapping[str, Any], number: int, tell: Callable[[str], None]
+) -> dict[str, np.ndarray]:
     """Return one feed, taken as it is."""
     with located(str(data) if isinstance(data, str | Path) else f"data feed {number}"):
-        arrays = _arrays(model, data)
+        arrays = _arrays(model, data, tell)
         _check_sizes(model.graph.inputs, [], arrays)
     return arrays
 
@@ -107,7 +206,7 @@ def _batches(model: ir.Model, arrays: dict[str, np.ndarray]) -> dict[str, dict[s
     fixed = fixed_size(by_row[0], 0)
     number = _number_of_rows(by_row, arrays, fixed)
     _check_sizes(inputs, by_row, arrays)
-    step = fixed or _DATA_BATCH
+    step = fixed or BATCH
     feeds = {}
     for start in range(0, number, step):
         part = {str(value.name): arrays[str(value.name)][start : start + step] for value in by_row}

@@ -31,6 +31,7 @@ def table(report: Report) -> Table:
 def facts(report: Report) -> dict[str, str]:
     """Return what is told of the compile as a whole, by name."""
     first = {"proof": f"on the rows given alone, since {report.alone}"} if report.alone else {}
+    first |= {"rows": report.rows} if report.rows else {}
     first |= {"sizes": report.remark} if report.remark else {}
     return first | {
         "output": report.output or "not written",

@@ -63,6 +63,7 @@ class Report:
         seconds: Time from load to save.
         alone: Why the rows given are all that it was proved on; empty where probes were made too.
         remark: What is to be said of how the model runs as it came; empty where there is nothing.
+        rows: What was taken of the user's rows; empty where there is nothing to say of it.
     """
 
     source: str
@@ -79,6 +80,7 @@ class Report:
     seconds: float
     alone: str = field(default="", kw_only=True)
     remark: str = field(default="", kw_only=True)
+    rows: str = field(default="", kw_only=True)
     format: str = field(default=FORMAT, kw_only=True)
 
     @property

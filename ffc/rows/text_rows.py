@@ -1,0 +1,83 @@
+"""Rows of text as a user names them, and the records of them that are taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ffc.errors import UsageError
+from ffc.rows import tokenizer
+from ffc.rows.columns import check_columns, text_columns
+from ffc.rows.records import SUFFIXES, Record, iterate
+
+__all__ = ["LABEL", "TextRows", "evenly", "is_text", "settled", "taken"]
+
+LABEL = "label"
+"""The column that is no text where no column is named."""
+
+
+@dataclass(frozen=True)
+class TextRows:
+    """Rows of text to run a model on.
+
+    Attributes:
+        path: A ``.tsv``, ``.csv`` or ``.jsonl`` file.
+        text: The column of text, or two for pairs; by default the only one beside ``label``.
+        tokenizer: The model's ``tokenizer.json`` or its folder; by default the one beside the model.
+        max_length: Tokens a row at most; by default as many as the tokenizer's settings say, or the model takes.
+    """
+
+    path: str | Path
+    text: str | Sequence[str] = ()
+    tokenizer: str | Path | None = None
+    max_length: int | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are named."""
+        return (self.text,) if isinstance(self.text, str) else tuple(self.text)
+
+
+def is_text(path: str | Path) -> bool:
+    """Whether a file holds rows of text, by its suffix."""
+    return Path(path).suffix.lower() in SUFFIXES
+
+
+def settled(rows: TextRows, model: Path | None) -> TextRows:
+    """Return rows with their columns and the file of their tokenizer, checked before any work.
+
+    Args:
+        rows: The rows.
+        model: The file of the model that is to be run on them, if it is one.
+
+    Raises:
+        MissingError: If the package `tokenizers` is not installed.
+        UsageError: If the file has another suffix, or the columns are not clear.
+        InputError: If the file or the tokenizer is not there or broken, or has no such columns.
+    """
+    tokenizer.need_library()
+    records = iterate(Path(rows.path))
+    found = tokenizer.find(rows.tokenizer, model)
+    if rows.max_length is not None and rows.max_length < 1:
+        raise UsageError(f"max_length={rows.max_length} is no number of tokens; give one from 1")
+    first = next(records)
+    columns = text_columns(first, rows.columns, "" if rows.columns else LABEL)
+    check_columns(first, columns)
+    return replace(rows, text=columns, tokenizer=found)
+
+
+def evenly(most: int) -> Callable[[int], Sequence[int]]:
+    """Return what takes up to `most` of some number of rows: as many, at even distances."""
+    return lambda number: range(number) if number <= most else [place * number // most for place in range(most)]
+
+
+def taken(path: Path, choose: Callable[[int], Sequence[int]]) -> tuple[list[Record], int]:
+    """Return the records of a file that `choose` takes of so many, ascending, and how many there are.
+
+    Raises:
+        InputError: If the file is broken; the message names the line.
+    """
+    number = sum(1 for _ in iterate(path))
+    chosen = set(choose(number))
+    return [record for place, record in enumerate(iterate(path)) if place in chosen], number
