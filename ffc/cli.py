@@ -21,6 +21,8 @@ _PIPE_CLOSED = 141  # 128 + SIGPIPE, as a shell reports it
 _INTERRUPTED = 130
 _SPLIT = re.compile(r"[{}=,]")
 """What shows that a shell took a pipeline apart at its spaces or expanded its braces."""
+_NO_COMMAND = re.compile("No such command '(?P<name>.*)'")
+"""What click says of a command that there is not; it has an error of its own for that since 8.4 alone."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,8 +82,8 @@ def _usage(error: click.ClickException, arguments: Sequence[str]) -> str:
         if not name.startswith("--"):  # click reads -passes as -p
             name = next((word for word in arguments if word.startswith(name)), name)
         return f"no such option '{name}'{nearest(name, known)}"
-    if isinstance(error, click.exceptions.NoSuchCommand):
-        name = error.command_name
+    if unknown := _NO_COMMAND.match(error.message):
+        name = unknown["name"]
         group = context.command if context and isinstance(context.command, click.Group) else ffc
         options = (option for item in group.params for option in item.opts)
         known = [*group.list_commands(context or click.Context(group)), *options, "--help"]
