@@ -25,12 +25,9 @@ _SCARCE = {
 } - {None}
 """What the system says where it is at its end; no fault of a model, nor of ffc."""
 
-_NO_ARGUMENTS: tuple[type[click.ClickException], ...] = tuple(
-    getattr(click.exceptions, name) for name in ("NoArgsIsHelpError",) if hasattr(click.exceptions, name)
-)
-"""What click raises since 8.2 where it is asked for nothing."""
+_UNKNOWN = re.compile(r"No such command '(.*)'")
+"""What click says of a command that there is not; it has an error of its own for that since 8.4 alone."""
 
-_UNKNOWN = re.compile(r"No such command '(.+?)'")
 _SPLIT = re.compile(r"[{}=,]")
 """What shows that a shell took a pipeline apart at its spaces or expanded its braces."""
 
@@ -62,7 +59,7 @@ def _done(arguments: Sequence[str]) -> int:
         return 0
     except click.exceptions.Exit as done:
         return done.exit_code
-    except _NO_ARGUMENTS as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return error.exit_code
     except click.ClickException as error:

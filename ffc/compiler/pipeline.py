@@ -120,7 +120,7 @@ def compile(
     asked = as_passes(passes, library, sets)
     links = with_lower(chain(asked, library), library, target)
     place, path = None if out is None else named(out), files.path_of(model)
-    data = None if data is None else settled(data, path)
+    data = None if data is None else settled(data, model)
     if place is not None and path is not None:
         targets.check_apart([place], files.parts(path, [place]))
     source = open_model(model)
