@@ -16,17 +16,18 @@ __all__ = ["export"]
 @click.argument("source", metavar="FOLDER")
 @shared.output("model.onnx")
 def export(source: str, out: Path) -> None:
-    """Export a model that `ffc train`, `ffc distill` or transformers has saved in FOLDER to ONNX, for `ffc compile`.
+    """Export a model that ffc, transformers or sentence-transformers has saved in FOLDER to ONNX, for `ffc compile`.
 
     Batch and length are free, the inputs are those that the model makes use of, and the metadata name task and labels.
-    The file is held to the model in torch before it is written. FOLDER may be package:NAME of an installed package.
+    The file is held to the model in torch before it is written. FOLDER may be package:NAME of an installed package, or
+    org/name of a model on the hub.
     """
     shared.check_file(out, [Path(source)])
     need_libraries()
+    from ffc.train import exportable
     from ffc.train.export import export
-    from ffc.train.models import loading, pretrained
 
     shared.hush()
-    model = loading.load(Path(loading.locate(source)))
-    export(model, out, tokenizer=pretrained.tokenizer(source), provenance={"source": Path(source).name})
+    found = exportable.read(source)
+    export(found.model, out, tokenizer=found.tokenizer, provenance={"source": Path(source).name})
     click.echo(f"wrote {out}: {out.stat().st_size / 1e6:.1f} MB")
