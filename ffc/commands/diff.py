@@ -9,6 +9,7 @@ import click
 
 from ffc.commands.options import shared
 from ffc.errors import GateError, UsageError
+from ffc.settings import libraries
 
 if TYPE_CHECKING:
     from ffc.ci.diff.diff import Diff
@@ -51,6 +52,8 @@ def diff(
         if out.suffix not in _FORMS:
             raise UsageError(f"'{out}' has the suffix {out.suffix!r}; known: {', '.join(_FORMS)}")
         shared.check_file(out, [before, after, *data])
+        if out.suffix == ".html":
+            libraries.check(libraries.PAGES)
     from ffc.ci.diff import diff as diffs
     from ffc.ci.reports.terminal import terminal
     from ffc.compiler.proof.rows import of_files

@@ -15,6 +15,7 @@ import click
 from ffc.commands.options import settings, shared
 from ffc.commands.options.shared import Command
 from ffc.errors import UsageError
+from ffc.settings import libraries
 from ffc.settings.training import Training
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def check_outputs(out: Path, onnx: Path | None, models: Iterable[str | None], fi
         raise UsageError(f"the output '{out}' is an input; name another folder with -o")
     if onnx:
         shared.check_file(onnx, [*read, *files], option="--onnx")
+        libraries.check(libraries.EXPORT)
 
 
 def learned(source: str, task: Task) -> nn.Module:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ffc.commands.options import shared
-from ffc.commands.options.task import need_libraries
+from ffc.settings import libraries
 
 __all__ = ["export"]
 
@@ -22,7 +22,7 @@ def export(source: str, out: Path) -> None:
     The file is held to the model in torch before it is written. FOLDER may be package:NAME of an installed package.
     """
     shared.check_file(out, [Path(source)])
-    need_libraries()
+    libraries.check(libraries.TRAINING, libraries.EXPORT)
     from ffc.train.export import export
     from ffc.train.models import loading, pretrained
 
