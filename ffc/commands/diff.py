@@ -9,6 +9,7 @@ import click
 
 from ffc.commands.options import shared
 from ffc.errors import GateError
+from ffc.settings import libraries
 
 if TYPE_CHECKING:
     from ffc.ci.diff.diff import Diff
@@ -51,6 +52,8 @@ def diff(
     for out in outs:
         targets.check_suffix(out, _FORMS, named=f"'{out}'")
         shared.check_file(out, [before, after, *data])
+        if out.suffix == ".html":
+            libraries.check(libraries.PAGES)
     targets.check_apart(outs, [])
     shared.keep_clean(outs, as_json=as_json)
     from ffc.ci.diff import diff as diffs

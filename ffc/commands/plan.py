@@ -57,9 +57,9 @@ def _of_file(model: Path, out: Path, importance: Path | None, by: str | None, am
 
 def _of_checkpoint(folder: Path, importance: Path | None, by: str | None, amount: Amount) -> Plan:
     """Make the plan of a checkpoint, which needs torch."""
-    from ffc.commands.options.task import need_libraries
+    from ffc.settings import libraries
 
-    need_libraries()
+    libraries.check(libraries.TRAINING)
     from ffc.train.pruning.plans import make_plan
 
     return make_plan(folder, amount, importance=importance, by=by)

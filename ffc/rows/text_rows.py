@@ -10,6 +10,7 @@ from ffc.errors import UsageError
 from ffc.rows import tokenizer
 from ffc.rows.columns import check_columns, text_columns
 from ffc.rows.records import SUFFIXES, Record, iterate
+from ffc.settings import libraries
 
 __all__ = ["LABEL", "TextRows", "evenly", "is_text", "settled", "taken"]
 
@@ -56,7 +57,7 @@ def settled(rows: TextRows, model: Path | None) -> TextRows:
         UsageError: If the file has another suffix, or the columns are not clear.
         InputError: If the file or the tokenizer is not there or broken, or has no such columns.
     """
-    tokenizer.need_library()
+    libraries.check(libraries.TEXTS)
     records = iterate(Path(rows.path))
     found = tokenizer.find(rows.tokenizer, model)
     if rows.max_length is not None and rows.max_length < 1:

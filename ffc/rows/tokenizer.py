@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ffc.errors import CannotApplyError, InputError, MissingError, UsageError, one_line
+from ffc.errors import CannotApplyError, InputError, UsageError, one_line
+from ffc.settings import libraries, packages
 
 if TYPE_CHECKING:
     import tokenizers
 
-__all__ = ["Batch", "Padding", "Tokenizer", "Tokens", "find", "load", "need_library"]
+__all__ = ["Batch", "Padding", "Tokenizer", "Tokens", "find", "load"]
 
 _FILE = "tokenizer.json"
 _CONFIG, _SPECIAL, _MODEL = "tokenizer_config.json", "special_tokens_map.json", "config.json"
@@ -140,29 +140,22 @@ class Tokenizer:
         return Batch(ids, types, mask)
 
 
-def need_library() -> None:
-    """Refuse, before any work, where the package `tokenizers` is not installed.
-
-    Raises:
-        MissingError: If it is not.
-    """
-    if importlib.util.find_spec("tokenizers") is None:
-        raise MissingError("rows of text need tokenizers; install it with pip install 'fastformers-compiler[text]'")
-
-
 def find(named: str | Path | None, model: Path | None) -> Path:
     """Return the file of a tokenizer.
 
     Args:
-        named: The file, or its folder.
+        named: The file, or its folder, or ``package:NAME`` as `ffc.settings.packages.folder` takes it.
         model: The model that it is wanted for; where nothing is named, it lies beside this, or beside its folder if
             that is called ``onnx``.
 
     Raises:
         InputError: If it is not there.
+        MissingError: If the package is not installed.
     """
     if named is not None:
-        path = Path(named) / _FILE if Path(named).is_dir() else Path(named)
+        package = str(named).removeprefix(packages.PREFIX)
+        place = Path(named) if package == str(named) else packages.folder(package)
+        path = place / _FILE if place.is_dir() else place
         if not path.is_file():
             raise InputError(f"there is no tokenizer at {path}; name a {_FILE} or its folder as the tokenizer")
         return path
@@ -186,7 +179,7 @@ def load(path: Path) -> Tokenizer:
         InputError: If a file is broken.
         MissingError: If the library is not installed.
     """
-    need_library()
+    libraries.check(libraries.TEXTS)
     import tokenizers
 
     try:

@@ -15,6 +15,7 @@ import click
 from ffc.commands.options import settings, shared
 from ffc.commands.options.shared import Command
 from ffc.errors import UsageError
+from ffc.settings import libraries
 from ffc.settings.training import Training
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def check_outputs(
     if onnx:
         shared.check_file(onnx, [*read, *files], option="--onnx")
         shared.keep_clean([onnx], as_json=as_json)
+        libraries.check(libraries.EXPORT)
 
 
 def learned(source: str, task: Task) -> nn.Module:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ffc.commands.options import shared
-from ffc.commands.options.task import need_libraries
+from ffc.settings import libraries
 
 __all__ = ["export"]
 
@@ -24,7 +24,7 @@ def export(source: str, out: Path) -> None:
     """
     shared.check_file(out, [Path(source)])
     shared.keep_clean([out])
-    need_libraries()
+    libraries.check(libraries.TRAINING, libraries.EXPORT)
     from ffc.graph.files.destination import destination
     from ffc.train import exportable
     from ffc.train.export import export

@@ -8,6 +8,7 @@ from ffc.compiler.reports import content
 from ffc.compiler.reports.report import Report, to_json
 from ffc.graph.files import publish, targets
 from ffc.graph.files.destination import named
+from ffc.settings import libraries
 from ffc.tables import html, markdown
 
 __all__ = ["check_path", "to_html", "to_markdown", "write"]
@@ -19,9 +20,12 @@ def check_path(path: Path) -> None:
     Raises:
         UsageError: If its suffix names no form of report, its folder does not exist, or it is a folder itself; and as
             `targets.check_file` does.
+        MissingError: If a library that the form needs is not installed.
     """
     targets.check_suffix(path, _FORMS, named=f"report '{path}'")
     targets.check_file(path, named=f"report '{path}'", advice="")
+    if path.suffix == ".html":
+        libraries.check(libraries.PAGES)
 
 
 def write(report: Report, path: str | Path) -> None:
