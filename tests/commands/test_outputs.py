@@ -210,6 +210,11 @@ def test_a_file_may_be_called_a_dash(row: Row) -> None:
             "report '-' is standard output, which has no suffix to say in which form; --json prints JSON there, or name "
             "a file",
         ),
+        (
+            "compile --recipe report.toml",
+            "report '-' is standard output, which has no suffix to say in which form; --json prints JSON there, or name "
+            "a file",
+        ),
         (f"{COMPILE} -o - --report -", "'-' and '-' are both standard output; name a file for one of them"),
         (f"{COMPILE} -o - --report r.json", "'-' and 'r.json' are both standard output; name a file for one of them"),
         ("diff plain.onnx encoder.onnx -o r.json -o r.json", "the output 'r.json' is named twice; name another file"),
@@ -245,6 +250,7 @@ def test_a_file_may_be_called_a_dash(row: Row) -> None:
 def test_what_does_not_go_is_refused(
     words: str, line: str, inputs: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    Path("report.toml").write_text('model = "plain.onnx"\nreport = "-"\n')
     Path("soft").symlink_to("encoder.onnx")
     Path("lost").symlink_to("absent/plan.json")
     Path("r.json").symlink_to("/dev/stdout")
