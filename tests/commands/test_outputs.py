@@ -210,6 +210,11 @@ def test_a_file_may_be_called_a_dash(row: Row) -> None:
             "report '-' is standard output, which has no suffix to say in which form; --json prints JSON there, or name "
             "a file",
         ),
+        (
+            "compile --recipe report.toml",
+            "report '-' is standard output, which has no suffix to say in which form; --json prints JSON there, or name "
+            "a file",
+        ),
         (f"{COMPILE} -o - --report -", "'-' and '-' are both standard output; name a file for one of them"),
         (f"{COMPILE} -o - --report r.json", "'-' and 'r.json' are both standard output; name a file for one of them"),
         ("diff plain.onnx encoder.onnx -o r.json -o r.json", "the output 'r.json' is named twice; name another file"),
@@ -225,6 +230,18 @@ def test_a_file_may_be_called_a_dash(row: Row) -> None:
             "a folder cannot be written to standard output; name one with -o, be it './-'",
         ),
         (
+            "train --model x -o loop",
+            "the folder 'loop' cannot be written: Too many levels of symbolic links; name another with -o",
+        ),
+        (
+            "reduce plain.onnx -o loop",
+            "the folder 'loop' cannot be written: Too many levels of symbolic links; name another with -o",
+        ),
+        (
+            f"{COMPILE} -o loop",
+            "the output 'loop' cannot be written: Too many levels of symbolic links; name another file with -o",
+        ),
+        (
             "train --model x -o new --onnx - --json",
             "--json is printed to standard output, and the output '-' goes there; leave one out",
         ),
@@ -233,13 +250,15 @@ def test_a_file_may_be_called_a_dash(row: Row) -> None:
 def test_what_does_not_go_is_refused(
     words: str, line: str, inputs: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    Path("report.toml").write_text('model = "plain.onnx"\nreport = "-"\n')
     Path("soft").symlink_to("encoder.onnx")
     Path("lost").symlink_to("absent/plan.json")
     Path("r.json").symlink_to("/dev/stdout")
+    Path("loop").symlink_to("loop")
     assert cli.main(words.split()) == 2
     told = capsys.readouterr()
     assert (told.out, told.err) == ("", f"ffc: error: {line.format(absent=folder.resolve() / 'absent')}\n")
-    assert listing(folder) == sorted([*listing(inputs), "soft", "lost", "r.json"])
+    assert listing(folder) == sorted([*listing(inputs), "soft", "lost", "r.json", "loop"])
 
 
 def test_python_means_the_same_by_a_path(capsysbinary: pytest.CaptureFixture[bytes]) -> None:

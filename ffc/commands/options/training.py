@@ -87,7 +87,8 @@ def check_outputs(
     targets.check_no_stream(out)
     if out.exists() and not out.is_dir():
         raise UsageError(f"the output '{out}' is a file; name a folder with -o")
-    targets.check_folder(out.resolve().parent, shown=out.parent)
+    beside = out.resolve().parent
+    targets.check_folder(beside, shown=beside if out.is_symlink() else out.parent)
     if out.is_dir():
         targets.check_folder(out, shown=out)
     read = [Path(source) for source in models if source]

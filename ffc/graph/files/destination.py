@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import re
 import stat
@@ -57,15 +58,13 @@ class Destination:
         """Say why nothing can be written into what is no file, or None where nothing speaks against it."""
         try:
             if self.is_standard_output:
-                _standard_output()
+                output = _standard_output()
+                with contextlib.suppress(io.UnsupportedOperation):  # one in memory has no descriptor
+                    return _hindrance_of_descriptor(output.fileno())
                 return None
-            if self.descriptor is None:
-                return _hindrance(self.path)
-            if os.name == "posix" and fcntl.fcntl(self.descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
-                return "is open for reading alone"
+            return _hindrance(self.path) if self.descriptor is None else _hindrance_of_descriptor(self.descriptor)
         except OSError as error:
             return f"cannot be written: {error.strerror}"
-        return None
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[IO[bytes]]:
@@ -202,3 +201,9 @@ def _hindrance(path: Path) -> str | None:
     if stat.S_ISSOCK(os.stat(path).st_mode):
         return "is a socket, which cannot be opened"
     return None if os.access(path, os.W_OK) else "is read-only"
+
+
+def _hindrance_of_descriptor(number: int) -> str | None:
+    if os.name == "posix" and fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+        return "is not open for writing"
+    return None

@@ -206,7 +206,7 @@ def _private(file: IO[bytes], place: Path) -> Iterator[None]:
     with contextlib.suppress(OSError):  # as all below: a file system without modes is none that keeps them
         os.fchmod(number, stat.S_IRUSR | stat.S_IWUSR)
     yield
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):
         like = os.stat(place)
     for owner, group in ((-1, like.st_gid), (like.st_uid, -1)):
         with contextlib.suppress(OSError):

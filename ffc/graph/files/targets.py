@@ -46,13 +46,18 @@ def check_file(path: Path, *, named: str = "", advice: str = " with -o") -> Path
 
 
 def check_no_stream(folder: Path, *, option: str = "-o") -> None:
-    """Refuse standard output where a folder is to be written.
+    """Refuse standard output where a folder is to be written, and links that lead nowhere.
 
     Raises:
-        UsageError: If `folder` means that.
+        UsageError: If `folder` is such.
     """
     if folder == STANDARD_OUTPUT:
         raise UsageError(f"a folder cannot be written to standard output; name one with {option}, be it './-'")
+    try:
+        destination(folder)
+    except OSError as error:
+        reason = f"cannot be written: {error.strerror}"
+        raise UsageError(f"the folder '{folder}' {reason}; name another with {option}") from error
 
 
 def check_suffix(path: Path, known: Collection[str], *, named: str) -> None:

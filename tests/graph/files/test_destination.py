@@ -96,7 +96,7 @@ def test_what_is_wrong_with_standard_output_is_left_to_the_command_line(monkeypa
     [
         ("loop", "cannot be written: Too many levels of symbolic links"),
         ("socket", "is a socket, which cannot be opened"),
-        ("/dev/fd/{reading}", "is open for reading alone"),
+        ("/dev/fd/{reading}", "is not open for writing"),
         ("/dev/fd/999", "cannot be written: Bad file descriptor"),
         ("folder", "is a folder"),
     ],
