@@ -69,10 +69,12 @@ def _work(work: Callable[[], int]) -> NoReturn:
         signal.signal(signal.SIGINT, _interrupt)
         limit_memory(0)
         code = work()
-    except BaseException as error:  # in the very handler of errors; nothing but this line would tell of it
-        line = f"ffc: error: this is a bug in ffc: {type(error).__name__}, while it told of an error\n"
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    except BaseException as error:  # in the very handler of errors; nothing but this would tell of it
+        line = f"ffc: error: this is a bug in ffc: {type(error).__name__} while it told of {error.__context__!r}"
         with contextlib.suppress(OSError):
-            os.write(2, line.encode())
+            os.write(2, f"{ascii(line)[1:-1]}\n".encode())
     finally:
         with contextlib.suppress(BaseException):
             sys.stdout.flush()

@@ -49,9 +49,13 @@ def prepare() -> None:
 
 
 def escape() -> None:
-    """Write what the encoding of standard output lacks as escapes from now on, which JSON reads back."""
+    """Write escapes to standard output from now on, which JSON reads back, for all that ascii lacks; not in Unicode.
+
+    JSON is read as UTF-8, whatever the encoding was that wrote it.
+    """
     if _sink(sys.stdout) and isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors=ESCAPED)
+        encoding = sys.stdout.encoding
+        sys.stdout.reconfigure(encoding=encoding if encoding.lower().startswith("utf") else _ASCII, errors=ESCAPED)
 
 
 def lost() -> OSError | None:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import codecs
 import io
 import multiprocessing
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
 
 from ffc import cli
 
-__all__ = ["FULL", "Ending", "Way", "run"]
+__all__ = ["FULL", "Ending", "Kind", "Way", "run"]
 
 FULL = Path("/dev/full")
 SECONDS = 120
@@ -57,11 +56,11 @@ class Ending:
         return self.out.decode(self.encoding)
 
 
-def run(arguments: Sequence[str], folder: Path, way: Way, environment: Mapping[str, str] | None = None) -> Ending:
+def run(arguments: Sequence[str], folder: Path, way: Way) -> Ending:
     """Run a command in a folder, in a process that is forked from one that has imported everything."""
     streams = folder.with_name(f"{folder.name}.streams")
     streams.mkdir()
-    process = CONTEXT.Process(target=_command, args=(list(arguments), folder, way, streams, dict(environment or {})))
+    process = CONTEXT.Process(target=_command, args=(list(arguments), folder, way, streams))
     process.start()
     process.join(SECONDS)
     ended = process.exitcode is not None
@@ -75,13 +74,10 @@ def run(arguments: Sequence[str], folder: Path, way: Way, environment: Mapping[s
     return ending
 
 
-def _command(
-    arguments: list[str], folder: Path, way: Way, streams: Path, environment: Mapping[str, str]
-) -> NoReturn:
+def _command(arguments: list[str], folder: Path, way: Way, streams: Path) -> NoReturn:
     """Run the command as a shell would start it, in the process that was forked for it."""
     os.chdir(folder)
     os.environ.pop("FFC_TRACEBACK", None)
-    os.environ.update(environment)
     for number, kind, name in ((1, way.out, "out"), (2, way.err, "err")):
         _place(number, kind, streams / name)
     if not way.stdin:
@@ -111,5 +107,4 @@ def _place(number: int, kind: Kind, path: Path) -> None:
 
 def _stream(number: int, kind: Kind, encoding: str, errors: str) -> io.TextIOWrapper | None:
     """Return a stream as Python makes it when it starts; none where it is closed."""
-    codecs.lookup(encoding)
     return None if kind == "closed" else open(number, "w", encoding=encoding, errors=errors, closefd=False)

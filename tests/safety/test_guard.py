@@ -83,9 +83,10 @@ def test_the_traceback_is_shown_where_it_is_asked_for() -> None:
 
 
 def test_an_error_of_what_tells_of_errors_is_one_line_too() -> None:
-    done = command("import importlib\nfrom ffc import cli\ncli._fail_with = cli._heard = None\nimportlib.import_module = None")
+    broken = "import importlib\nfrom ffc import cli\ncli._fail_with = None\ndef fail(name): raise ValueError('x')"
+    done = command(f"{broken}\nimportlib.import_module = fail")
     assert done.returncode == 70
-    assert done.stderr == "ffc: error: this is a bug in ffc: TypeError, while it told of an error\n"
+    assert done.stderr == "ffc: error: this is a bug in ffc: TypeError while it told of ValueError('x')\n"
 
 
 def test_a_system_at_its_end_is_no_bug() -> None:
