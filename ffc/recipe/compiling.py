@@ -52,6 +52,7 @@ class Recipe:
         text: Of rows of text, the columns; as `ffc.TextRows` has it.
         tokenizer: Of rows of text, the tokenizer.
         max_length: Of rows of text, tokens a row at most.
+        rows: Of rows of text, how many to take at most.
         reports: Where to write the report; the suffix says in which form.
         plugins: Files with passes, ``file.py`` or ``file.py:Name``, where these and what they need come from.
     """
@@ -65,6 +66,7 @@ class Recipe:
     text: tuple[str, ...] = ()
     tokenizer: Path | None = None
     max_length: int | None = None
+    rows: int | None = None
     reports: tuple[Path, ...] = ()
     plugins: tuple[str, ...] = ()
 
@@ -142,7 +144,7 @@ def changed(
         UsageError: If the pipeline is malformed.
     """
     if "data" in more and not any(map(is_text, more["data"])):  # how rows of text are read goes with them
-        recipe = replace(recipe, text=(), tokenizer=None, max_length=None)
+        recipe = replace(recipe, text=(), tokenizer=None, max_length=None, rows=None)
     if model is not None and recipe.model is not None and recipe.model.resolve() != model.resolve():
         recipe = replace(recipe, out=None, reports=())
     files = (*recipe.plugins, *plugins)
@@ -171,7 +173,7 @@ def compile(recipe: Recipe, *, progress: Callable[[str], None] | None = None) ->
         model,
         recipe.passes,
         out=out,
-        data=of_files(recipe.data, recipe.text, recipe.tokenizer, recipe.max_length),
+        data=of_files(recipe.data, recipe.text, recipe.tokenizer, recipe.max_length, recipe.rows),
         target=recipe.target,
         plugins=recipe.plugins,
         progress=progress,
@@ -250,6 +252,7 @@ def _read(file: File, data: Mapping[str, Any]) -> Recipe:
     return replace(
         of_keys(file, keys),
         max_length=keys.max_length,
+        rows=keys.rows,
         model=folder / keys.model if keys.model else None,
         out=folder / keys.out if keys.out else None,
         reports=tuple(folder / path for path in listed(keys.report)),

@@ -85,8 +85,14 @@ class Texts:
 
 @dataclass(frozen=True, kw_only=True)
 class LimitedTexts(Texts):
-    """The same, and how much of each is read."""
+    """The same, and how much of them is read."""
 
+    rows: int | None = setting(
+        COUNT,
+        "Rows to take at most, at even distances, where --data is text.  [default: 128]",
+        metavar="N",
+        default=None,
+    )
     max_length: int | None = setting(
         COUNT,
         "Tokens a row at most, where --data is text.  [default: what the tokenizer says or the model takes]",

@@ -134,7 +134,7 @@ def test_without_the_library_nothing_is_begun(
         ("--data pairs.tsv --tokenizer words", 2, "pairs.tsv:2: which columns hold the text? name one or two of premise, hypothesis"),
         ("--data lost.tsv --tokenizer words", 3, "cannot read lost.tsv: No such file or directory; name a file of rows"),
         ("--data rows.txt", 3, "cannot read rows from rows.txt: it is no .npz file; numpy.savez writes one of arrays by name, and rows of text end with .tsv, .csv, .jsonl"),
-        ("--text sentence", 2, "text, tokenizer and max_length say how rows of text are read; give such rows as data, a file"),
+        ("--text sentence", 2, "'text' says how rows of text are read, and there are none; give them as data, a file"),
         ("--data rows.tsv --tokenizer words --max-length 0", 2, "invalid value for '--max-length': '0', wanted a whole number from 1"),
     ],
 )  # fmt: skip

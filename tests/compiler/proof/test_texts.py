@@ -71,11 +71,13 @@ def test_a_fixed_length_is_met_and_the_last_batch_filled_up(tmp_path: Path) -> N
 def test_some_of_many_rows_are_taken_and_it_is_said(tmp_path: Path) -> None:
     write_tokenizer(tmp_path)
     told: list[str] = []
-    many = rows(tmp_path, *(f"w{number % 20}" for number in range(1200)))
+    words = [f"w{number % 20}" for number in range(1200)]
+    many = rows(tmp_path, *words)
     feeds = text_feeds(encoder(), many, tell=told.append)
-    assert len(lengths(feeds)) == 512
-    assert told == [f"{tmp_path}/rows.tsv: 512 of 1,200 rows of up to 3 tokens"]
+    assert len(lengths(feeds)) == 128
+    assert told == [f"{tmp_path}/rows.tsv: 128 of 1,200 rows of up to 3 tokens"]
     assert len(lengths(text_feeds(encoder(), many, choose=evenly(3)))) == 3
+    assert len(lengths(text_feeds(encoder(), rows(tmp_path, *words, rows=300)))) == 300
 
 
 def test_a_token_that_the_model_does_not_know_names_its_line(tmp_path: Path) -> None:
