@@ -20,6 +20,7 @@ from ffc.graph import files
 from ffc.graph.files import targets
 from ffc.recipe.file import File, parse, projects, read_text, table_of
 from ffc.rows.text_rows import is_text
+from ffc.settings import packages
 from ffc.settings.data import LimitedTexts, Texts
 from ffc.settings.setting import Wanted, check, setting
 from ffc.settings.wanted import PATH, PATHS
@@ -50,7 +51,7 @@ class Recipe:
         target: What to lower to.
         data: Files with rows of the user's own to prove on: text, or arrays, of which several are one whole feed each.
         text: Of rows of text, the columns; as `ffc.TextRows` has it.
-        tokenizer: Of rows of text, the tokenizer.
+        tokenizer: Of rows of text, the tokenizer: a path, or ``package:NAME``.
         max_length: Of rows of text, tokens a row at most.
         rows: Of rows of text, how many to take at most.
         reports: Where to write the report; the suffix says in which form.
@@ -64,7 +65,7 @@ class Recipe:
     target: str = "cpu"
     data: tuple[Path, ...] = ()
     text: tuple[str, ...] = ()
-    tokenizer: Path | None = None
+    tokenizer: str | Path | None = None
     max_length: int | None = None
     rows: int | None = None
     reports: tuple[Path, ...] = ()
@@ -188,7 +189,7 @@ def inputs(recipe: Recipe) -> dict[str, Path]:
     found = {f"plugin {plugin}": _file_of(plugin) for plugin in recipe.plugins}
     for number, path in enumerate(recipe.data, 1):
         found[f"data {number}" if number > 1 else "data"] = path
-    if recipe.tokenizer is not None:
+    if isinstance(recipe.tokenizer, Path):
         found["tokenizer"] = recipe.tokenizer
     for number, item in enumerate(recipe.passes, 1):
         found |= {f"pass {number}, {item.name}.{name}": path for name, path in paths_of(item).items()}
@@ -283,9 +284,14 @@ def of_keys(file: File, keys: CompileKeys) -> Recipe:
         target=keys.target,
         data=tuple(folder / path for path in listed(keys.data)),
         text=tuple(listed(keys.text)),
-        tokenizer=None if keys.tokenizer is None else folder / keys.tokenizer,
+        tokenizer=_tokenizer(folder, keys.tokenizer),
         plugins=tuple(library.files),
     )
+
+
+def _tokenizer(folder: Path, named: str | Path | None) -> str | Path | None:
+    """Return what a file names, a path seen from the current folder; a package is found from anywhere."""
+    return named if named is None or str(named).startswith(packages.PREFIX) else folder / named
 
 
 def listed(value: str | Sequence[str]) -> list[str]:

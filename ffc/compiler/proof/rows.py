@@ -113,7 +113,7 @@ def settled(data: Data, model: object) -> Data:
 def of_files(
     paths: Sequence[Path],
     text: Sequence[str] = (),
-    tokenizer: Path | None = None,
+    tokenizer: str | Path | None = None,
     max_length: int | None = None,
     rows: int | None = None,
 ) -> Data | None:
