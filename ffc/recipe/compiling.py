@@ -21,6 +21,7 @@ from ffc.graph.files import targets
 from ffc.graph.files.destination import named
 from ffc.recipe.file import File, parse, projects, read_text, table_of
 from ffc.rows.text_rows import is_text
+from ffc.settings import packages
 from ffc.settings.data import LimitedTexts, Texts
 from ffc.settings.setting import Wanted, check, setting
 from ffc.settings.wanted import PATH, PATHS
@@ -51,8 +52,9 @@ class Recipe:
         target: What to lower to.
         data: Files with rows of the user's own to prove on: text, or arrays, of which several are one whole feed each.
         text: Of rows of text, the columns; as `ffc.TextRows` has it.
-        tokenizer: Of rows of text, the tokenizer.
+        tokenizer: Of rows of text, the tokenizer: a path, or ``package:NAME``.
         max_length: Of rows of text, tokens a row at most.
+        rows: Of rows of text, how many to take at most.
         reports: Where to write the report; the suffix says in which form.
         plugins: Files with passes, ``file.py`` or ``file.py:Name``, where these and what they need come from.
     """
@@ -64,8 +66,9 @@ class Recipe:
     target: str = "cpu"
     data: tuple[Path, ...] = ()
     text: tuple[str, ...] = ()
-    tokenizer: Path | None = None
+    tokenizer: str | Path | None = None
     max_length: int | None = None
+    rows: int | None = None
     reports: tuple[Path, ...] = ()
     plugins: tuple[str, ...] = ()
 
@@ -143,7 +146,7 @@ def changed(
         UsageError: If the pipeline is malformed.
     """
     if "data" in more and not any(map(is_text, more["data"])):  # how rows of text are read goes with them
-        recipe = replace(recipe, text=(), tokenizer=None, max_length=None)
+        recipe = replace(recipe, text=(), tokenizer=None, max_length=None, rows=None)
     if model is not None and recipe.model is not None and recipe.model.resolve() != model.resolve():
         recipe = replace(recipe, out=None, reports=())
     files = (*recipe.plugins, *plugins)
@@ -172,7 +175,7 @@ def compile(recipe: Recipe, *, progress: Callable[[str], None] | None = None) ->
         model,
         recipe.passes,
         out=out,
-        data=of_files(recipe.data, recipe.text, recipe.tokenizer, recipe.max_length),
+        data=of_files(recipe.data, recipe.text, recipe.tokenizer, recipe.max_length, recipe.rows),
         target=recipe.target,
         plugins=recipe.plugins,
         progress=progress,
@@ -187,7 +190,7 @@ def inputs(recipe: Recipe) -> dict[str, Path]:
     found = {f"plugin {plugin}": _file_of(plugin) for plugin in recipe.plugins}
     for number, path in enumerate(recipe.data, 1):
         found[f"data {number}" if number > 1 else "data"] = path
-    if recipe.tokenizer is not None:
+    if isinstance(recipe.tokenizer, Path):
         found["tokenizer"] = recipe.tokenizer
     for number, item in enumerate(recipe.passes, 1):
         found |= {f"pass {number}, {item.name}.{name}": path for name, path in paths_of(item).items()}
@@ -251,6 +254,7 @@ def _read(file: File, data: Mapping[str, Any]) -> Recipe:
     return replace(
         of_keys(file, keys),
         max_length=keys.max_length,
+        rows=keys.rows,
         model=folder / keys.model if keys.model else None,
         out=named(keys.out, folder) if keys.out else None,
         reports=tuple(named(path, folder) for path in listed(keys.report)),
@@ -281,9 +285,14 @@ def of_keys(file: File, keys: CompileKeys) -> Recipe:
         target=keys.target,
         data=tuple(folder / path for path in listed(keys.data)),
         text=tuple(listed(keys.text)),
-        tokenizer=None if keys.tokenizer is None else folder / keys.tokenizer,
+        tokenizer=_tokenizer(folder, keys.tokenizer),
         plugins=tuple(library.files),
     )
+
+
+def _tokenizer(folder: Path, named: str | Path | None) -> str | Path | None:
+    """Return what a file names, a path seen from the current folder; a package is found from anywhere."""
+    return named if named is None or str(named).startswith(packages.PREFIX) else folder / named
 
 
 def listed(value: str | Sequence[str]) -> list[str]:

@@ -12,10 +12,13 @@ from ffc.rows.columns import check_columns, text_columns
 from ffc.rows.records import SUFFIXES, Record, iterate
 from ffc.settings import libraries
 
-__all__ = ["LABEL", "TextRows", "evenly", "is_text", "settled", "taken"]
+__all__ = ["LABEL", "ROWS", "TextRows", "evenly", "is_text", "settled", "taken"]
 
 LABEL = "label"
 """The column that is no text where no column is named."""
+
+ROWS = 128
+"""How many rows are taken where it is not said."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +28,16 @@ class TextRows:
     Attributes:
         path: A ``.tsv``, ``.csv`` or ``.jsonl`` file.
         text: The column of text, or two for pairs; by default the only one beside ``label``.
-        tokenizer: The model's ``tokenizer.json`` or its folder; by default the one beside the model.
+        tokenizer: The model's ``tokenizer.json``, its folder, or ``package:NAME``; by default the one beside the model.
         max_length: Tokens a row at most; by default as many as the tokenizer's settings say, or the model takes.
+        rows: Rows to take at most, at even distances; by default 128, since proofs run all of them many times.
     """
 
     path: str | Path
     text: str | Sequence[str] = ()
     tokenizer: str | Path | None = None
     max_length: int | None = None
+    rows: int | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -60,8 +65,9 @@ def settled(rows: TextRows, model: Path | None) -> TextRows:
     libraries.check(libraries.TEXTS)
     records = iterate(Path(rows.path))
     found = tokenizer.find(rows.tokenizer, model)
-    if rows.max_length is not None and rows.max_length < 1:
-        raise UsageError(f"max_length={rows.max_length} is no number of tokens; give one from 1")
+    for name, value in (("max_length", rows.max_length), ("rows", rows.rows)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name}={value} is none; give a number from 1")
     first = next(records)
     columns = text_columns(first, rows.columns, "" if rows.columns else LABEL)
     check_columns(first, columns)

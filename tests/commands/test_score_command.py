@@ -130,7 +130,7 @@ def test_json_says_what_was_scored(onnx: Path, capsys: pytest.CaptureFixture[str
         (
             "--data rows.npz --max-length 8",
             2,
-            "text, tokenizer and max_length say how rows of text are read; give such rows as data, a file that ends with .tsv, .csv, .jsonl",
+            "'max_length' says how rows of text are read, and there are none; give them as data, a file that ends with .tsv, .csv, .jsonl",
         ),
         ("--data rows.npz -o .", 2, "the output '.' is a folder; name a file with -o"),
         ("--data rows.npz --seed -1", 2, "invalid value for '--seed': '-1', wanted a whole number from 0 to 4294967295"),

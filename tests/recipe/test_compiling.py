@@ -189,7 +189,7 @@ def test_a_project_without_a_recipe() -> None:
     [
         ("\n[tool.ffc]\nout = 1", UsageError, "pyproject.toml:3: 'out' is 1, wanted a path"),
         ("[tool]\nffc = 1", UsageError, "pyproject.toml:2: 'tool.ffc' is 1, wanted a table"),
-        ('out = 1\n[tool.ffc]\nout = "a"\nx = 1', UsageError, "pyproject.toml:4: unknown key 'x'; known: data, max_length, model, options, out, passes, plugins, report, target, text, tokenizer"),
+        ('out = 1\n[tool.ffc]\nout = "a"\nx = 1', UsageError, "pyproject.toml:4: unknown key 'x'; known: data, max_length, model, options, out, passes, plugins, report, rows, target, text, tokenizer"),
         ("[tool.ffc\n", InputError, "pyproject.toml:1:10: not TOML: expected ']' at the end of a table declaration"),
         ('[tool.ffc]\npasses = "x"', UsageError, "[tool.ffc] of pyproject.toml: unknown pass 'x' at column 1 of 'x'; known: "),
     ],

@@ -29,7 +29,7 @@ def test_rows_know_their_column_and_the_tokenizer_beside_the_model(tmp_path: Pat
         ("a.csv", ["s"], {}, r"a\.csv holds no rows"),
         ("a.csv", [], {}, r"a\.csv holds no rows"),
         ("a.npz", ["s"], {}, r"by its suffix '\.npz'; known: \.tsv, \.csv, \.jsonl"),
-        ("a.tsv", ["s", "w1"], {"max_length": 0}, "max_length=0 is no number of tokens"),
+        ("a.tsv", ["s", "w1"], {"max_length": 0}, "max_length=0 is none; give a number from 1"),
         ("a.tsv", ["s", "w1"], {"tokenizer": "missing"}, "no tokenizer at missing"),
     ],
 )

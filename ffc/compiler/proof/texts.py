@@ -18,7 +18,7 @@ from ffc.rows.records import Record
 from ffc.rows.text_rows import TextRows
 from ffc.rows.tokenizer import Tokenizer, Tokens
 
-__all__ = ["BATCH", "EVENLY", "Choose", "text_feeds"]
+__all__ = ["BATCH", "Choose", "text_feeds"]
 
 BATCH = 16
 """Rows to run at once."""
@@ -26,16 +26,13 @@ BATCH = 16
 Choose = Callable[[int], Sequence[int]]
 """Which of so many rows to take, ascending."""
 
-EVENLY = text_rows.evenly(512)
-"""What proofs take: more rows cost time and tell no more."""
-
 
 def text_feeds(
     model: ir.Model,
     rows: TextRows,
     *,
     runner: Runner | None = None,
-    choose: Choose = EVENLY,
+    choose: Choose | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Return rows of text as arrays by input, in batches with a name each, in the order of the file.
@@ -47,7 +44,7 @@ def text_feeds(
         model: The model.
         rows: The rows.
         runner: Runs the model, if there is one at hand.
-        choose: Which rows to take.
+        choose: Which rows to take, in the place of those that `rows` asks for.
         tell: Called with a line on what was taken.
 
     Raises:
@@ -57,7 +54,8 @@ def text_feeds(
         CannotApplyError: If rows must be padded and the tokenizer has no token for that.
     """
     rows = text_rows.settled(rows, model.meta.get("ffc.path"))
-    records, number = text_rows.taken(Path(rows.path), choose)
+    chosen = choose or text_rows.evenly(rows.rows or text_rows.ROWS)
+    records, number = text_rows.taken(Path(rows.path), chosen)
     texts = [tuple(record.text(column) for column in rows.columns) for record in records]
     tokens_of = tokenizer.load(Path(str(rows.tokenizer)))
     runner = runner or Runner(runnable(model))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from ffc.compiler.chain import open_model
 from ffc.compiler.proof.rows import feeds_of, from_data
 from ffc.compiler.proof.texts import text_feeds
 from ffc.errors import InputError, UsageError
 from ffc.rows.text_rows import TextRows, evenly
+from tests.encoders import MAX_LENGTH
 from tests.graphs import POSITIONS, VOCABULARY, WIDTH, Draft, encoder
 from tests.texts import CLS, FIRST, SEP, write, write_tokenizer
 
@@ -71,11 +74,13 @@ def test_a_fixed_length_is_met_and_the_last_batch_filled_up(tmp_path: Path) -> N
 def test_some_of_many_rows_are_taken_and_it_is_said(tmp_path: Path) -> None:
     write_tokenizer(tmp_path)
     told: list[str] = []
-    many = rows(tmp_path, *(f"w{number % 20}" for number in range(1200)))
+    words = [f"w{number % 20}" for number in range(1200)]
+    many = rows(tmp_path, *words)
     feeds = text_feeds(encoder(), many, tell=told.append)
-    assert len(lengths(feeds)) == 512
-    assert told == [f"{tmp_path}/rows.tsv: 512 of 1,200 rows of up to 3 tokens"]
+    assert len(lengths(feeds)) == 128
+    assert told == [f"{tmp_path}/rows.tsv: 128 of 1,200 rows of up to 3 tokens"]
     assert len(lengths(text_feeds(encoder(), many, choose=evenly(3)))) == 3
+    assert len(lengths(text_feeds(encoder(), rows(tmp_path, *words, rows=300)))) == 300
 
 
 def test_a_token_that_the_model_does_not_know_names_its_line(tmp_path: Path) -> None:
@@ -118,3 +123,22 @@ def test_max_length_must_leave_room(tmp_path: Path) -> None:
     write_tokenizer(tmp_path)
     with pytest.raises(UsageError, match="max_length=2 leaves no room for text beside special tokens; give 3"):
         text_feeds(encoder(), rows(tmp_path, "w1", max_length=2))
+
+
+def test_positions_that_begin_behind_padding_leave_fewer_tokens(tmp_path: Path, exported: Callable[..., Path]) -> None:
+    """RoBERTa's table has two rows more than a text may have tokens, which nothing but running tells."""
+    model = open_model(exported("roberta"))
+    feeds = text_feeds(model, rows(write_tokenizer(tmp_path).parent, "w1 " * 200))
+    assert lengths(feeds) == [MAX_LENGTH["roberta"]]
+
+
+def test_a_model_that_hides_padding_by_its_id_takes_ids_alone(tmp_path: Path) -> None:
+    draft = Draft()
+    x = draft.input("input_ids", "batch", "seq", dtype=ir.DataType.INT64)
+    op = draft.op
+    shown = op.Unsqueeze(op.Not(op.Equal(x, np.int64(0))), [1])
+    found = op.Gather(draft.normal("word", VOCABULARY, WIDTH), x, axis=0)
+    scores = op.Where(shown, op.MatMul(found, op.Transpose(found, perm=[0, 2, 1])), np.float32(-1e9))
+    y = op.MatMul(op.Softmax(scores, axis=-1), found)
+    feeds = text_feeds(draft.model({"y": (y, ["batch", "seq", WIDTH])}), rows(write_tokenizer(tmp_path).parent, "w1", "w2 w3"))
+    assert {name: array.tolist() for name, array in feeds["data row 0"].items()} == {"input_ids": [[CLS, 5, SEP, 0], [CLS, 6, 7, SEP]]}
