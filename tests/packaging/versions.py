@@ -46,10 +46,10 @@ def bounds() -> dict[str, str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     found = {}
     for requirement in map(Requirement, project["dependencies"]):
-        (bound,) = requirement.specifier
-        if bound.operator != ">=":
+        stated = [*requirement.specifier]
+        if [bound.operator for bound in stated] != [">="]:
             sys.exit(f"{requirement} of pyproject.toml states no lowest version alone")
-        found[requirement.name] = bound.version
+        found[requirement.name] = stated[0].version
     return found
 
 
