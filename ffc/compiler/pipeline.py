@@ -39,8 +39,9 @@ __all__ = ["Result", "compile", "versions"]
 _LARGE = 1 << 26
 """Bytes of weights that are not left in memory until Python gets around to it."""
 
-# Opset 23 is refused by 1.22.1 and runs in 1.23.2, kernels included: tried with both.
+# Tried with each version: 1.22.1 refuses opset 23, 1.23.0 runs all of it but one operator, 1.24.1 that too.
 _OLDEST_ONNXRUNTIME = "1.23"
+_LATER = {"QuantizeLinear": "1.24"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,8 +226,10 @@ def _stamp(model: ir.Model, asked: Sequence[Pass], steps: Sequence[Step]) -> Non
 
 def _oldest_onnxruntime(model: ir.Model) -> str:
     """Return the oldest version that is known to run a model: for what is newer than opset 23, the one at hand."""
-    newer = model.opset_imports.get("", OPSET) > OPSET
-    return ".".join(versions()["onnxruntime"].split(".")[:2]) if newer else _OLDEST_ONNXRUNTIME
+    if model.opset_imports.get("", OPSET) > OPSET:
+        return ".".join(versions()["onnxruntime"].split(".")[:2])
+    called = {node.op_type for node in model.graph.all_nodes() if not node.domain}
+    return max([_OLDEST_ONNXRUNTIME, *(version for name, version in _LATER.items() if name in called)])
 
 
 def versions() -> dict[str, str]:

@@ -46,10 +46,10 @@ def bounds() -> dict[str, str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     found = {}
     for requirement in map(Requirement, project["dependencies"]):
-        (bound,) = requirement.specifier
-        if bound.operator != ">=":
+        stated = [*requirement.specifier]
+        if [bound.operator for bound in stated] != [">="]:
             sys.exit(f"{requirement} of pyproject.toml states no lowest version alone")
-        found[requirement.name] = bound.version
+        found[requirement.name] = stated[0].version
     return found
 
 
@@ -68,13 +68,16 @@ def install(pinned: dict[str, str], folder: Path) -> Path:
 def test(python: Path, folder: Path, tests: list[str]) -> None:
     """Run the tests, and stop if one fails or if too few were there to pass."""
     record = folder / "tests.xml"
-    command = [python, "-m", "pytest", "--quiet", "--junit-xml", record, "--exporter", sys.executable]
+    command = [python, "-m", "pytest", "--quiet", f"--junit-xml={record}", f"--exporter={sys.executable}"]
     workers = ["--numprocesses", "auto", "--maxprocesses", "8", "--dist", "worksteal"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*command, *workers, *tests], cwd=ROOT, env=environment, check=False)
+    if done.returncode > 1:  # it did not come to the tests
+        sys.exit(done.returncode)
     passed, skipped = counted(record)
     for reason, count in skipped.most_common():
         print(f"{count} skipped: {reason}")
+    print(f"{passed} passed")
     if done.returncode:
         sys.exit(done.returncode)
     if not tests and passed < FEWEST:
