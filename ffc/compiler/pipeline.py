@@ -117,6 +117,8 @@ def compile(
     asked = as_passes(passes, library, sets)
     links = with_lower(chain(asked, library), library, target)
     path = files.path_of(model)
+    if out is not None:
+        targets.check_file(Path(out), advice="")
     if out is not None and path is not None:
         targets.check_apart([Path(out)], files.parts(path, [Path(out)]))
     source = open_model(model)
