@@ -22,6 +22,7 @@ from ffc.graph.blocks.structure import ROLES, Blocks, Product
 from ffc.graph.blocks.tables import lookups
 from ffc.graph.dialect import ops, quantise
 from ffc.graph.dialect.function import Function, called, quantises
+from ffc.settings.wanted import AGREEMENT, COSINE
 
 AUTO = "auto"
 """The word in `skip` that leaves the choice to a measurement."""
@@ -94,8 +95,18 @@ class Int8(ffc.Pass):
         "that the budget does not hold with them; true all, false none",
         default=AUTO,
     )
-    cosine: float = ffc.option("least mean cosine between output vectors before and after", default=0.95)
-    agreement: float = ffc.option("least share of rows whose largest output stays the largest", default=0.0)
+    cosine: float = ffc.option(
+        "least mean cosine between output vectors before and after", default=0.95, wanted=COSINE
+    )
+    agreement: float = ffc.option(
+        "least share of rows whose largest output stays the largest", default=0.0, wanted=AGREEMENT
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse roles that there are not."""
+        for role in self.rows:
+            if role not in ROLES:
+                raise ffc.UsageError(f"int8: rows={role} names no role{nearest(role, ROLES)}")
 
     @property
     def contract(self) -> ffc.Budget:
@@ -158,9 +169,6 @@ class Int8(ffc.Pass):
         return ffc.Survey([*found, *said.values()], tried.refused, listed=True)
 
     def _check_names(self, products: tuple[Product, ...]) -> None:
-        for role in self.rows:
-            if role not in ROLES:
-                raise ffc.UsageError(f"rows={role} names no role{nearest(role, ROLES)}")
         known = {product.name for product in products}
         words = {*ROLES, AUTO}
         for name in self.skip:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import onnx_ir as ir
 
 from ffc.compiler import syntax
 from ffc.compiler.library import Library
 from ffc.compiler.log import Log
-from ffc.compiler.passes import Pass
-from ffc.errors import CannotApplyError, FfcError, GateError, UsageError, nearest
+from ffc.compiler.passes import Pass, check_values
+from ffc.errors import CannotApplyError, FfcError, GateError, InputError, UsageError, nearest
 from ffc.graph import files
 from ffc.graph.files import ModelLike
 from ffc.graph.tidy import tidy
@@ -55,6 +57,8 @@ def as_passes(
             raise UsageError(f"{item.__name__} is the class of a pass; give one with its options, {item.__name__}(...)")
         if not isinstance(item, str | Pass):
             raise UsageError(f"{item!r} is no pass; give a pipeline as text, or a list of texts and passes")
+        if isinstance(item, Pass):
+            check_values(item)
         found += syntax.parse(item, library) if isinstance(item, str) else [item]
     return syntax.with_options(found, sets)
 
@@ -65,6 +69,7 @@ def chain(asked: Sequence[Pass], library: Library) -> list[Link]:
     Raises:
         UsageError: If a pass follows `lower`, or passes need what there is not or each other.
         CannotApplyError: If a pass that must run before numbers are rounded comes after that.
+        InputError: If a file that an option names is not there.
     """
     links: list[Link] = []
     early = list(itertools.takewhile(lambda item: item.any_opset, asked))
@@ -79,7 +84,17 @@ def chain(asked: Sequence[Pass], library: Library) -> list[Link]:
         _add(item, None, links, library)
     if any(item.name == "lower" for item, _ in links[:-1]):
         raise UsageError("'lower' ends every compile; put no pass after it")
+    for item in asked:
+        _check_files(item)
     return links
+
+
+def _check_files(item: Pass) -> None:
+    for field in dataclasses.fields(item):
+        path = getattr(item, field.name)
+        if field.metadata.get("file") and path is not None and not Path(path).exists():
+            what = f"there is no file {path}, which option '{field.name}' names"
+            raise InputError(f"pass '{item.name}': {what}; correct it")
 
 
 def fitting(links: Sequence[Link], model: ir.Model) -> list[Link]:

@@ -13,7 +13,8 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
 from ffc.errors import UsageError
-from ffc.settings.setting import members
+from ffc.settings.setting import Wanted, members
+from ffc.settings.wanted import ANY
 
 if TYPE_CHECKING:
     from ffc.compiler.passes import Pass
@@ -51,11 +52,13 @@ class Kind:
         type: The resolved annotation.
         text: The annotation as written.
         default: What it is when not given, or `dataclasses.MISSING` where it must be.
+        wanted: What it must be besides of that type.
     """
 
     type: Any
     text: str
     default: Any
+    wanted: Wanted = ANY
 
     @classmethod
     def of(cls, kind: type[Pass], field: dataclasses.Field[Any]) -> Kind:
@@ -65,8 +68,9 @@ class Kind:
             UsageError: If the annotation names what that module does not hold at run time.
         """
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        wanted = field.metadata.get("wanted", ANY)
         if not isinstance(field.type, str):
-            return cls(field.type, getattr(field.type, "__name__", str(field.type)), default)
+            return cls(field.type, getattr(field.type, "__name__", str(field.type)), default, wanted)
         owner = next(base for base in kind.__mro__ if field.name in vars(base).get("__annotations__", {}))
         holder = types.SimpleNamespace(__annotations__={field.name: field.type})
         try:
@@ -76,7 +80,7 @@ class Kind:
                 f"the type {field.type!r} of option '{field.name}' of pass '{kind.name}' cannot be resolved: {error}"
             )
             raise UsageError(message) from error
-        return cls(resolved, field.type, default)
+        return cls(resolved, field.type, default, wanted)
 
     @property
     def required(self) -> bool:

@@ -122,6 +122,8 @@ def compile(
     links = with_lower(chain(asked, library), library, target)
     place, path = None if out is None else named(out), files.path_of(model)
     data = None if data is None else settled(data, model)
+    if place is not None:
+        targets.check_file(place, advice="")
     if place is not None and path is not None:
         targets.check_apart([place], files.parts(path, [place]))
     source = open_model(model)

@@ -326,10 +326,12 @@ def _convert(pass_name: str, name: str, wanted: Kind, given: Given) -> Any:
     where = f"option '{name}' of pass '{pass_name}'"
     if given.parts == [Part("")] and not wanted.is_tuple:
         given.source.fail(f"{where} has no value", given.value_column)
+    got, words = ",".join(part.text for part in given.parts), choices(wanted.type)
     try:
-        return read(given.parts, wanted)
+        value = read(given.parts, wanted)
     except ValueError:
-        got = ",".join(part.text for part in given.parts)
-        words = choices(wanted.type)
         hint = nearest(got, words) if words else f"; wanted: {describe(wanted.type)}"
         given.source.fail(f"{where} is {got!r}", given.value_column, hint)
+    if value is not None and not wanted.wanted.fits(value):
+        given.source.fail(f"{where} is {got!r}", given.value_column, f"; wanted: {wanted.wanted.words}")
+    return value

@@ -16,6 +16,7 @@ from ffc.compiler.survey import name_of
 from ffc.graph.blocks.prequantised import rounded_nodes
 from ffc.graph.blocks.tables import table_of
 from ffc.graph.files import load_like
+from ffc.settings.wanted import AGREEMENT, COSINE
 
 from . import constants, cuts, integers, kernels, pairs
 
@@ -57,13 +58,18 @@ class Dequantize(ffc.Pass):
     before_rounding = True
     rules = pairs.RULES
 
-    float32: Path | None = ffc.option("the model before it was quantised, to compare with in the report", default=None)
+    float32: Path | None = ffc.option(
+        "the model before it was quantised, to compare with in the report", default=None, file=True
+    )
     cosine: float | None = ffc.option(
         f"least mean cosine between output vectors before and after; by default {DYNAMIC}, and {CALIBRATED} where "
         "steps of activations were calibrated before",
         default=None,
+        wanted=COSINE,
     )
-    agreement: float = ffc.option("least share of rows whose largest output stays the largest", default=0.0)
+    agreement: float = ffc.option(
+        "least share of rows whose largest output stays the largest", default=0.0, wanted=AGREEMENT
+    )
 
     @property
     def contract(self) -> ffc.Budget:

@@ -16,6 +16,7 @@ from ffc.compiler.log import Log
 from ffc.compiler.option_values import spell
 from ffc.compiler.passes import Pass, option
 from ffc.errors import InputError, UsageError
+from ffc.settings.wanted import SHARE
 
 
 class Step(Pass):
@@ -43,6 +44,7 @@ class Int8(Step):
     name = "int8"
     skip: tuple[str, ...] = option("what to leave", default=())
     cosine: float = option("least cosine", default=0.99)
+    agreement: float | None = option("least share", default=None, wanted=SHARE)
     mode: Literal["row", "tensor"] = option("granularity", default="row")
     note: str | None = option("a remark", default=None)
 
@@ -178,6 +180,9 @@ def test_sets_supply_a_required_option() -> None:
         ("fuse{expect=x}", "option 'expect' of pass 'fuse' is 'x' at column 13 of 'fuse{expect=x}'; wanted: an integer or none"),
         ("prune{scale=2}", "option 'scale' of pass 'prune' is '2' at column 13 of 'prune{scale=2}'; wanted: true or false"),
         ("int8{cosine=2}", "pass 'int8' at column 1 of 'int8{cosine=2}': cosine is at most 1"),
+        ("int8{agreement=1.5}", "option 'agreement' of pass 'int8' is '1.5' at column 16 of 'int8{agreement=1.5}'; wanted: a number above 0 and up to 1"),
+        ("int8{agreement=nan}", "option 'agreement' of pass 'int8' is 'nan' at column 16 of 'int8{agreement=nan}'; wanted: a number above 0 and up to 1"),
+        ("fuse{expect=-1}", "option 'expect' of pass 'fuse' is '-1' at column 13 of 'fuse{expect=-1}'; wanted: a number from 0"),
         ("int8{cosine=}", "option 'cosine' of pass 'int8' has no value at column 13 of 'int8{cosine=}'"),
         ("int8{skip=a,}", "trailing ',' at column 12 of 'int8{skip=a,}'"),
         ("fuse{expect=1", "unclosed '{' at column 5 of 'fuse{expect=1'"),
@@ -198,7 +203,7 @@ def test_sets_supply_a_required_option() -> None:
         ("prune{keep=0.5;scale=true}", "misplaced ';' at column 15 of 'prune{keep=0.5;scale=true}'; options are separated by spaces or commas"),
         ("int8{note=x; mode=row}", "misplaced ';' at column 12 of 'int8{note=x; mode=row}'; options are separated by spaces or commas"),
         ("prune{keep=0.5,scale=2}", "option 'scale' of pass 'prune' is '2' at column 22 of 'prune{keep=0.5,scale=2}'; wanted: true or false"),
-        ("int8{note=a,b=c}", "unknown option 'b' of pass 'int8' at column 13 of 'int8{note=a,b=c}'; known: cosine, expect, mode, note, skip; quote a value that holds such a comma"),
+        ("int8{note=a,b=c}", "unknown option 'b' of pass 'int8' at column 13 of 'int8{note=a,b=c}'; known: agreement, cosine, expect, mode, note, skip; quote a value that holds such a comma"),
         ("int8{skip=a, b}", "misplaced ',' at column 12 of 'int8{skip=a, b}'; write a list without spaces, as in skip=a,b, and an option as name=value"),
         ("int8{skip=a ,b}", "misplaced ',' at column 13 of 'int8{skip=a ,b}'; write a list without spaces, as in skip=a,b, and an option as name=value"),
         ("int8{skip=a ,}", "trailing ',' at column 13 of 'int8{skip=a ,}'"),

@@ -80,8 +80,9 @@ def explain(
     text = syntax.unparse(asked[-1:])
     before: list[str] = []
     try:
+        links = chain(asked, library)
         stage = open_model(model)
-        *earlier, (last, _) = fitting(chain(asked, library), stage)
+        *earlier, (last, _) = fitting(links, stage)
         for item, _ in earlier:
             tell(f"{item.name} ...")
             with blame(item):
