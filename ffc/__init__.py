@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from ffc.compiler.log import Log
     from ffc.compiler.matcher import Match
     from ffc.compiler.passes import Pass, option
-    from ffc.compiler.pipeline import Result, compile
+    from ffc.compiler.pipeline import Result
     from ffc.compiler.proof.contracts import Budget, Equal, EqualToMasked, KnownRows, ModelFrom
     from ffc.compiler.reports.report import Report
     from ffc.compiler.rules import Rule, Sample, rule
     from ffc.compiler.survey import Finding, Survey, Tried
     from ffc.errors import CannotApplyError, FfcError, GateError, InputError, MissingError, UsageError
+    from ffc.folders import compile
     from ffc.graph.dialect import ops
     from ffc.graph.dialect.edit import Editor, constant
     from ffc.graph.dialect.function import Function, called, function
@@ -96,11 +97,12 @@ _HOMES = {
     "ffc.compiler.proof.contracts": ["Budget", "Equal", "EqualToMasked", "KnownRows", "ModelFrom"],
     "ffc.compiler.explain.blocks": ["find_blocks"],
     "ffc.compiler.explain.explanation": ["Explanation", "explain"],
-    "ffc.compiler.pipeline": ["Result", "compile"],
+    "ffc.compiler.pipeline": ["Result"],
     "ffc.compiler.reports.report": ["Report"],
     "ffc.compiler.rules": ["Rule", "Sample", "rule"],
     "ffc.compiler.survey": ["Finding", "Survey", "Tried"],
     "ffc.errors": ["CannotApplyError", "FfcError", "GateError", "InputError", "MissingError", "UsageError"],
+    "ffc.folders": ["compile"],
     "ffc.graph.dialect.edit": ["Editor", "constant"],
     "ffc.graph.dialect.function": ["Function", "called", "function"],
     "ffc.graph.dialect.trace": ["Op", "Tensor"],

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ffc.errors import CannotApplyError
-from ffc.train.models.sentences import SENTENCE, TOKENS, SentenceModel
+from ffc.train.models.features import SENTENCE, TOKENS
+from ffc.train.models.sentences import SentenceModel
 
 __all__ = ["classifies", "does", "outputs"]
 

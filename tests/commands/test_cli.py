@@ -112,7 +112,7 @@ def test_compile_has_defaults(calls: list[dict[str, Any]], capsys: pytest.Captur
     del call["progress"]
     assert call == {
         "model": Path("model.onnx"), "passes": "fuse,int8", "out": Path("model.ffc.onnx"), "data": None, "target": "cpu",
-        "plugins": (),
+        "plugins": (), "sets": (),
     }  # fmt: skip
     captured = capsys.readouterr()
     assert captured.err == "fuse ...\n"
@@ -133,7 +133,7 @@ def test_compile_passes_everything_on(calls: list[dict[str, Any]], capsys: pytes
     del call["progress"]
     assert call == {
         "model": Path("model.onnx"), "passes": "shrink{by=2},fuse{expect=3}", "out": Path("x.onnx"), "data": Path("rows.npz"),
-        "target": "portable", "plugins": ("mine.py",),
+        "target": "portable", "plugins": ("mine.py",), "sets": (),
     }  # fmt: skip
     printed = capsys.readouterr().out
     assert json.loads(printed)["format"] == "ffc.report/2"
@@ -157,7 +157,7 @@ def test_data_that_is_given_again_is_one_feed_each(calls: list[dict[str, Any]]) 
             "compile model.onnx -o ./no/../model.onnx",
             "the output 'no/../model.onnx' is the input; name another file with -o",
         ),
-        ("compile model.onnx -o .", "the output '.' is a folder; name a file with -o"),
+        ("compile model.onnx -o .", "the output 'model.onnx' is the input; name another file with -o"),
         ("compile model.onnx -o no/x.onnx", "the folder 'no' of the output does not exist; create it first"),
         ("compile model.onnx --report r.pdf", "report 'r.pdf' has the suffix '.pdf'; known: .json, .md, .html"),
         ("compile model.onnx -passes fuse", "no such option '-passes'; did you mean '--passes'?"),

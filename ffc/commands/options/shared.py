@@ -119,12 +119,12 @@ def rows_given(data: Sequence[Path], given: dict[str, Any]) -> Data | None:
 
 
 def output(
-    default: str | None = None, *, help: str | None = None, metavar: str = "OUT"
+    default: str | None = None, *, help: str | None = None, metavar: str = "OUT", kind: click.Path = OUTPUT
 ) -> Callable[[Command], Command]:
-    """Add the option that says where that goes which a command writes."""
+    """Add the option that says where that goes which a command writes; `kind` tells how a command has the path."""
     place = None if default is None else Path(default)
     return click.option(
-        "-o", "--output", "out", type=OUTPUT, default=place, show_default=True, metavar=metavar, help=help
+        "-o", "--output", "out", type=kind, default=place, show_default=True, metavar=metavar, help=help
     )  # fmt: skip
 
 

@@ -17,13 +17,11 @@ from torch import Tensor, nn
 from ffc.errors import CannotApplyError, InputError, one_line
 from ffc.train.models import pooling
 from ffc.train.models.checkpoint import CONFIG, WEIGHTS
+from ffc.train.models.features import SENTENCE, TOKENS
 from ffc.train.models.loading import MODULES, load
 from ffc.train.models.pretrained import base
 
-__all__ = ["SENTENCE", "TOKENS", "SentenceModel", "Transformer", "encoder", "listed", "load_sentences"]
-
-SENTENCE, TOKENS = "sentence_embedding", "token_embeddings"
-"""What modules read and write, [B, W] and [B, S, W]; optimum calls its outputs the same."""
+__all__ = ["SentenceModel", "Transformer", "encoder", "listed", "load_sentences"]
 
 _THEIRS = "sentence_transformers."
 _ENCODER = "Transformer"

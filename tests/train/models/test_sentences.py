@@ -14,7 +14,7 @@ from transformers import BertModel
 
 from ffc.errors import CannotApplyError, FfcError, InputError
 from ffc.train import exportable
-from ffc.train.models.sentences import SENTENCE, TOKENS
+from ffc.train.models.features import SENTENCE, TOKENS
 from tests.train.sentence_folders import TANH, dense_weights, save_sentences
 
 MEAN = ("Pooling", {"pooling_mode": "mean"})
