@@ -166,5 +166,5 @@ def test_what_cannot_be_done_is_told_in_a_line_and_nothing_is_written(
 
 def test_without_torch_a_folder_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingError, match=r"is exported by torch, and torch, transformers, onnxscript is not installed: pip"):
+    with pytest.raises(MissingError, match=r"this needs torch, transformers, accelerate, the export needs onnxscript; install them with pip install"):
         ffc.compile(tmp_path, "fuse", out=tmp_path / "out.onnx")
