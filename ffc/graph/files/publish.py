@@ -29,7 +29,13 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Staged:
-    """What goes to a destination: a file under a temporary name, or the pieces that a stream will be given."""
+    """What goes to a destination.
+
+    Attributes:
+        to: Where.
+        temporary: The file that is going to be renamed; None where there is none to replace.
+        pieces: What is written into that which is no file.
+    """
 
     to: Destination
     temporary: Path | None
