@@ -90,7 +90,7 @@ def write_text(path: Path, text: str, named: str) -> None:
         InputError: If that fails, in which messages call it as `named`; then `path` is as it was.
     """
     try:
-        write(path, text.encode())
+        write(path, text.encode(errors="backslashreplace"))  # the names of files may be no text
     except OSError as error:
         raise InputError(f"{named} cannot be written: {error.strerror}") from error
 
