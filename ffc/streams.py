@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["ESCAPED", "PLAIN", "escape", "lost", "plain", "prepare"]
+__all__ = ["ESCAPED", "PLAIN", "escape", "lost", "prepare"]
 
 PLAIN, ESCAPED = "ffc.plain", "ffc.escaped"
 """How what an encoding lacks is written, as handlers of errors are named: by what looks alike, or as an escape."""
@@ -63,11 +63,6 @@ def lost() -> OSError | None:
     sys.stdout.flush()
     sink = _sink(sys.stdout)
     return sink.failure if sink else None
-
-
-def plain(text: str) -> str:
-    """Return a text in ascii, by characters that look alike where there are such."""
-    return text.encode("ascii", PLAIN).decode("ascii")
 
 
 class _Sink(io.RawIOBase):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,16 +66,15 @@ CASES = {
     "score": Case("{place}/m.onnx --data {place}/rows.npz -o i.safetensors", "i.safetensors", ways=("cp1252", "stdout full", "all closed")),
     "search": Case(f"{{place}}/teacher {ROWS} --macs 0.6 -o p.json", "p.json", ways=("stdout full",)),
     "study run": Case("層.toml", code=3, prints=False),
-    "study show": Case("{place}/study.toml -o 層"),
+    "study show": Case("{place}/study.toml -o 層", ways=("cp1252", "stdout full")),
     "study table": Case("{place}/run"),
     "train": Case(f"--model {{place}}/bert {FIT} -o model", "model/config.json", ways=("all closed",)),
     "view": Case("{place}/m.onnx -o v.html", "v.html", prints=False),
 }
 JSON = [name for name, command in COMMANDS.items() if any(each.name == "as_json" for each in command.params)]
-SLOW = {"export": pytest.mark.slow}
-RUNS = [
-    pytest.param(name, way, marks=SLOW.get(name, ())) for name, case in CASES.items() for way in case.ways
-]  # fmt: skip
+TRAINED = ("distill", "export", "search", "study show", "train")
+RUNS = [(name, way) for name, case in CASES.items() if name not in (*TRAINED, "reduce") for way in case.ways]
+SLOW = [(name, way) for name in (*TRAINED, "reduce") for way in CASES[name].ways]
 
 
 def test_no_command_is_forgotten() -> None:
@@ -83,20 +83,39 @@ def test_no_command_is_forgotten() -> None:
 
 @pytest.fixture(scope="module")
 def place(shared_folder: Path) -> Path:
-    """Return a folder with what commands read, which the first worker makes that asks for it."""
-    folder, done = shared_folder / "terminals", shared_folder / "terminals.done"
-    with FileLock(shared_folder / "terminals.lock"):
-        if not done.exists():
-            folder.mkdir()
-            _fill(folder)
-            done.touch()
+    """Return a folder with what commands read."""
+    folder = shared_folder / "terminals"
+    _once(folder, _fill)
     return folder
 
 
-def _fill(folder: Path) -> None:
-    """Write models whose names are of any script, rows, a lock, a checkpoint and what it was made from, and a run."""
+@pytest.fixture(scope="module")
+def trained(place: Path) -> None:
+    """Add a checkpoint to that folder, and what it is made from."""
+    _once(place / "trained", lambda _: _train(place))
+
+
+def _once(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Make a folder and fill it, unless another worker has."""
+    done = folder.with_suffix(".done")
+    with FileLock(folder.with_suffix(".lock")):
+        if not done.exists():
+            folder.mkdir()
+            fill(folder)
+            done.touch()
+
+
+def _train(place: Path) -> None:
     from tests.train import tiny
 
+    tiny.save_model(place / "bert", layers=2)
+    tiny.save_rows(place / "rows.tsv", 32, seed=1)
+    done = run(f"train --model bert {FIT} -o teacher".format(place=place).split(), place, Way())
+    assert done.code == 0, done.said
+
+
+def _fill(folder: Path) -> None:
+    """Write models whose names are of any script, rows, a lock, a study and a run of one."""
     model = graphs.encoder()
     for number, node in enumerate(model.graph):
         node.name = f"{SCRIPTS}/{number}"
@@ -107,11 +126,6 @@ def _fill(folder: Path) -> None:
     dropout = "r = Constant<value_float=0.0>() t = Constant<value = bool {1}>() y = Dropout(x, r, t)"
     (folder / "refused.onnx").write_bytes(parsed(dropout, opset=13).SerializeToString())
     assert run(["lock", "m.onnx", "--as-it-is"], folder, Way()).code == 0
-    tiny.save_model(folder / "bert", layers=2)
-    tiny.save_rows(folder / "rows.tsv", 32, seed=1)
-    words = f"train --model bert {FIT} -o teacher".format(place=folder).split()
-    trained = run(words, folder, Way())
-    assert trained.code == 0, trained.said
     (folder / "study.toml").write_text(STUDY, encoding="utf-8")
     (folder / "run").mkdir()
     summary.save(made_up.RUN, folder / "run")
@@ -147,6 +161,18 @@ def ended(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Ended:
 
 @pytest.mark.parametrize(("name", "kind"), RUNS, ids=lambda value: value)
 def test_a_command_ends_as_it_should_and_its_file_is_there(ended: Ended, name: str, kind: str) -> None:
+    _check(ended, name, kind)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("trained")
+@pytest.mark.parametrize(("name", "kind"), SLOW, ids=lambda value: value)
+def test_so_does_one_that_takes_longer(ended: Ended, name: str, kind: str) -> None:
+    _check(ended, name, kind)
+
+
+def _check(ended: Ended, name: str, kind: str) -> None:
+    """Run a command in one of the ways, and hold against it how that should end."""
     case, way = CASES[name], WAYS[kind]
     if way.out == "full" and not HAS_FULL:
         pytest.skip("there is no /dev/full")
@@ -175,6 +201,16 @@ def test_what_nobody_hears_of_stops_no_work(ended: Ended, err: Kind) -> None:
     assert [node.op_type for node in files.load(ending.folder / "o.onnx").graph] == ["Abs"]
 
 
+def test_a_name_that_is_no_text_is_escaped_in_reports(place: Path, tmp_path: Path) -> None:
+    model = tmp_path / os.fsdecode(b"m\xff.onnx")
+    model.write_bytes((place / "small×層.onnx").read_bytes())
+    words = f"compile {model.name} --passes clean -o o.onnx --report r.json --report r.md --report r.html"
+    ending = run(words.split(), tmp_path, Way())
+    assert ending.code == 0, ending.said
+    assert os.fsencode(json.loads((tmp_path / "r.json").read_text("utf-8"))["source"]) == b"m\xff.onnx"
+    assert all("m\\udcff.onnx" in (tmp_path / name).read_text("utf-8") for name in ("r.md", "r.html"))
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-16"])
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_is_printed_in_any_encoding(ended: Ended, name: str, encoding: str) -> None:
@@ -191,7 +227,7 @@ def test_an_error_is_a_line_in_any_encoding(ended: Ended, name: str, encoding: s
     assert ending.said.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", [name for name in JSON if CASES[name].prints and len(CASES[name].ways) > 1])
+@pytest.mark.parametrize("name", [name for name in JSON if name not in (*TRAINED, "reduce", "study run")])
 def test_json_says_the_same_in_any_encoding(ended: Ended, name: str) -> None:
     """Numbers may be of the clock; texts are the same to the letter, whatever stands for them."""
     texts = [_texts(json.loads(ended(name, "--json", way=Way(encoding=each)).printed)) for each in ("utf-8", "ascii")]

@@ -1,4 +1,4 @@
-"""What every command imports, for processes that are forked once it is there: see `tests.safety.warm`."""
+"""What commands import that need no torch, for processes that are forked once it is there: see `tests.safety.warm`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COMMANDS = leaves.commands(ffc)
 assert warm.LIBRARY
 
 for _module in (
-    "torch", "ffc.train.export", "ffc.train.learning.trainer", "ffc.train.models.pretrained", "ffc.train.pruning.plans",
-    "ffc.train.pruning.importance", "ffc.ci.lock.check", "ffc.ci.reduce", "ffc.ci.page.page", "ffc.compiler.explain.table",
+    "ffc.ci.lock.check", "ffc.ci.page.page", "ffc.ci.reports.terminal", "ffc.ci.reports.writing", "ffc.compiler.explain.table",
+    "ffc.pruning.forward", "ffc.recipe", "ffc.study.report.table", "rich.progress",
 ):  # fmt: skip
     importlib.import_module(_module)

@@ -98,6 +98,12 @@ def test_a_system_at_its_end_is_no_bug() -> None:
     )
 
 
+def test_a_process_that_the_system_does_not_start_is_told() -> None:
+    done = command("import os\ndef fork(): raise OSError(11, 'Resource temporarily unavailable')\nos.fork = fork")
+    assert done.returncode == 5
+    assert done.stderr.startswith("ffc: error: the system starts no process: Resource temporarily unavailable")
+
+
 def test_a_package_that_is_missing_is_named() -> None:
     done = command("import sys\nsys.modules['rich.console'] = sys.modules['rich'] = None")
     assert done.returncode == 5

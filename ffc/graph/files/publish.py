@@ -141,7 +141,7 @@ def write_text(path: Path, text: str, named: str) -> None:
         OSError: If standard output cannot be written.
     """
     try:
-        write(path, text.encode())
+        write(path, text.encode(errors="backslashreplace"))  # the names of files may be no text
     except OSError as error:
         if of_standard_output(error):
             raise
