@@ -8,6 +8,8 @@
 #   make fuzz     ten thousand broken models, which take half an hour
 #   make lint     ruff
 #   make types    mypy
+#   make lowest   the core's tests without torch, with the lowest versions that pyproject.toml states of what ffc depends on
+#   make newest   the same with the newest that the index has
 #   make bench    latency by length, against onnxruntime's own tools
 #   make docs     the documents as a site, in build/site; strict about links
 #   make dist     wheel and sdist, each tried in a bare environment
@@ -32,7 +34,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test coverage backend graphs fuzz lint types docs dist bench cost diffs exports quality clean
+.PHONY: demo test coverage backend graphs fuzz lint types docs dist lowest newest bench cost diffs exports quality clean
 
 demo: .venv/demo.stamp
 	$(BIN)/python examples/minilm/demo.py build
@@ -64,6 +66,9 @@ docs: .venv/docs.stamp
 
 dist: .venv/dev.stamp
 	$(BIN)/python -m tests.packaging.bare build/dist
+
+lowest newest: .venv/dev.stamp
+	$(BIN)/python -m tests.packaging.versions $@ build/$@
 
 bench: .venv/demo.stamp build/minilm.onnx
 	$(BIN)/python examples/benchmarks/latency.py build/minilm.onnx

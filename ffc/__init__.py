@@ -12,17 +12,18 @@ if TYPE_CHECKING:
     from ffc.ci.lock.policy import Policy
     from ffc.ci.reduce import Reduction, reduce
     from ffc.compiler import rules
+    from ffc.compiler.explain.blocks import find_blocks
     from ffc.compiler.explain.explanation import Explanation, explain
     from ffc.compiler.log import Log
     from ffc.compiler.matcher import Match
     from ffc.compiler.passes import Pass, option
-    from ffc.compiler.pipeline import Result, compile
+    from ffc.compiler.pipeline import Result
     from ffc.compiler.proof.contracts import Budget, Equal, EqualToMasked, KnownRows, ModelFrom
     from ffc.compiler.reports.report import Report
     from ffc.compiler.rules import Rule, Sample, rule
     from ffc.compiler.survey import Finding, Survey, Tried
     from ffc.errors import CannotApplyError, FfcError, GateError, InputError, MissingError, UsageError
-    from ffc.graph.blocks.finder import find as find_blocks
+    from ffc.folders import compile
     from ffc.graph.dialect import ops
     from ffc.graph.dialect.edit import Editor, constant
     from ffc.graph.dialect.function import Function, called, function
@@ -94,12 +95,14 @@ _HOMES = {
     "ffc.compiler.matcher": ["Match"],
     "ffc.compiler.passes": ["Pass", "option"],
     "ffc.compiler.proof.contracts": ["Budget", "Equal", "EqualToMasked", "KnownRows", "ModelFrom"],
+    "ffc.compiler.explain.blocks": ["find_blocks"],
     "ffc.compiler.explain.explanation": ["Explanation", "explain"],
-    "ffc.compiler.pipeline": ["Result", "compile"],
+    "ffc.compiler.pipeline": ["Result"],
     "ffc.compiler.reports.report": ["Report"],
     "ffc.compiler.rules": ["Rule", "Sample", "rule"],
     "ffc.compiler.survey": ["Finding", "Survey", "Tried"],
     "ffc.errors": ["CannotApplyError", "FfcError", "GateError", "InputError", "MissingError", "UsageError"],
+    "ffc.folders": ["compile"],
     "ffc.graph.dialect.edit": ["Editor", "constant"],
     "ffc.graph.dialect.function": ["Function", "called", "function"],
     "ffc.graph.dialect.trace": ["Op", "Tensor"],
@@ -112,8 +115,6 @@ _MODULES = {"ops": "ffc.graph.dialect.ops", "recipe": "ffc.recipe", "rules": "ff
 def _find(name: str) -> Any:
     if name == "__version__":
         return importlib.import_module("ffc.version").version()
-    if name == "find_blocks":
-        return importlib.import_module("ffc.graph.blocks.finder").find
     if name in _MODULES:
         return importlib.import_module(_MODULES[name])
     for module, names in _HOMES.items():

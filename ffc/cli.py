@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import re
@@ -12,13 +13,21 @@ from typing import ClassVar
 
 import click
 
-from ffc import guard
+from ffc import guard, requirements, streams
 from ffc.errors import FfcError, MissingError, nearest, one_line
 
 __all__ = ["main"]
 
 _PIPE_CLOSED = 141  # 128 + SIGPIPE, as a shell reports it
 _INTERRUPTED = 130
+_SCARCE = {
+    getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EMFILE", "ENFILE", "ENOMEM", "EROFS", "EIO")
+} - {None}
+"""What the system says where it is at its end; no fault of a model, nor of ffc."""
+
+_UNKNOWN = re.compile(r"No such command '(.*)'")
+"""What click says of a command that there is not; it has an error of its own for that since 8.4 alone."""
+
 _SPLIT = re.compile(r"[{}=,]")
 """What shows that a shell took a pipeline apart at its spaces or expanded its braces."""
 
@@ -31,7 +40,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             process of its own, whose death is reported as an error.
     """
     if arguments is None:
-        return guard.run(lambda: main(sys.argv[1:]), _fail)
+        streams.prepare()
+        return guard.run(lambda: _heard(main(sys.argv[1:])), _fail)
+    try:
+        return _done(arguments)
+    except (KeyboardInterrupt, click.Abort):
+        return _INTERRUPTED
+    except BaseException as error:  # also what a library leaves by: SystemExit, or the panic of one in Rust
+        return _fail_with(error)
+
+
+def _done(arguments: Sequence[str]) -> int:
+    """Run the command line; return its exit code, also where click says what it is."""
     try:
         with ffc.make_context("ffc", list(arguments)) as context:
             ffc.invoke(context)
@@ -44,17 +64,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except click.ClickException as error:
         return _fail(_usage(error, arguments), error.exit_code)
-    except BrokenPipeError:
-        # Python flushes stdout once more when it ends, which would fail again and say so.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _PIPE_CLOSED
-    except (KeyboardInterrupt, click.Abort):
-        return _INTERRUPTED
-    except Exception as error:
-        return _fail_with(error)
 
 
-def _fail_with(error: Exception) -> int:
+def _heard(code: int) -> int:
+    """Return the exit code of a command, which is another where it worked and what it printed could not be written."""
+    lost = streams.lost()
+    if lost is None:
+        return code
+    if isinstance(lost, BrokenPipeError):
+        return code or _PIPE_CLOSED
+    why = "it is closed" if lost.errno == errno.EBADF else lost.strerror
+    _fail(f"cannot write to standard output: {why}; what went there is lost, what was written to files is there", code)
+    return code or MissingError.exit_code
+
+
+def _fail_with(error: BaseException) -> int:
     if isinstance(error, MemoryError):
         message = f"not enough memory: {error}; use a larger machine, or raise --limit memory="
         return _fail(message, MissingError.exit_code)
@@ -62,8 +86,14 @@ def _fail_with(error: Exception) -> int:
         return _fail(str(error), error.exit_code)
     if os.environ.get("FFC_TRACEBACK") == "1":
         traceback.print_exception(error)
-    bug = f"this is a bug in ffc: {type(error).__name__}: {error} (FFC_TRACEBACK=1 shows the traceback)"
-    return _fail(bug, FfcError.exit_code)
+    if isinstance(error, OSError) and error.errno in _SCARCE:
+        place = f" at '{os.fsdecode(error.filename)}'" if isinstance(error.filename, (str, bytes)) else ""
+        message = f"the system has no room for what this takes: {error.strerror}{place}; make room, and try again"
+        return _fail(message, MissingError.exit_code)
+    said = f"{type(error).__name__}: {error}"
+    if unfit := requirements.unfit(error):
+        return _fail(f"{unfit} ({said})", MissingError.exit_code)
+    return _fail(f"this is a bug in ffc: {said} (FFC_TRACEBACK=1 shows the traceback)", FfcError.exit_code)
 
 
 def _fail(message: str, code: int) -> int:
@@ -80,8 +110,8 @@ def _usage(error: click.ClickException, arguments: Sequence[str]) -> str:
         if not name.startswith("--"):  # click reads -passes as -p
             name = next((word for word in arguments if word.startswith(name)), name)
         return f"no such option '{name}'{nearest(name, known)}"
-    if isinstance(error, click.exceptions.NoSuchCommand):
-        name = error.command_name
+    if unknown := _UNKNOWN.match(error.message):
+        name = unknown[1]
         group = context.command if context and isinstance(context.command, click.Group) else ffc
         options = (option for item in group.params for option in item.opts)
         known = [*group.list_commands(context or click.Context(group)), *options, "--help"]
@@ -138,8 +168,8 @@ class _Commands(click.Group):
 def ffc(context: click.Context, changes: tuple[str, ...]) -> None:
     """Compile transformer encoders in ONNX into ones that cost a fraction to serve.
 
-    Exit codes: 0 done, 1 a gate failed, 2 usage, 3 broken input, 4 a pass cannot apply, 5 something is not installed,
-    70 a bug.
+    Exit codes: 0 done, 1 a gate failed, 2 usage, 3 broken input, 4 a pass cannot apply, 5 something is missing
+    from the environment, 70 a bug.
     """
     if changes:
         from ffc import limits

@@ -13,12 +13,16 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 __all__ = ["limit_memory", "run"]
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_BROKEN = 3
+_CRASHES = {"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGTRAP", "SIGSYS"}
+"""What native code ends by; other signals are sent."""
+
+_BROKEN, _MISSING = 3, 5
 _SHARE = 0.9
 _UNLIMITED = 1 << 60
 
@@ -34,21 +38,29 @@ def run(work: Callable[[], int], report: Callable[[str, int], int]) -> int:
         return work()
     sys.stdout.flush()
     sys.stderr.flush()
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError as error:
+        return report(f"the system starts no process: {error.strerror}; end others, or raise ulimit -u", _MISSING)
     if not child:
         _work(work)
     for each in _PASSED_ON:
-        signal.signal(each, lambda received, _: os.kill(child, received))
-    _, status = os.waitpid(child, 0)
+        signal.signal(each, lambda received, _: _pass_on(child, received))
+    _, status, used = os.wait4(child, 0)
     if not os.WIFSIGNALED(status):
         return os.waitstatus_to_exitcode(status)
     number = os.WTERMSIG(status)
     if number in _PASSED_ON:
         return 128 + number
-    return report(_obituary(number), _BROKEN)
+    return report(*_obituary(number, used.ru_utime + used.ru_stime))
 
 
-def _work(work: Callable[[], int]) -> None:
+def _pass_on(child: int, received: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child, received)
+
+
+def _work(work: Callable[[], int]) -> NoReturn:
     """Run `work` in the child; never return."""
     code = 70
     try:
@@ -57,11 +69,16 @@ def _work(work: Callable[[], int]) -> None:
         signal.signal(signal.SIGINT, _interrupt)
         limit_memory(0)
         code = work()
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except BrokenPipeError:
-        pass
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    except BaseException as error:  # in the very handler of errors; nothing but this would tell of it
+        line = f"ffc: error: this is a bug in ffc: {type(error).__name__} while it told of {error.__context__!r}"
+        with contextlib.suppress(OSError):
+            os.write(2, f"{ascii(line)[1:-1]}\n".encode())
     finally:
+        with contextlib.suppress(BaseException):
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
 
 
@@ -71,11 +88,24 @@ def _interrupt(received: int, _: object) -> None:
     raise KeyboardInterrupt
 
 
-def _obituary(number: int) -> str:
-    name = signal.Signals(number).name
+def _obituary(number: int, seconds: float) -> tuple[str, int]:
+    """Return what to say of a process that died of a signal after `seconds` of processor time, and the exit code."""
+    import resource
+
+    whole = "no file was left half written"
+    allowed = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    spent = allowed != resource.RLIM_INFINITY and seconds > allowed - 0.1  # then the system kills, and says no more
+    if number == signal.SIGXCPU or (number == signal.SIGKILL and spent):
+        return f"the time ran out that a process may compute (ulimit -t); raise that limit; {whole}", _MISSING
+    if number == signal.SIGXFSZ:
+        return f"a file grew larger than a process may write (ulimit -f); raise that limit; {whole}", _MISSING
     if number == signal.SIGKILL:
-        return "the system killed the process, most likely because memory ran out; no file was left half written"
-    return f"native code crashed on this input ({name}); the model is broken or hostile; no file was left half written"
+        by = "by the system since memory ran out, or by another process"
+        return f"the process was killed (SIGKILL), {by}; use a machine with more memory; {whole}", _MISSING
+    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+    if name in _CRASHES:
+        return f"native code crashed on this input ({name}); the model is broken or hostile; {whole}", _BROKEN
+    return f"the process was ended by another one ({name}); {whole}", 128 + number
 
 
 def limit_memory(amount: int) -> None:

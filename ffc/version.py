@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from importlib import metadata
 
-__all__ = ["version"]
+__all__ = ["DISTRIBUTION", "version"]
 
-_DISTRIBUTION = "fastformers-compiler"
+DISTRIBUTION = "fastformers-compiler"
 
 
 def version() -> str:
     """Return it; ``0+unknown`` in a checkout that is not installed."""
     try:
-        return metadata.version(_DISTRIBUTION)
+        return metadata.version(DISTRIBUTION)
     except metadata.PackageNotFoundError:
         return "0+unknown"

@@ -21,6 +21,7 @@ from ffc.graph.dialect.function import Function, called
 from ffc.graph.dialect.half import LARGEST
 from ffc.graph.dialect.trace import Program, parameters, with_signature
 from ffc.graph.execute import cuda_at_hand
+from ffc.settings.wanted import AGREEMENT, COSINE
 
 PARTS = (*ROLES, "attention", "embeddings")
 """What `skip` takes beside names."""
@@ -70,8 +71,12 @@ class Fp16(ffc.Pass):
         "by name of a product or attention",
         default=(),
     )
-    cosine: float = ffc.option("least mean cosine between output vectors before and after", default=0.999)
-    agreement: float = ffc.option("least share of rows whose largest output stays the largest", default=0.0)
+    cosine: float = ffc.option(
+        "least mean cosine between output vectors before and after", default=0.999, wanted=COSINE
+    )
+    agreement: float = ffc.option(
+        "least share of rows whose largest output stays the largest", default=0.0, wanted=AGREEMENT
+    )
 
     @property
     def contract(self) -> ffc.Budget:

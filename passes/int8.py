@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +22,7 @@ from ffc.graph.blocks.structure import ROLES, Blocks, Product
 from ffc.graph.blocks.tables import lookups
 from ffc.graph.dialect import ops, quantise
 from ffc.graph.dialect.function import Function, called, quantises
+from ffc.settings.wanted import AGREEMENT, COSINE
 
 AUTO = "auto"
 """The word in `skip` that leaves the choice to a measurement."""
@@ -33,6 +34,9 @@ SPARE = 0.1
 """Share of the budget that `skip=auto` leaves unspent, since kernels round other than the functions they stand for."""
 
 _ADVICE = "int8{skip=auto} with --data rows.npz leaves in fp32 what costs most, and int8{cosine=...} allows more"
+
+SMALL_TABLES = 1 << 16
+"""Bytes of the tables of one look-up below which int8 saves nothing that counts, and still costs an operator or two."""
 
 MOST_INPUTS = 2**31 // (255 * 127)
 """Sums are int32."""
@@ -57,7 +61,7 @@ class Int8(ffc.Pass):
        For the roles in `rows` each row (token) is divided by its largest magnitude first: a few operators more, and
        far more accurate where tokens differ as much as they do before the second product of a feed-forward network.
     3. Products of two activations, Q·K and probabilities·V, stay in fp32, and so do norms and activations.
-    4. `embeddings` stores embedding tables as int8 too, with one scale per row.
+    4. Embedding tables are stored as int8 too, with one scale per row, where they are large enough to count.
     5. x86 without VNNI adds the products of two neighbouring weights in 16 bits, which may overflow without a word.
        Where this processor does, the scales of such weights are made as much coarser as rules that out; `range` says
        so for a model that is compiled on one machine and served on another.
@@ -86,9 +90,23 @@ class Int8(ffc.Pass):
         "an older one",
         default="auto",
     )
-    embeddings: bool = ffc.option("store embedding tables as int8 too", default=False)
-    cosine: float = ffc.option("least mean cosine between output vectors before and after", default=0.95)
-    agreement: float = ffc.option("least share of rows whose largest output stays the largest", default=0.0)
+    embeddings: bool | Literal["auto"] = ffc.option(
+        f"store embedding tables as int8 too: auto those of {SMALL_TABLES >> 10} KiB or more, unless skip=auto finds "
+        "that the budget does not hold with them; true all, false none",
+        default=AUTO,
+    )
+    cosine: float = ffc.option(
+        "least mean cosine between output vectors before and after", default=0.95, wanted=COSINE
+    )
+    agreement: float = ffc.option(
+        "least share of rows whose largest output stays the largest", default=0.0, wanted=AGREEMENT
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse roles that there are not."""
+        for role in self.rows:
+            if role not in ROLES:
+                raise ffc.UsageError(f"int8: rows={role} names no role{nearest(role, ROLES)}")
 
     @property
     def contract(self) -> ffc.Budget:
@@ -107,10 +125,13 @@ class Int8(ffc.Pass):
         taken = [product for product in blocks.products if not reasons[product.out]]
         narrow = bool(taken) and self._narrows(log)
         stored = {product.out: _store(product, narrow, product.role in self.rows) for product in taken}
+        tables = self.embeddings is not False
         if AUTO in self.skip:
-            left = _Search(self, model, blocks, stored, _trial(log)).run(log)
+            left, tables = _Search(self, model, blocks, stored, _trial(log), tables).run(log)
             names = [product.name for product in blocks.products if product.out in left]
             log.decide("skip", (*(word for word in self.skip if word != AUTO), *names))
+            if self.embeddings == AUTO and not tables:
+                log.decide("embeddings", False)
             reasons |= left
         if kept := sum(each.kept for each in stored.values()):
             log.note(f"weights were on steps already: {kept / len(stored):.0%} of their columns keep them, exactly")
@@ -123,11 +144,16 @@ class Int8(ffc.Pass):
                 continue
             log.did(product.role, where=product.name)  # before the name goes to what takes its place
             _write(product, stored[product.out], editor)
-        if self.embeddings:
-            log.did("embedding tables", _quantise_embeddings(editor))
+        if tables:
+            log.did("embedding tables", _quantise_embeddings(editor, self._least_table))
         attentions = sum(layer.attention is not None for layer in blocks.layers)
         if attentions:
             log.note(f"Q·K and probabilities·V of {attentions} attentions stay fp32: products of two activations")
+
+    @property
+    def _least_table(self) -> int:
+        """How many bytes of tables a look-up must have to be taken."""
+        return 0 if self.embeddings is True else SMALL_TABLES
 
     def survey(self, tried: ffc.Tried) -> ffc.Survey:
         """See `ffc.Pass.survey`: every product, and what else was named."""
@@ -143,9 +169,6 @@ class Int8(ffc.Pass):
         return ffc.Survey([*found, *said.values()], tried.refused, listed=True)
 
     def _check_names(self, products: tuple[Product, ...]) -> None:
-        for role in self.rows:
-            if role not in ROLES:
-                raise ffc.UsageError(f"rows={role} names no role{nearest(role, ROLES)}")
         known = {product.name for product in products}
         words = {*ROLES, AUTO}
         for name in self.skip:
@@ -239,16 +262,39 @@ def _trial(log: ffc.Log) -> Trial:
 
 @dataclass(frozen=True, eq=False)
 class _Search:
-    """The search of ``skip=auto`` for the products that are to stay fp32, among those that may be int8, `stored`."""
+    """The search of ``skip=auto`` for what is to stay fp32.
+
+    Attributes:
+        options: Those of the pass.
+        model: The model; it is not changed.
+        blocks: Its blocks.
+        stored: The products that may be int8.
+        trial: What measures.
+        tables: Whether embedding tables are to be int8.
+    """
 
     options: Int8
     model: ir.Model
     blocks: Blocks
     stored: Mapping[ir.Value, _Stored]
     trial: Trial
+    tables: bool
 
-    def run(self, log: ffc.Log) -> dict[ir.Value, str]:
-        """Return, by the value it computes, why each product that costs too much is left."""
+    def run(self, log: ffc.Log) -> tuple[dict[ir.Value, str], bool]:
+        """Return, by the value it computes, why each product that costs too much is left; and whether tables are int8.
+
+        Raises:
+            GateError: If the budget does not hold with the tables alone, which were asked for.
+        """
+        if self.tables and not self._holds(alone := self._measure([])):
+            if self.options.embeddings is True:
+                raise ffc.GateError(
+                    f"embedding tables in int8 alone bring the mean cosine to {alone.cosine:.4f}, too near to the "
+                    f"budget of {self.options.contract}; leave out embeddings=true"
+                )
+            why = f"left in fp32 by skip=auto: alone they bring the mean cosine to {alone.cosine:.4f}"
+            log.missed("embedding tables", why)
+            return replace(self, tables=False).run(log)
         costs = {out: 1 - self._measure([out], RANKING_ROWS).cosine for out in self.stored}
         ranked = sorted(self.stored, key=lambda out: -costs[out])
         number, verdict = self._fewest(ranked)
@@ -261,7 +307,8 @@ class _Search:
         log.note(f"what each product costs alone in int8, as 1 - mean cosine on {rows} rows, most costly first:")
         for product in sorted((p for p in self.blocks.products if p.out in costs), key=lambda p: -costs[p.out]):
             log.note(f"{costs[product.out]:.1e} {self._place(product)}{' (fp32)' if product.out in left else ''}")
-        return {out: f"left in fp32 by skip=auto: it alone costs {costs[out]:.1e} of cosine" for out in left}
+        reasons = {out: f"left in fp32 by skip=auto: it alone costs {costs[out]:.1e} of cosine" for out in left}
+        return reasons, self.tables
 
     def _fewest(self, ranked: list[ir.Value]) -> tuple[int, Verdict]:
         """Return how many of the most costly must stay fp32 for the budget to hold, and what is measured then."""
@@ -269,11 +316,6 @@ class _Search:
         if self._holds(verdict):
             return 0, verdict
         enough, best = len(ranked), self._measure([])
-        if self.options.embeddings and not self._holds(best):
-            raise ffc.GateError(
-                f"embedding tables in int8 alone bring the mean cosine to {best.cosine:.4f}, too near to the budget of "
-                f"{self.options.contract}; leave out embeddings=true"
-            )
         too_few = 0
         while enough - too_few > 1:
             number = (too_few + enough) // 2
@@ -291,8 +333,8 @@ class _Search:
         for product, twin in zip(self.blocks.products, Products(clone.graph).by_output.values(), strict=True):
             if product.out in chosen:
                 _write(twin, self.stored[product.out], editor)
-        if rows is None and self.options.embeddings:
-            _quantise_embeddings(editor)
+        if rows is None and self.tables:
+            _quantise_embeddings(editor, self.options._least_table)
         return self.trial.measure(clone, rows)
 
     def _holds(self, verdict: Verdict) -> bool:
@@ -332,19 +374,22 @@ def _why_unfit(node: ir.Node, weights: list[np.ndarray | None], graph: ir.Graph)
     return "its constant is the left operand" if right is None else f"its weight has {right.ndim} axes, not 2"
 
 
-def _quantise_embeddings(editor: Editor) -> int:
-    """Store embedding tables as int8 and return how many."""
+def _quantise_embeddings(editor: Editor, least: int) -> int:
+    """Store the tables of look-ups as int8 where they have `least` bytes together, and return how many."""
     number = 0
     for node, stored, given in lookups(editor.graph, "int8"):
+        tables = {name: _table(given[name]) for name in stored.tables}
+        if sum(table.nbytes for table in tables.values()) < least:
+            continue
         inputs: dict[str, Any] = {**given}
-        for table in stored.tables:
-            inputs[table], inputs[stored.scales[table]] = _rows(given[table])
+        for name, table in tables.items():
+            inputs[name], inputs[stored.scales[name]] = quantise.rows(table)
         editor.splice(stored.call, inputs, node.attributes, replaces=node.outputs[0])
-        number += len(stored.tables)
+        number += len(tables)
     return number
 
 
-def _rows(table: ir.Value | None) -> tuple[np.ndarray, np.ndarray]:
-    array = constant(table)
+def _table(value: ir.Value | None) -> np.ndarray:
+    array = constant(value)
     assert array is not None
-    return quantise.rows(array)
+    return array

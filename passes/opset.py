@@ -12,6 +12,7 @@ from onnx_ir.passes import common
 
 import ffc
 from ffc import Op, constant
+from ffc.settings import libraries
 
 OPSET = 23
 MIN_IR_VERSION = 10
@@ -70,6 +71,7 @@ class Opset(ffc.Pass):
         if any(key[0] == "ffc" for key in model.functions):
             raise ffc.CannotApplyError(f"the model calls ffc functions at opset {found}; they need {OPSET}")
         # Deferred: the converter takes a while to import, and most commands never convert.
+        libraries.check(libraries.CONVERSION)
         from onnxscript import version_converter
 
         if found < _ONE_AXIS:

@@ -15,6 +15,7 @@ from ffc import Editor
 from ffc.compiler.proof.rows import read
 from ffc.graph.dialect.function import called
 from ffc.graph.files import load_like
+from ffc.settings.wanted import AGREEMENT, COSINE
 
 KERNELS = ("BiasGelu", "FastGelu", "Gelu", "QuickGelu")
 """GELU among the operators of onnxruntime; some take a bias."""
@@ -43,10 +44,16 @@ class Relu(ffc.Pass):
     before_rounding = True
 
     trained: Path | None = ffc.option(
-        "what was trained with ReLU, to hold the result against: a model, or .npz rows with their logits", default=None
+        "what was trained with ReLU, to hold the result against: a model, or .npz rows with their logits",
+        default=None,
+        file=True,
     )
-    cosine: float = ffc.option("least mean cosine between output vectors and those they are held against", default=0.95)
-    agreement: float = ffc.option("least share of rows whose largest output is the same", default=0.0)
+    cosine: float = ffc.option(
+        "least mean cosine between output vectors and those they are held against", default=0.95, wanted=COSINE
+    )
+    agreement: float = ffc.option(
+        "least share of rows whose largest output is the same", default=0.0, wanted=AGREEMENT
+    )
 
     @property
     def contract(self) -> ffc.Budget:

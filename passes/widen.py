@@ -9,6 +9,7 @@ import onnx_ir as ir
 import ffc
 from ffc.compiler.proof.contracts import Verdict
 from ffc.graph.dialect.widen import computes_in_half, holds_bfloat16, widen
+from ffc.settings.wanted import FROM_0
 
 HALF_NOISE = 0.02
 """How far apart a model in half and what it means may be.
@@ -61,6 +62,7 @@ class Widen(ffc.Pass):
         f"largest difference that rounding in the model before may have made, relative to the scale of the output; by "
         f"default {HALF_NOISE} for half and {BFLOAT16_NOISE} for bfloat16",
         default=None,
+        wanted=FROM_0,
     )
 
     @property

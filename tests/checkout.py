@@ -19,5 +19,9 @@ def load(script: str) -> ModuleType:
         assert spec and spec.loader, script
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except ImportError:
+            del sys.modules[name]  # the next test shall meet the error too, not half a module
+            raise
     return sys.modules[name]

@@ -1,11 +1,17 @@
-"""Fixtures that several test files share: exported encoders, each made once a run, golden texts and golden graphs."""
+"""Fixtures that several test files share: exported encoders, each made once a run, golden texts and golden graphs.
+
+Without torch, as `make lowest` has it, a test that imports what an extra brings is skipped, and exports are made by the
+Python that `--exporter` names.
+"""
 
 from __future__ import annotations
 
 import difflib
 import gc
 import os
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +26,13 @@ from tests import encoders
 from tests.coverage import tables
 
 GOLDEN = Path(__file__).parent / "golden"
+_OF_EXTRAS = {"datasets", "matplotlib", "playwright", "pyarrow", "tokenizers", "torch", "transformers"}
+"""What the core does without; `tests/test_layout.py` holds that its files do not import it."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Take the Python of another environment."""
+    parser.addoption("--exporter", metavar="PYTHON", help="a Python with torch, to make exports where this one has none")
 
 
 def pytest_configure() -> None:
@@ -43,6 +56,44 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     slow = [item for item in items if item.get_closest_marker("slow")]
     config.hook.pytest_deselected(items=slow)
     items[:] = [item for item in items if item not in slow]
+
+
+@contextmanager
+def _skipped_without_extras() -> Iterator[None]:
+    """Skip what needs a package that only an extra brings, where that is not installed."""
+    try:
+        yield
+    except (ModuleNotFoundError, pytest.Collector.CollectError) as error:
+        lost = error if isinstance(error, ModuleNotFoundError) else error.__cause__
+        name = (getattr(lost, "name", None) or "").partition(".")[0]
+        if name not in _OF_EXTRAS:
+            raise
+        pytest.skip(f"needs {name}", allow_module_level=True)
+
+
+class _Module(pytest.Module):
+    def collect(self) -> Any:
+        with _skipped_without_extras():
+            return super().collect()
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module:
+    """Collect a file of tests that may need extras."""
+    return _Module.from_parent(parent, path=module_path)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Iterator[None]:
+    """Set up a test that may need extras."""
+    with _skipped_without_extras():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Iterator[None]:
+    """Run a test that may need extras."""
+    with _skipped_without_extras():
+        return (yield)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -99,21 +150,38 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def exported(shared_folder: Path) -> Callable[..., Path]:
+def exported(shared_folder: Path, pytestconfig: pytest.Config) -> Callable[..., Path]:
     """Return a function that exports an `encoders.Export` once, whichever worker asks first, and returns its path."""
 
     def export(kind: encoders.Kind, **options: Any) -> Path:
         wanted = encoders.Export(kind, **options)
-        return _made_once(shared_folder / wanted.file_name, lambda: wanted.write(shared_folder))
+        return _made_once(shared_folder / wanted.file_name, lambda: write(wanted))
+
+    def write(wanted: encoders.Export) -> Path:
+        if python := pytestconfig.getoption("--exporter"):
+            return _made_by(python, f"{wanted}.write", shared_folder)
+        return wanted.write(shared_folder)
 
     return export
 
 
 @pytest.fixture(scope="session")
-def minilm(shared_folder: Path) -> Path:
+def minilm(shared_folder: Path, pytestconfig: pytest.Config) -> Path:
     """Return the path of the real MiniLM, exported."""
+    path = shared_folder / "minilm.onnx"
+    if python := pytestconfig.getoption("--exporter"):
+        return _made_once(path, lambda: _made_by(python, "minilm", shared_folder))
     pytest.importorskip(encoders.minilm_example().PACKAGE, reason="the weights of MiniLM are not installed")
-    return _made_once(shared_folder / "minilm.onnx", lambda: encoders.minilm(shared_folder))
+    return _made_once(path, lambda: encoders.minilm(shared_folder))
+
+
+def _made_by(python: str, write: str, folder: Path) -> Path:
+    """Let another Python call a function of `tests.encoders`, which writes into `folder`, and return what that returns."""
+    code = f"from pathlib import Path; from tests.encoders import *; print({write}(Path({str(folder)!r})))"
+    root = Path(__file__).parents[1]
+    said = subprocess.run([python, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    assert not said.returncode, said.stderr
+    return Path(said.stdout.splitlines()[-1])
 
 
 def _made_once(path: Path, make: Callable[[], Path]) -> Path:

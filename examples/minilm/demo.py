@@ -22,14 +22,14 @@ from rich.table import Table
 from ffc.compiler.reports.report import Report, Step, from_json
 
 SOURCE, PLAN, REPORT = "minilm.onnx", "plan.json", "report.json"
-EXPORT, PRUNED, INT8, SMALL = "export, fp32", "prune,fuse,int8", "fuse,int8", "fuse,int8{embeddings=true}"
+EXPORT, PRUNED, INT8, LARGER = "export, fp32", "prune,fuse,int8", "fuse,int8", "fuse,int8{embeddings=false}"
 PEER = "quantize_dynamic"
-PASSES = {PRUNED: f"prune{{plan={PLAN}}},fuse,int8", INT8: INT8, SMALL: SMALL}
+PASSES = {PRUNED: f"prune{{plan={PLAN}}},fuse,int8", INT8: INT8, LARGER: LARGER}
 FILES = {
     EXPORT: SOURCE,
     PRUNED: "minilm.int8.onnx",
     INT8: "minilm.unpruned.onnx",
-    SMALL: "minilm.small.onnx",
+    LARGER: "minilm.larger.onnx",
     PEER: "minilm.peer.onnx",
 }
 KEPT = "0.75"

@@ -27,7 +27,7 @@ __all__ = ["check"]
     "--policy", "policy_file", type=shared.PATH, metavar="FILE.toml", help="Take [tool.ffc.check] from this file."
 )
 @click.option(
-    "--report", "reports", type=shared.PATH, multiple=True, metavar="PATH",
+    "--report", "reports", type=shared.OUTPUT, multiple=True, metavar="PATH",
     help="Write what was found as .json, .md, .html (one lock), .xml (JUnit) or .sarif.  [repeatable]",
 )  # fmt: skip
 @click.option("--annotate", is_flag=True, help="Print what fails as annotations of GitHub Actions too.")
@@ -55,6 +55,7 @@ def check(
     from ffc.ci.lock import check as checks
     from ffc.ci.lock import policy as policies
     from ffc.ci.reports import writing
+    from ffc.graph.files import targets
 
     shared.hush()
     policy = None if policy_file is None else policies.require(policy_file)
@@ -65,6 +66,8 @@ def check(
     for report in reports:
         writing.check_path(report, len(paths))
         shared.check_file(report, [*paths, model, *data], option="--report")
+    targets.check_apart(reports, [])
+    shared.keep_clean(reports, as_json=as_json)
     rows = shared.rows_given(data, texts)
     done = [_checked(path, model, rows, policy, accept=accept, shown=not as_json) for path in paths]
     for report in reports:

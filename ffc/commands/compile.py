@@ -16,16 +16,25 @@ if TYPE_CHECKING:
 __all__ = ["compile_"]
 
 
+def _find(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    """Look for a file where no saved model is named."""
+    from ffc.folders.places import is_saved
+
+    return path if is_saved(path) else shared.find_model(context, parameter, path)
+
+
 @click.command("compile")
-@click.argument("model", type=shared.PATH, required=False, callback=shared.find_model)
+@click.argument("model", type=shared.PATH, required=False, callback=_find)
 @click.option("--passes", metavar="TEXT", help="The pipeline, such as 'fuse,int8{skip=head}'.  [default: fuse,int8]")
 @shared.sets
 @shared.plugins
-@shared.output(help="The file to write.  [default: <stem>.ffc.onnx]")
+@shared.output(
+    kind=click.Path(), help="The file or folder/ to write.  [default: <stem>.ffc.onnx, or <name>.ffc/ for a folder]"
+)
 @click.option("--target", metavar="NAME", help="What to lower to; portable is any runtime.  [default: cpu]")
 @shared.rows()
 @click.option(
-    "--report", "reports", type=shared.PATH, multiple=True, metavar="PATH",
+    "--report", "reports", type=shared.OUTPUT, multiple=True, metavar="PATH",
     help="Write the report as .json, .md or .html.  [repeatable]",
 )  # fmt: skip
 @click.option(
@@ -34,7 +43,11 @@ __all__ = ["compile_"]
 )  # fmt: skip
 @shared.as_json
 def compile_(model: Path | None, recipe: Path | None, as_json: bool, **given: Any) -> None:
-    """Compile MODEL, an ONNX file, through a pipeline of passes, each proved on the model.
+    """Compile MODEL through a pipeline of passes, each proved on the model.
+
+    MODEL is an ONNX file; or a folder of transformers or sentence-transformers, package:NAME of an installed package,
+    or org/name of a model on the hub, which are exported from torch first and held to it. A folder as output gets
+    model.onnx with the tokenizer, the config, and what sentence-transformers, fastembed and transformers.js look for.
 
     Without --recipe, the recipe is the table [tool.ffc] of a pyproject.toml in this folder or above, if there is one.
     """
@@ -53,6 +66,7 @@ def compile_(model: Path | None, recipe: Path | None, as_json: bool, **given: An
         )
     said = {name: value for name, value in given.items() if value not in (None, ())}
     wanted = recipes.changed(base, model=model, **said)
+    shared.keep_clean([wanted.output, *wanted.reports], as_json=as_json)
     result = recipes.compile(wanted, progress=shared.say)
     if as_json:
         click.echo(to_json(result.report), nl=False)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ffc.commands.options import shared
-from ffc.errors import GateError, UsageError
+from ffc.errors import GateError
+from ffc.settings import libraries
 
 if TYPE_CHECKING:
     from ffc.ci.diff.diff import Diff
@@ -25,7 +26,7 @@ _FORMS = (".json", ".md", ".html")
 @click.option("--numerics", is_flag=True, help="Run both on the same seeded inputs, and compare what they give.")
 @shared.rows("Run both on rows of your own too")
 @click.option(
-    "-o", "--output", "outs", type=shared.PATH, multiple=True, metavar="PATH",
+    "-o", "--output", "outs", type=shared.OUTPUT, multiple=True, metavar="PATH",
     help="Write the diff as .json, .md or .html too.  [repeatable]",
 )  # fmt: skip
 @shared.as_json
@@ -46,10 +47,15 @@ def diff(
 
     Exits with 0 where nothing changed and with 1 where anything did.
     """
+    from ffc.graph.files import targets
+
     for out in outs:
-        if out.suffix not in _FORMS:
-            raise UsageError(f"'{out}' has the suffix {out.suffix!r}; known: {', '.join(_FORMS)}")
+        targets.check_suffix(out, _FORMS, named=f"'{out}'")
         shared.check_file(out, [before, after, *data])
+        if out.suffix == ".html":
+            libraries.check(libraries.PAGES)
+    targets.check_apart(outs, [])
+    shared.keep_clean(outs, as_json=as_json)
     from ffc.ci.diff import diff as diffs
     from ffc.ci.reports.terminal import terminal
     from ffc.graph.files import publish

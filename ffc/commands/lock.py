@@ -33,6 +33,7 @@ def lock(model: Path, passes: str, as_it_is: bool, out: Path | None, data: tuple
 
     path = out or beside(model)
     shared.check_file(path, [model, *data])
+    shared.keep_clean([path])
     shared.hush()
     rows = shared.rows_given(data, given)
     made = checks.lock(model, None if as_it_is else passes, out=path, data=rows, progress=shared.say, **given)

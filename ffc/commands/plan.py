@@ -35,6 +35,7 @@ def plan(model: Path, importance: Path | None, by: str | None, out: Path, as_jso
         raise UsageError("ffc plan needs one of --importance FILE and --by norm")
     wanted = made(Amount, amount)
     shared.check_file(out, [importance, *shared.but_plans(model)])
+    shared.keep_clean([out], as_json=as_json)
     is_folder = model.is_dir()
     found = _of_checkpoint(model, importance, by, wanted) if is_folder else _of_file(model, out, importance, by, wanted)
     found.save(out)
@@ -56,9 +57,9 @@ def _of_file(model: Path, out: Path, importance: Path | None, by: str | None, am
 
 def _of_checkpoint(folder: Path, importance: Path | None, by: str | None, amount: Amount) -> Plan:
     """Make the plan of a checkpoint, which needs torch."""
-    from ffc.commands.options.task import need_libraries
+    from ffc.settings import libraries
 
-    need_libraries()
+    libraries.check(libraries.TRAINING)
     from ffc.train.pruning.plans import make_plan
 
     return make_plan(folder, amount, importance=importance, by=by)

@@ -49,6 +49,7 @@ def score(model: Path, out: Path, as_json: bool, **given: Any) -> None:
     of_folder = model.is_dir()
     _check_options(of_folder, given)
     shared.check_file(out, [model, *task_files(given)])
+    shared.keep_clean([out], as_json=as_json)
     shared.hush()
     started = time.monotonic()
     found = _of_checkpoint(model, given) if of_folder else _of_file(model, out, given)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 
 from ffc.commands.options import shared
-from ffc.commands.options.task import need_libraries
 from ffc.errors import GateError, UsageError
 
 if TYPE_CHECKING:
@@ -50,7 +49,6 @@ def run(file: Path, out: Path | None, data_folder: Path | None, as_json: bool) -
     """
     from ffc.commands.options.progress import progress
 
-    need_libraries()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError(
             "ffc study runs in one process, which uses one GPU; on several train with `torchrun -m ffc train` and "
@@ -80,7 +78,6 @@ def run(file: Path, out: Path | None, data_folder: Path | None, as_json: bool) -
 @_options
 def show(file: Path, out: Path | None, data_folder: Path | None, as_json: bool) -> None:
     """List the steps of FILE: those that are done, those to do again since something changed, and those to do."""
-    need_libraries()
     wanted = _load(file, data_folder)
     from ffc.study import running
 

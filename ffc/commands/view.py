@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ffc.commands.options import shared
+from ffc.settings import libraries
 
 __all__ = ["view"]
 
@@ -18,6 +19,8 @@ def view(model: Path, out: Path | None) -> None:
     """Draw MODEL as one HTML page that needs nothing else."""
     out = out or Path(model.with_suffix(".html").name)
     shared.check_file(out, [model])
+    shared.keep_clean([out])
+    libraries.check(libraries.PAGES)
     from ffc.ci.matching.snapshot import of_model
     from ffc.ci.page.page import model_page
     from ffc.graph.cost import cost

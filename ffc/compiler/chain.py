@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,43 +14,31 @@ import onnx_ir as ir
 from ffc.compiler import syntax
 from ffc.compiler.library import Library
 from ffc.compiler.log import Log
-from ffc.compiler.passes import Pass
-from ffc.errors import CannotApplyError, FfcError, GateError, UsageError, nearest
+from ffc.compiler.passes import Pass, check_values
+from ffc.errors import CannotApplyError, FfcError, GateError, InputError, UsageError, nearest
 from ffc.graph import files
+from ffc.graph.files import ModelLike
 from ffc.graph.tidy import tidy
 
 __all__ = [
-    "Link", "as_passes", "blame", "chain", "check_expected", "clone", "fitting", "open_model", "ready_for", "run",
-    "with_lower",
+    "Link", "as_passes", "blame", "chain", "check_expected", "fitting", "open_model", "ready_for", "run", "with_lower",
 ]  # fmt: skip
 
 Link = tuple[Pass, str | None]
 """A pass to run, and what it was inserted for if it was not asked for."""
 
 
-def open_model(model: str | Path | ir.Model) -> ir.Model:
+def open_model(model: ModelLike) -> ir.Model:
     """Load a model, or clone one in memory; its ``meta`` says where it lies.
 
     Raises:
-        UsageError: If it is neither.
+        UsageError: If it is nothing that `ffc.graph.files.load` takes.
         InputError: If the file is missing, broken or unsafe.
     """
-    if isinstance(model, ir.Model):
-        copy = clone(model)
-        files.put_in_order(copy)
-        return copy
-    if not isinstance(model, str | Path):
-        raise UsageError(f"a model is a path or an onnx_ir.Model, not {type(model).__name__}")
-    loaded = files.load(model)
-    loaded.meta["ffc.path"] = Path(model)
+    loaded, path = files.load(model), files.path_of(model)
+    if path is not None:
+        loaded.meta["ffc.path"] = path
     return loaded
-
-
-def clone(model: ir.Model) -> ir.Model:
-    """Return a clone that remembers where the model came from."""
-    copy = model.clone()
-    copy.meta.update(model.meta)
-    return copy
 
 
 def as_passes(
@@ -64,8 +53,12 @@ def as_passes(
         return syntax.parse(passes, library, sets)
     found: list[Pass] = []
     for item in passes if isinstance(passes, Sequence) else [passes]:
+        if isinstance(item, type) and issubclass(item, Pass):
+            raise UsageError(f"{item.__name__} is the class of a pass; give one with its options, {item.__name__}(...)")
         if not isinstance(item, str | Pass):
             raise UsageError(f"{item!r} is no pass; give a pipeline as text, or a list of texts and passes")
+        if isinstance(item, Pass):
+            check_values(item)
         found += syntax.parse(item, library) if isinstance(item, str) else [item]
     return syntax.with_options(found, sets)
 
@@ -76,6 +69,7 @@ def chain(asked: Sequence[Pass], library: Library) -> list[Link]:
     Raises:
         UsageError: If a pass follows `lower`, or passes need what there is not or each other.
         CannotApplyError: If a pass that must run before numbers are rounded comes after that.
+        InputError: If a file that an option names is not there.
     """
     links: list[Link] = []
     early = list(itertools.takewhile(lambda item: item.any_opset, asked))
@@ -90,7 +84,17 @@ def chain(asked: Sequence[Pass], library: Library) -> list[Link]:
         _add(item, None, links, library)
     if any(item.name == "lower" for item, _ in links[:-1]):
         raise UsageError("'lower' ends every compile; put no pass after it")
+    for item in asked:
+        _check_files(item)
     return links
+
+
+def _check_files(item: Pass) -> None:
+    for field in dataclasses.fields(item):
+        path = getattr(item, field.name)
+        if field.metadata.get("file") and path is not None and not Path(path).exists():
+            what = f"there is no file {path}, which option '{field.name}' names"
+            raise InputError(f"pass '{item.name}': {what}; correct it")
 
 
 def fitting(links: Sequence[Link], model: ir.Model) -> list[Link]:
@@ -143,7 +147,7 @@ def blame(item: Pass) -> Iterator[None]:
 
 def run(item: Pass, model: ir.Model, log: Log) -> ir.Model:
     """Run a pass on a clone of `model` and return the clone, tidied and checked."""
-    after = clone(model)
+    after = files.clone(model)
     known = {*after.graph}
     item.run(after, log)
     _sign(after, known, item.name)

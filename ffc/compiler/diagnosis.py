@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import onnx
 
 from ffc.errors import FfcError, InputError, one_line
-from ffc.graph.files import skeleton
+from ffc.graph import files
+from ffc.graph.files import ModelLike
 
 __all__ = ["blames_input"]
 
@@ -22,7 +22,7 @@ def blames_input(work: Callable[P, R]) -> Callable[P, R]:
     """Let errors that nobody foresaw be the model's where onnx's checker finds the model at fault.
 
     The checker is not asked first, for it refuses models that run: operators that onnxruntime has under older opsets
-    than the standard does, for one. `work` takes the path of a model, or a model, first.
+    than the standard does, for one. `work` takes a model first.
     """
 
     @functools.wraps(work)
@@ -32,20 +32,21 @@ def blames_input(work: Callable[P, R]) -> Callable[P, R]:
         except (FfcError, MemoryError):
             raise
         except Exception as error:
-            model = args[0] if args else options.get("model")
-            reason = _fault(Path(model)) if isinstance(model, str | Path) else None
+            model: Any = args[0] if args else options.get("model")
+            again = files.in_memory(model) is None and not hasattr(model, "read")  # a stream is read once
+            reason = _fault(model) if again else None
             if reason is None:
                 raise
             found = f"the model is not valid ONNX, {reason}"
-            raise InputError(f"cannot compile {model}: {found}; export it again") from error
+            raise InputError(f"cannot compile {files.name_of(model)}: {found}; export it again") from error
 
     return wrapped
 
 
-def _fault(path: Path) -> str | None:
-    """Return what onnx's checker has against a model file, None if nothing."""
+def _fault(model: ModelLike) -> str | None:
+    """Return what onnx's checker has against a serialised model, None if nothing."""
     try:
-        proto, sizes = skeleton(path)
+        proto, sizes = files.skeleton(model)
         onnx.checker.check_model(proto)
         for tensor in proto.graph.initializer:
             tensor.dims[:] = sizes.get(tensor.name, tensor.dims)

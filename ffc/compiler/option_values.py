@@ -13,14 +13,18 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
 from ffc.errors import UsageError
-from ffc.settings.setting import members
+from ffc.settings.setting import Wanted, members
+from ffc.settings.wanted import ANY
 
 if TYPE_CHECKING:
     from ffc.compiler.passes import Pass
 
-__all__ = ["Kind", "Part", "choices", "describe", "read", "spell"]
+__all__ = ["OPTION", "Kind", "Part", "choices", "describe", "read", "spell"]
 
-_BARE = re.compile(r'[^\s,{}"\\]+')
+OPTION = r"[^\W\d]\w*="
+"""The pattern of what starts an option: a value that does is quoted."""
+
+_BARE = re.compile(rf'(?!{OPTION})[^\s,;{{}}"\\]+')
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _WORDS = {
     int: "an integer",
@@ -48,11 +52,13 @@ class Kind:
         type: The resolved annotation.
         text: The annotation as written.
         default: What it is when not given, or `dataclasses.MISSING` where it must be.
+        wanted: What it must be besides of that type.
     """
 
     type: Any
     text: str
     default: Any
+    wanted: Wanted = ANY
 
     @classmethod
     def of(cls, kind: type[Pass], field: dataclasses.Field[Any]) -> Kind:
@@ -62,8 +68,9 @@ class Kind:
             UsageError: If the annotation names what that module does not hold at run time.
         """
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        wanted = field.metadata.get("wanted", ANY)
         if not isinstance(field.type, str):
-            return cls(field.type, getattr(field.type, "__name__", str(field.type)), default)
+            return cls(field.type, getattr(field.type, "__name__", str(field.type)), default, wanted)
         owner = next(base for base in kind.__mro__ if field.name in vars(base).get("__annotations__", {}))
         holder = types.SimpleNamespace(__annotations__={field.name: field.type})
         try:
@@ -73,7 +80,7 @@ class Kind:
                 f"the type {field.type!r} of option '{field.name}' of pass '{kind.name}' cannot be resolved: {error}"
             )
             raise UsageError(message) from error
-        return cls(resolved, field.type, default)
+        return cls(resolved, field.type, default, wanted)
 
     @property
     def required(self) -> bool:
@@ -98,8 +105,8 @@ def choices(kind: Any) -> tuple[str, ...]:
 
 def describe(kind: Any) -> str:
     """Say what a type accepts, in words."""
-    if choices(kind):
-        return "one of " + ", ".join(choices(kind))
+    if words := choices(kind):
+        return words[0] if len(words) == 1 else "one of " + ", ".join(words)
     if typing.get_origin(kind) is tuple:
         return f"a comma-separated list, each {describe(typing.get_args(kind)[0])}"
     kinds = members(kind)

@@ -14,19 +14,25 @@ from ffc.compiler.log import Log
 from ffc.compiler.proof.contracts import Contract, Equal
 from ffc.compiler.rules import Rule
 from ffc.compiler.survey import Survey, Tried, general
+from ffc.errors import UsageError
 from ffc.graph.execute import CPU
+from ffc.settings.setting import Wanted
+from ffc.settings.wanted import ANY, FROM_0
 
-__all__ = ["Pass", "option"]
+__all__ = ["Pass", "check_values", "option"]
 
 
-def option(text: str, *, default: Any = dataclasses.MISSING) -> Any:
+def option(text: str, *, default: Any = dataclasses.MISSING, wanted: Wanted = ANY, file: bool = False) -> Any:
     """Declare a field of a pass as an option.
 
     Args:
         text: What it does, for help.
         default: Its value when not given; without one the option is required.
+        wanted: What a value must be besides of its type, such as those of `ffc.settings.wanted`. It is checked when a
+            pipeline is read.
+        file: Whether it names a file that the pass reads, which must be there before the first pass runs.
     """
-    return field(default=default, metadata={"help": text}, kw_only=True)
+    return field(default=default, metadata={"help": text, "wanted": wanted, "file": file}, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,9 @@ class Pass(ABC):
     any_opset: ClassVar[bool] = False
     rules: ClassVar[Sequence[Rule]] = ()
 
-    expect: int | None = option("number of changes this pass must make; any other number is an error", default=None)
+    expect: int | None = option(
+        "number of changes this pass must make; any other number is an error", default=None, wanted=FROM_0
+    )
 
     @property
     def contract(self) -> Contract:
@@ -88,3 +96,15 @@ class Pass(ABC):
             tried: What came of running the pass. A remark that is added to its log is shown.
         """
         return Survey(general(self.rules, tried), tried.refused)
+
+
+def check_values(item: Pass) -> None:
+    """Refuse options that are not what is wanted of them.
+
+    Raises:
+        UsageError: If one is so.
+    """
+    for each in dataclasses.fields(item):
+        value, wanted = getattr(item, each.name), each.metadata.get("wanted", ANY)
+        if value is not None and not wanted.fits(value):
+            raise UsageError(f"option '{each.name}' of pass '{item.name}' is {value!r}; wanted: {wanted.words}")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_ir as ir
+import onnxruntime as ort
 
 from ffc.compiler import syntax
 from ffc.compiler.chain import as_passes, blame, chain, check_expected, fitting, open_model, run, with_lower
@@ -25,18 +26,22 @@ from ffc.compiler.proof.stage import Change, Stage, overall, prove
 from ffc.compiler.proof.trial import Trial
 from ffc.compiler.proof.verify import Prover
 from ffc.compiler.reports.report import Report, Step
+from ffc.compiler.session import session
 from ffc.graph import files
 from ffc.graph.cost import BATCH, LENGTH, Cost, cost
 from ffc.graph.dialect.trace import OPSET
-from ffc.graph.files import targets
+from ffc.graph.execute import CPU, CUDA
+from ffc.graph.files import ModelLike, targets
+from ffc.graph.files.destination import named
 
 __all__ = ["Result", "compile", "versions"]
 
 _LARGE = 1 << 26
 """Bytes of weights that are not left in memory until Python gets around to it."""
 
-# Opset 23 is refused by 1.22.1 and runs in 1.23.2, kernels included: tried with both.
+# Tried with each version: 1.22.1 refuses opset 23, 1.23.0 runs all of it but one operator, 1.24.1 that too.
 _OLDEST_ONNXRUNTIME = "1.23"
+_LATER = {"QuantizeLinear": "1.24"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +56,30 @@ class Result:
     model: ir.Model
     report: Report
 
+    def save(self, path: str | Path, *, external: bool | None = None) -> None:
+        """Write the model, as `ffc.save` does.
+
+        Raises:
+            UsageError, InputError: As that says.
+        """
+        files.save(self.model, path, external=external)
+
+    def session(self, threads: int = 1) -> ort.InferenceSession:
+        """Return a session of onnxruntime on the model, with the provider of the target that it was compiled for.
+
+        Args:
+            threads: Threads that share the work of one operator, 0 for as many as there are cores.
+
+        Raises:
+            UsageError: If `threads` is no such number.
+            MissingError: If the onnxruntime that is installed lacks the provider.
+        """
+        return session(self.model, threads, CUDA if self.report.target == "cuda" else CPU)
+
 
 @blames_input
 def compile(
-    model: str | Path | ir.Model,
+    model: ModelLike,
     passes: str | Sequence[str | Pass] = "fuse,int8",
     *,
     out: str | Path | None = None,
@@ -67,9 +92,10 @@ def compile(
     """Compile a model: run passes over it, prove each, and end with kernels for a target.
 
     Args:
-        model: A path, or a model in memory, which stays as it is.
+        model: A path, bytes, an ``onnx.ModelProto``, an ``onnx_ir.Model`` or a ``torch.onnx.ONNXProgram``, as
+            `ffc.load` takes them; it stays as it is.
         passes: The pipeline, as text (``"prune{plan=p.json},fuse,int8"``), or as a list of such texts and of passes.
-        out: Where to write the result; nothing is written unless everything holds.
+        out: Where to write the result, as `ffc.save` takes it; nothing is written unless everything holds.
         data: Rows of the user's own to prove on too: an array per input, or an ``.npz`` file with them; `ffc.TextRows`,
             or the path of their file; or a list of such, in which arrays are one whole feed each. Where the model runs
             on no inputs that can be made for it, they are the proof.
@@ -94,9 +120,12 @@ def compile(
     library = Library.default(plugins)
     asked = as_passes(passes, library, sets)
     links = with_lower(chain(asked, library), library, target)
+    place, path = None if out is None else named(out), files.path_of(model)
     data = None if data is None else settled(data, model)
-    if out is not None and isinstance(model, str | Path):
-        targets.check_apart([Path(out)], files.parts(model, [Path(out)]))
+    if place is not None:
+        targets.check_file(place, advice="")
+    if place is not None and path is not None:
+        targets.check_apart([place], files.parts(path, [place]))
     source = open_model(model)
     links = fitting(links, source)
     tell("running the model as it came")
@@ -116,10 +145,10 @@ def compile(
             gc.collect()  # graphs are full of cycles, and the one before this pass holds all weights
     verdict = overall(stage, prover)
     _stamp(stage.model, asked, steps)
-    if out is not None:
-        files.save(stage.model, out)
+    if place is not None:
+        files.save(stage.model, place)
     report = Report(
-        source=str(model) if isinstance(model, str | Path) else "a model in memory",
+        source=files.name_of(model),
         output=None if out is None else str(out),
         pipeline=syntax.unparse(asked),
         target=str(getattr(links[-1][0], "target", target)),
@@ -199,8 +228,10 @@ def _stamp(model: ir.Model, asked: Sequence[Pass], steps: Sequence[Step]) -> Non
 
 def _oldest_onnxruntime(model: ir.Model) -> str:
     """Return the oldest version that is known to run a model: for what is newer than opset 23, the one at hand."""
-    newer = model.opset_imports.get("", OPSET) > OPSET
-    return ".".join(versions()["onnxruntime"].split(".")[:2]) if newer else _OLDEST_ONNXRUNTIME
+    if model.opset_imports.get("", OPSET) > OPSET:
+        return ".".join(versions()["onnxruntime"].split(".")[:2])
+    called = {node.op_type for node in model.graph.all_nodes() if not node.domain}
+    return max([_OLDEST_ONNXRUNTIME, *(version for name, version in _LATER.items() if name in called)])
 
 
 def versions() -> dict[str, str]:

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from ffc.compiler.library import Library
-from ffc.compiler.option_values import Kind, Part, choices, describe, read, spell
+from ffc.compiler.option_values import OPTION, Kind, Part, choices, describe, read, spell
 from ffc.compiler.passes import Pass
 from ffc.errors import UsageError, nearest
 
 __all__ = ["Options", "kinds", "parse", "unparse", "with_options"]
 
 _PATH = re.compile(r"\.py(:[^:]*)?$")
+_NEXT_OPTION = re.compile(r"[,;]\s*" + OPTION)
+_VALUE = re.compile(r"[\s:=]*([^\s,;:={}\"']++)(?!\s*=)")
 _ESCAPES = {"n": "\n", "t": "\t"}
 
 
@@ -66,7 +68,8 @@ def parse(text: str, library: Library, sets: Mapping[str, str] | Sequence[str] =
     """Read a pipeline.
 
     Args:
-        text: Passes separated by commas, each with its options in braces; ``./mine.py:Name`` names a pass by its file.
+        text: Passes separated by commas, each with its options in braces, separated by spaces or commas: a comma before
+            ``name=`` starts an option, any other stands within a list. ``./mine.py:Name`` names a pass by its file.
         library: Where the names are looked up.
         sets: More options as ``pass.option=value``, or as a mapping of ``pass.option`` to value. Each holds for every
             pass of that name and wins over the braces.
@@ -168,19 +171,36 @@ def _braces(source: Text, opening: int) -> tuple[Options, int]:
         if name in options:
             source.fail(f"option '{name}' is given twice, again", given.column)
         options[name] = given
-        position = source.skip(position)
+        position = _between(source, source.skip(position))
     return options, position + 1
 
 
+def _between(source: Text, position: int) -> int:
+    """Step over the comma between two options, where there is one."""
+    if source.at(position) != ",":
+        return position
+    if not _NEXT_OPTION.match(source.text, position):
+        _stray_comma(source, position)
+    return source.skip(position + 1)
+
+
+def _stray_comma(source: Text, position: int) -> NoReturn:
+    if source.at(source.skip(position + 1)) in {"", "}"}:
+        source.fail("trailing ','", position)
+    source.fail("misplaced ','", position, "; write a list without spaces, as in skip=a,b, and an option as name=value")
+
+
 def _option(source: Text, start: int) -> tuple[str, Given, int]:
-    end = source.until(start, _SPACE + "=,{}\"'")
+    end = source.until(start, _SPACE + "=,;:{}\"'")
     name, stop = source.text[start:end], source.at(end)
-    if not name or stop in {",", '"', "'"}:
-        source.fail(f"misplaced {stop!r}" + (" (options are separated by spaces)" if stop == "," else ""), end)
-    if stop == "{":
-        source.fail("misplaced '{'", end)
+    if not name or stop in {"{", '"', "'"}:
+        source.fail(f"misplaced {stop!r}", end)
+    if stop != "=" and not name.isidentifier():
+        source.fail(f"misplaced {name!r}", start, "; an option is written name=value")
     if stop != "=":
-        source.fail(f"'=' is missing after option '{name}'", start)
+        value = _VALUE.match(source.text, end)
+        hint = f"; write {name}={value[1] if value else '...'}"
+        source.fail(f"'=' is missing after option '{name}'", start, hint)
     parts, position = _value(source, end + 1, _SPACE + "{}")
     if source.at(position) == "{":
         source.fail("misplaced '{'", position)
@@ -188,16 +208,16 @@ def _option(source: Text, start: int) -> tuple[str, Given, int]:
 
 
 def _value(source: Text, position: int, stops: str) -> tuple[list[Part], int]:
-    """Read a value, parts separated by commas, up to one of `stops`."""
+    """Read a value, parts separated by commas, up to one of `stops` or, where there are any, to the next option."""
     parts: list[Part] = []
     while True:
         part, position = _part(source, position, stops + ",")
         parts.append(part)
-        if source.at(position) != ",":
+        if source.at(position) != "," or (stops and _NEXT_OPTION.match(source.text, position)):
             break
         position += 1
     if len(parts) > 1 and part == Part(""):
-        source.fail("trailing ','", position - 1)
+        _stray_comma(source, position - 1)
     return parts, position
 
 
@@ -206,6 +226,9 @@ def _part(source: Text, position: int, stops: str) -> tuple[Part, int]:
         end = source.until(position, stops)
         if '"' in source.text[position:end]:
             source.fail("misplaced '\"'", source.text.index('"', position))
+        semicolon = source.text.find(";", position, end)
+        if "}" in stops and semicolon >= 0 and _NEXT_OPTION.match(source.text, semicolon):
+            source.fail("misplaced ';'", semicolon, "; options are separated by spaces or commas")
         return Part(source.text[position:end]), end
     text, end = _quoted(source, position)
     if end < len(source.text) and source.at(end) not in stops:
@@ -245,7 +268,7 @@ def _lookup(source: Text, name: str, column: int, library: Library) -> type[Pass
 def _advice(name: str) -> str:
     """Say how pipelines are written where what stands for a name shows that someone took it otherwise."""
     if re.search(r"[(\[:=]", name):
-        return "; options stand in braces, as in int8{skip=head}"
+        return "; options stand in braces, in quotes for a shell, as in 'int8{skip=head}'"
     return "; passes are separated by commas" if re.search(r"[;|+>]", name) else ""
 
 
@@ -292,7 +315,10 @@ def _values(kind: type[Pass], options: Options) -> dict[str, Any]:
     known = kinds(kind)
     for name, given in options.items():
         if name not in known:
-            given.source.fail(f"unknown option '{name}' of pass '{kind.name}'", given.column, nearest(name, known))
+            hint = nearest(name, known)
+            if given.source.text[: given.column].rstrip().endswith(","):
+                hint += "; quote a value that holds such a comma"
+            given.source.fail(f"unknown option '{name}' of pass '{kind.name}'", given.column, hint)
     return {name: _convert(kind.name, name, known[name], given) for name, given in options.items()}
 
 
@@ -300,10 +326,12 @@ def _convert(pass_name: str, name: str, wanted: Kind, given: Given) -> Any:
     where = f"option '{name}' of pass '{pass_name}'"
     if given.parts == [Part("")] and not wanted.is_tuple:
         given.source.fail(f"{where} has no value", given.value_column)
+    got, words = ",".join(part.text for part in given.parts), choices(wanted.type)
     try:
-        return read(given.parts, wanted)
+        value = read(given.parts, wanted)
     except ValueError:
-        got = ",".join(part.text for part in given.parts)
-        words = choices(wanted.type)
         hint = nearest(got, words) if words else f"; wanted: {describe(wanted.type)}"
         given.source.fail(f"{where} is {got!r}", given.value_column, hint)
+    if value is not None and not wanted.wanted.fits(value):
+        given.source.fail(f"{where} is {got!r}", given.value_column, f"; wanted: {wanted.wanted.words}")
+    return value

@@ -105,7 +105,7 @@ class Runner:
             told = [_PROVIDER_OPTIONS[name] for name in providers]
             self._session = ort.InferenceSession(proto, options, providers=list(providers), provider_options=told)
         except Exception as error:  # onnxruntime raises its own hierarchy, all outside Python's
-            raise CannotApplyError(f"onnxruntime refuses the model: {_one_line(error)}") from error
+            raise CannotApplyError(f"onnxruntime refuses the model: {_one_line(error)}{_advice(error)}") from error
         self.outputs = [value.name for value in self._session.get_outputs()]
         _return_memory()
 
@@ -158,12 +158,17 @@ def _one_line(error: Exception) -> str:
     """Return what onnxruntime says in one line, without codes and places in its own source."""
     text = _CODE.sub("", " ".join(str(error).split()))
     failed = _FAILED.fullmatch(text)
-    if failed:
-        operator, name, text = failed.groups()
-        text = f"{operator} '{name}': {_SOURCE.sub('', text)}"
-    return text[:300]
+    operator, name, said = failed.groups() if failed else ("", "", text)
+    where = f"{operator} '{name}': " if failed else ""
+    return f"{where}{_SOURCE.sub('', said)}"[:300]
 
 
+def _advice(error: Exception) -> str:
+    """Say what to do about a model that is newer than onnxruntime."""
+    return f"; this is onnxruntime {ort.__version__}, install a newer one" if _NEWER.search(str(error)) else ""
+
+
+_NEWER = re.compile(r"Could not find an implementation for \w+\(\d+\)|Current official support for domain .* is till")
 _CODE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _FAILED = re.compile(r"Non-zero status code returned while running (\w+) node\. Name:'(.*?)' Status Message: (.*)")
 _SOURCE = re.compile(r"^/\S+:\d+ .*?\) (?:.* was false\. (?=\S))?")

@@ -16,6 +16,7 @@ from safetensors.numpy import save
 from ffc.errors import InputError, one_line
 from ffc.graph.blocks.structure import Blocks, Layer
 from ffc.graph.files import publish
+from ffc.graph.files.destination import named
 
 __all__ = ["FORMAT", "Importance", "LayerImportance", "blocks_hash", "head_count", "unit_count", "weights_hash"]
 
@@ -108,7 +109,7 @@ class Importance:
         told = {name: str(getattr(self, name)) for name in ("method", "data", "samples", "seed", "model")}
         metadata = {"format": FORMAT, **told}
         with publish.asked_for(f"{path}", "choose another place"):
-            publish.write(Path(path), save(tensors, metadata))
+            publish.write(named(path), save(tensors, metadata))
 
     def mismatch(self, blocks: Blocks) -> str | None:
         """Say why these scores are not of a model: in which layer they do not fit it, or that it has other weights."""

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ffc.errors import CannotApplyError, InputError
 from ffc.graph.blocks.structure import Blocks
 from ffc.graph.files import publish
+from ffc.graph.files.destination import named
 from ffc.pruning.importance import head_count, unit_count, weights_hash
 
 __all__ = ["FORMAT", "LayerPlan", "Macs", "Plan", "check", "check_sizes", "check_weight", "fingerprint", "stamp"]
@@ -124,7 +125,7 @@ class Plan(BaseModel):
             UsageError: If the path cannot be written.
         """
         with publish.asked_for(f"{path}", "choose another place"):
-            publish.write(Path(path), self.to_json().encode())
+            publish.write(named(path), self.to_json().encode())
 
     def to_json(self) -> str:
         """Return the plan in the form of its file."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ffc import folders
 from ffc.compiler import chain, pipeline, syntax
 from ffc.compiler.library import Library
 from ffc.compiler.option_values import spell
@@ -16,8 +17,11 @@ from ffc.compiler.passes import Pass
 from ffc.compiler.proof.rows import of_files
 from ffc.compiler.reports import writing
 from ffc.errors import UsageError
+from ffc.folders import places
+from ffc.folders.places import Place
 from ffc.graph import files
 from ffc.graph.files import targets
+from ffc.graph.files.destination import named
 from ffc.recipe.file import File, parse, projects, read_text, table_of
 from ffc.rows.text_rows import is_text
 from ffc.settings import packages
@@ -46,7 +50,9 @@ class Recipe:
     Attributes:
         source: What errors call it; empty where there is no file.
         model: The model to compile, or None if that is said elsewhere.
-        out: The file to write; None for ``<stem>.ffc.onnx`` beside the model.
+        out: The file or folder to write, ``-`` for standard output; None for ``<stem>.ffc.onnx`` beside the model, or
+            ``<name>.ffc`` for a folder.
+        folder: Whether `out` was named as a folder, by a ``/`` at its end.
         passes: The pipeline.
         target: What to lower to.
         data: Files with rows of the user's own to prove on: text, or arrays, of which several are one whole feed each.
@@ -61,6 +67,7 @@ class Recipe:
     source: str = ""
     model: Path | None = None
     out: Path | None = None
+    folder: bool = False
     passes: tuple[Pass, ...] = field(default_factory=_default)
     target: str = "cpu"
     data: tuple[Path, ...] = ()
@@ -72,11 +79,16 @@ class Recipe:
     plugins: tuple[str, ...] = ()
 
     @property
+    def place(self) -> Place | None:
+        """Where the model goes, the default filled in; None without a model."""
+        if self.model is None:
+            return None
+        return places.place(f"{self.out}/" if self.folder else self.out, self.model)
+
+    @property
     def output(self) -> Path | None:
         """The file to write, the default filled in; None without a model."""
-        if self.out is not None or self.model is None:
-            return self.out
-        return self.model.parent / f"{self.model.stem}.ffc.onnx"  # of a folder too, which is refused later
+        return None if self.place is None else self.place.model
 
 
 def load(path: str | os.PathLike[str]) -> Recipe:
@@ -125,6 +137,7 @@ def changed(
     recipe: Recipe,
     *,
     model: Path | None = None,
+    out: str | Path | None = None,
     passes: str | None = None,
     sets: Sequence[str] = (),
     plugins: Sequence[str] = (),
@@ -135,6 +148,7 @@ def changed(
     Args:
         recipe: The recipe.
         model: Another model; output and reports that the recipe names beside its own are for that one alone.
+        out: Another output; a ``/`` at its end says that it is a folder.
         passes: The pipeline, as text.
         sets: Further options of it, as ``pass.option=value``.
         plugins: Files with passes, besides those of the recipe.
@@ -147,7 +161,9 @@ def changed(
     if "data" in more and not any(map(is_text, more["data"])):  # how rows of text are read goes with them
         recipe = replace(recipe, text=(), tokenizer=None, max_length=None, rows=None)
     if model is not None and recipe.model is not None and recipe.model.resolve() != model.resolve():
-        recipe = replace(recipe, out=None, reports=())
+        recipe = replace(recipe, out=None, folder=False, reports=())
+    if out is not None:
+        recipe = replace(recipe, out=named(out), folder=places.says_folder(out))
     files = (*recipe.plugins, *plugins)
     library = Library.default(files)
     asked = chain.as_passes(recipe.passes if passes is None else passes, library, sets)
@@ -160,20 +176,20 @@ def compile(recipe: Recipe, *, progress: Callable[[str], None] | None = None) ->
     Raises:
         UsageError: If it names no model, or an output or report that cannot be written; and as `ffc.compile` does.
     """
-    model, out = recipe.model, recipe.output
-    if model is None or out is None:
+    model, place = recipe.model, recipe.place
+    if model is None or place is None:
         raise UsageError(f'{recipe.source or "the recipe"} names no model; add one, such as model = "model.onnx"')
-    if targets.same(out, model):
-        raise UsageError(f"the output '{out}' is the input; name another file with -o")
-    targets.check_file(out)
-    outputs = [out, *recipe.reports]
+    if any(targets.same(out, model.absolute()) for out in (place.path, place.model)):  # a model called - is a file
+        raise UsageError(f"the output '{place.model}' is the input; name another file with -o")
+    place.check()
+    outputs = [place.model, *recipe.reports]
     targets.check_apart(outputs, [*files.parts(model, outputs), *recipe.data])
     for path in recipe.reports:
         writing.check_path(path)
-    result = pipeline.compile(
+    result = folders.compile(
         model,
         recipe.passes,
-        out=out,
+        out=f"{place.path}/" if place.folder else place.path,
         data=of_files(recipe.data, recipe.text, recipe.tokenizer, recipe.max_length, recipe.rows),
         target=recipe.target,
         plugins=recipe.plugins,
@@ -254,10 +270,19 @@ def _read(file: File, data: Mapping[str, Any]) -> Recipe:
         of_keys(file, keys),
         max_length=keys.max_length,
         rows=keys.rows,
-        model=folder / keys.model if keys.model else None,
-        out=folder / keys.out if keys.out else None,
-        reports=tuple(folder / path for path in listed(keys.report)),
+        model=_model(folder, keys.model),
+        out=named(keys.out, folder) if keys.out else None,
+        folder=(keys.out or "").endswith("/"),
+        reports=tuple(named(path, folder) for path in listed(keys.report)),
     )
+
+
+def _model(folder: Path, text: str | None) -> Path | None:
+    """Return the path of a model; what names no path, a package or a model on the hub, stays as it is."""
+    if not text:
+        return None
+    path = folder / text
+    return Path(text) if not path.exists() and places.is_saved(text) else path
 
 
 def of_keys(file: File, keys: CompileKeys) -> Recipe:

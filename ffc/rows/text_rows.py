@@ -10,6 +10,7 @@ from ffc.errors import UsageError
 from ffc.rows import tokenizer
 from ffc.rows.columns import check_columns, text_columns
 from ffc.rows.records import SUFFIXES, Record, iterate
+from ffc.settings import libraries
 
 __all__ = ["LABEL", "ROWS", "TextRows", "evenly", "is_text", "settled", "taken"]
 
@@ -61,7 +62,7 @@ def settled(rows: TextRows, model: Path | None) -> TextRows:
         UsageError: If the file has another suffix, or the columns are not clear.
         InputError: If the file or the tokenizer is not there or broken, or has no such columns.
     """
-    tokenizer.need_library()
+    libraries.check(libraries.TEXTS)
     records = iterate(Path(rows.path))
     found = tokenizer.find(rows.tokenizer, model)
     for name, value in (("max_length", rows.max_length), ("rows", rows.rows)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ffc.errors import CannotApplyError, InputError, MissingError, UsageError, one_line
-from ffc.settings import packages
+from ffc.errors import CannotApplyError, InputError, UsageError, one_line
+from ffc.settings import libraries, packages
 
 if TYPE_CHECKING:
     import tokenizers
 
-__all__ = ["Batch", "Padding", "Tokenizer", "Tokens", "find", "load", "need_library"]
+__all__ = ["Batch", "Padding", "Tokenizer", "Tokens", "find", "load"]
 
 _FILE = "tokenizer.json"
 _CONFIG, _SPECIAL, _MODEL = "tokenizer_config.json", "special_tokens_map.json", "config.json"
@@ -141,16 +140,6 @@ class Tokenizer:
         return Batch(ids, types, mask)
 
 
-def need_library() -> None:
-    """Refuse, before any work, where the package `tokenizers` is not installed.
-
-    Raises:
-        MissingError: If it is not.
-    """
-    if importlib.util.find_spec("tokenizers") is None:
-        raise MissingError("rows of text need tokenizers; install it with pip install 'fastformers-compiler[text]'")
-
-
 def find(named: str | Path | None, model: Path | None) -> Path:
     """Return the file of a tokenizer.
 
@@ -195,7 +184,7 @@ def load(path: Path) -> Tokenizer:
         InputError: If a file is broken.
         MissingError: If the library is not installed.
     """
-    need_library()
+    libraries.check(libraries.TEXTS)
     import tokenizers
 
     try:

@@ -9,7 +9,10 @@ from pathlib import Path
 from ffc.settings.setting import Wanted, check, setting
 from ffc.settings.wanted import COLUMN, COLUMNS, COUNT, FILE, FOLDER, LABELS
 
-__all__ = ["Data", "Encoding", "LimitedTexts", "Texts"]
+__all__ = ["OF_THE_HUB", "Data", "Encoding", "LimitedTexts", "Texts"]
+
+OF_THE_HUB = "hub:"
+"""What stands before the name of a data set of the hub."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,11 @@ class Data:
 
     def __post_init__(self) -> None:
         check(self)
+
+    @property
+    def of_the_hub(self) -> bool:
+        """Whether it is a data set of the hub."""
+        return self.name.lower().startswith(OF_THE_HUB)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ from typing import Any
 from ffc.settings.setting import Wanted
 
 __all__ = [
-    "AMOUNT", "ANY", "COLUMN", "COLUMNS", "COUNT", "FILE", "FOLDER", "FROM_0", "LABELS", "MODEL", "PATH", "PATHS",
-    "POSITIVE", "SEED", "SHARE",
+    "AGREEMENT", "AMOUNT", "ANY", "COLUMN", "COLUMNS", "COSINE", "COUNT", "FILE", "FOLDER", "FROM_0", "LABELS", "MODEL",
+    "PATH", "PATHS", "POSITIVE", "SEED", "SHARE",
 ]  # fmt: skip
 
 
@@ -28,6 +28,8 @@ FROM_0 = Wanted("a number from 0", lambda value: value >= 0)
 POSITIVE = Wanted("a number above 0", lambda value: value > 0)
 SHARE = Wanted("a number above 0 and up to 1", lambda value: 0 < value <= 1)
 AMOUNT = Wanted("a count such as 6 or a share such as 0.5", _is_amount)
+COSINE = Wanted("a number from -1 to 1", lambda value: -1 <= value <= 1)
+AGREEMENT = Wanted("a share from 0 to 1", lambda value: 0 <= value <= 1)
 SEED = Wanted("a whole number from 0 to 4294967295", lambda value: 0 <= value < 1 << 32)  # what numpy takes
 
 FILE = Wanted("the path of a file", bool)

@@ -29,7 +29,7 @@ class TaskKeys(Data):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (self.name.startswith("hub:") or self.folder or self.train):
+        if not (self.of_the_hub or self.folder or self.train):
             raise SettingError('has no data; add the training file, such as train = "train.tsv", or a folder')
 
 

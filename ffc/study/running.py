@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,9 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
+from ffc.graph.files import publish
 from ffc.runtime.machine import machine
+from ffc.settings import libraries
 from ffc.study import outputs, steps, weights
 from ffc.study.choose import choose
 from ffc.study.report import page, summary
@@ -39,9 +40,11 @@ def run(study: Study, folder: Path, progress: Progress) -> Run:
     the report of its compile as ``compile.html`` and ``compile.json``; and the report of the study, ``report.html``.
 
     Raises:
+        MissingError: If a library that any step needs is not installed.
         UsageError: If the folder holds something that is no run of a study.
         FfcError: If a step fails; its title stands before the message.
     """
+    libraries.check(*study.needs)
     study.check_data()
     planned = workflow(study)
     done = steps.run(_steps(study, planned), folder, progress)
@@ -58,8 +61,10 @@ def states(study: Study, folder: Path) -> list[tuple[Step, State, float]]:
     """Return, for each step of a study, how it stands in `folder`, and the seconds that it took last.
 
     Raises:
+        MissingError: If what training needs is not installed.
         InputError: If a file that the study names is not there.
     """
+    libraries.check(libraries.TRAINING)
     study.check_data()
     return steps.states(_steps(study, workflow(study)), folder)
 
@@ -163,16 +168,9 @@ def _publish(run: Run, folder: Path) -> None:
     if not chosen.refused:
         wanted |= {f"compile{Path(name).suffix}": compiled / name for name in outputs.REPORTS}
     for name, file in wanted.items():
-        _copy(file, folder / name)
-    _copy(folder / chosen.weights / _TOKENIZER, folder / _TOKENIZER)
+        publish.copy(file, folder / name)
+    publish.copy(folder / chosen.weights / _TOKENIZER, folder / _TOKENIZER)
     # What a former run has put there would be taken for this model's.
     for former in (*folder.glob(f"{MODEL}*"), *folder.glob("compile.*")):
         if former.name not in wanted:
             former.unlink()
-
-
-def _copy(source: Path, place: Path) -> None:
-    """Copy a file under a temporary name, so that its place never holds half of it."""
-    temporary = place.with_name(f".{place.name}.part")
-    shutil.copyfile(source, temporary)
-    temporary.replace(place)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ffc.errors import InputError, UsageError, located
-from ffc.graph.files import publish
+from ffc.graph.files import publish, targets
 from ffc.progress import Tell
 
 if os.name == "posix":
@@ -237,7 +237,13 @@ def _do(step: Step, folder: Path, done: Mapping[str, Done], tell: Tell) -> Done:
 
 
 def _remove(place: Path) -> None:
-    """Remove a folder if it is there; its record goes first, so that half of a step passes for none."""
+    """Remove a folder if it is there; its record goes first, so that half of a step passes for none.
+
+    Of a link, what it names stays.
+    """
+    if place.is_symlink():
+        place.unlink()
+        return
     with contextlib.suppress(FileNotFoundError):
         (place / _RECORD).unlink()
     with contextlib.suppress(FileNotFoundError):
@@ -247,8 +253,9 @@ def _remove(place: Path) -> None:
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Keep other processes out of a run's folder."""
+    targets.check_no_stream(folder)
     with publish.asked_for(f"to the folder {folder}", "choose another with -o"):
-        folder.mkdir(parents=True, exist_ok=True)
+        publish.make_folder(folder)
         if not (folder / _LOCK).exists() and any(folder.iterdir()):  # a checkpoint, say, whose files would be replaced
             raise UsageError(f"the folder {folder} holds files and no run of a study; choose another with -o")
         file = (folder / _LOCK).open("wb")

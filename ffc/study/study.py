@@ -12,6 +12,7 @@ from typing import Any
 from ffc.errors import InputError, UsageError, nearest
 from ffc.recipe.compiling import Recipe, inputs, listed, of_keys
 from ffc.recipe.file import File, parse, read_text
+from ffc.settings import libraries
 from ffc.settings.data import Data
 from ffc.study.keys import PlanKeys, StudyKeys
 
@@ -66,6 +67,12 @@ class Study:
         """Return a model as `ffc.train.models.loading.locate` takes it: a folder beside the file is meant first."""
         beside = self.file.path.parent / model
         return str(beside) if beside.exists() else model
+
+    @property
+    def needs(self) -> tuple[libraries.Need, ...]:
+        """What its steps need, the last included."""
+        of_the_hub = (libraries.HUB,) if self.keys.task.of_the_hub else ()
+        return (libraries.TRAINING, *of_the_hub, libraries.EXPORT, libraries.PLOTS, libraries.PAGES)
 
     def task(self) -> Data:
         """Return the rows, their files seen from the current folder."""

@@ -18,6 +18,7 @@ from torch import nn
 from ffc.errors import CannotApplyError, one_line
 from ffc.graph import files
 from ffc.train.checks import check_vocabulary
+from ffc.train.heads import classifies, does, outputs
 from ffc.train.models.blueprint import labels
 from ffc.train.models.digest import digest
 from ffc.train.models.pretrained import takes
@@ -26,7 +27,7 @@ from ffc.train.parity import check, example
 from ffc.train.tasks.base import Task
 from ffc.version import version
 
-__all__ = ["export", "inputs"]
+__all__ = ["export", "exported", "inputs"]
 
 _TYPES = "token_type_ids"
 _BATCH, _LENGTH = 2, 9  # any but 0 and 1, for which torch would write a graph of its own
@@ -40,31 +41,56 @@ def export(
     tokenizer: Any = None,
     provenance: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write a model as one ONNX file with dynamic batch and length, once it was shown to give what torch gives.
-
-    The graph takes int64 `input_ids` and `attention_mask` [batch, length], what else `inputs` names, and gives float32
-    `logits` [batch, labels], or `last_hidden_state` [batch, length, width] where there is no head. Its metadata have
-    `ffc.task`, `ffc.labels` (a JSON list) and `ffc.provenance` (JSON: versions, hash of the weights).
+    """Write the graph that `exported` returns as one ONNX file.
 
     Args:
-        model: A classifier, a `SpanClassifier` or a bare encoder, pruned or not; it is not changed.
+        model: As for `exported`, as are `task`, `tokenizer` and `provenance`.
         path: Where the file goes, whole or not at all; an existing one is replaced.
-        task: What the model was trained for; without it, what its config says.
+        task: What the model was trained for.
         tokenizer: What makes its inputs.
-        provenance: What else to note, such as the data and the seed.
+        provenance: What else to note.
 
     Returns:
         `path`.
 
     Raises:
+        UsageError: If the file cannot be written; and what `exported` raises, then nothing is written.
+    """
+    path = Path(path)
+    graph = exported(model, task=task, tokenizer=tokenizer, provenance=provenance)
+    with contextlib.suppress(OSError):  # what is wrong with the folder, `save` says
+        path.parent.mkdir(parents=True, exist_ok=True)
+    files.save(graph, path)
+    return path
+
+
+def exported(
+    model: nn.Module,
+    *,
+    task: Task | None = None,
+    tokenizer: Any = None,
+    provenance: Mapping[str, str] | None = None,
+) -> ir.Model:
+    """Return a model as a graph with dynamic batch and length, once it was shown to give what torch gives.
+
+    The graph takes int64 `input_ids` and `attention_mask` [batch, length] and what else `inputs` names. What it gives,
+    in float32, `ffc.train.heads` tells. Its metadata have `ffc.task`, `ffc.labels` (a JSON list) where it classifies,
+    and `ffc.provenance` (JSON: versions, hash of the weights).
+
+    Args:
+        model: A model of transformers with a head or without, a `SpanClassifier` or a `SentenceModel`, pruned or not;
+            it is not changed.
+        task: What the model was trained for; without it, what its config says, or its class.
+        tokenizer: What makes its inputs.
+        provenance: What else to note, such as the data and the seed.
+
+    Raises:
         CannotApplyError: If torch cannot export the model or onnxruntime cannot run the result.
-        GateError: If the two differ; nothing is written then.
+        GateError: If the two differ.
         InputError: If the tokenizer makes ids that the model has no embedding for.
-        UsageError: If the file cannot be written.
     """
     if tokenizer is not None:
         check_vocabulary(model, tokenizer)
-    path = Path(path)
     frozen = copy.deepcopy(model).float().cpu().eval().requires_grad_(False)
     names = inputs(model, task, tokenizer)
     if _TYPES not in names:
@@ -73,10 +99,7 @@ def export(
     # Types may be folded in `frozen`, so what the graph is held to is the model itself.
     check(copy.deepcopy(model).float().cpu().eval(), graph, names)
     graph.metadata_props.update(_metadata(model, task, provenance or {}))
-    with contextlib.suppress(OSError):  # what is wrong with the folder, `save` says
-        path.parent.mkdir(parents=True, exist_ok=True)
-    files.save(graph, path)
-    return path
+    return graph
 
 
 def inputs(model: nn.Module, task: Task | None = None, tokenizer: Any = None) -> tuple[str, ...]:
@@ -109,19 +132,19 @@ def _fold_types(model: nn.Module) -> None:
 
 
 def _traced(model: nn.Module, names: Sequence[str]) -> ir.Model:
-    """Return the graph that torch's exporter makes, with the first output alone: what a pooler gives goes."""
+    """Return the graph that torch's exporter makes, with the outputs of its head alone: what a pooler gives goes."""
     config: Any = model.config
     feeds = example(model, names, _BATCH, _LENGTH)
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
     axes = {name: {0: batch} if name == "spans" else {0: batch, 1: length} for name in names}
-    headed = not type(model).__name__.endswith("Model")
+    kept = outputs(model, feeds)
     try:
         with silenced():
             program = torch.onnx.export(
                 model,
                 kwargs=feeds,
                 dynamic_shapes=axes,
-                output_names=["logits" if headed else "last_hidden_state"],
+                output_names=kept,
                 dynamo=True,
                 verbose=False,
             )
@@ -130,7 +153,7 @@ def _traced(model: nn.Module, names: Sequence[str]) -> ir.Model:
         raise CannotApplyError(f"torch cannot export this {config.model_type} model: {why}") from error
     assert program is not None  # as it is with dynamo
     graph: ir.Model = program.model
-    del graph.graph.outputs[1:]
+    del graph.graph.outputs[len(kept) :]
     RemoveUnusedNodesPass()(graph)
     return graph
 
@@ -140,6 +163,9 @@ def _metadata(model: nn.Module, task: Task | None, more: Mapping[str, str]) -> d
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
     told = {"ffc": version(), **versions, "model": config.model_type, "weights": digest(model), **more}
     found = {"ffc.provenance": json.dumps(told, sort_keys=True)}
-    if name := task.name if task else getattr(config, "ffc_task", ""):
-        found |= {"ffc.task": name, "ffc.labels": json.dumps(task.labels if task else labels(model))}
+    name = task.name if task else getattr(config, "ffc_task", "")
+    if name or does(model):
+        found["ffc.task"] = name or does(model)
+    if name or classifies(model):
+        found["ffc.labels"] = json.dumps(task.labels if task else labels(model))
     return found

@@ -16,6 +16,7 @@ from ffc.compiler.survey import name_of
 from ffc.graph.blocks.prequantised import rounded_nodes
 from ffc.graph.blocks.tables import table_of
 from ffc.graph.files import load_like
+from ffc.settings.wanted import AGREEMENT, COSINE
 
 from . import constants, cuts, integers, kernels, pairs
 
@@ -57,13 +58,18 @@ class Dequantize(ffc.Pass):
     before_rounding = True
     rules = pairs.RULES
 
-    float32: Path | None = ffc.option("the model before it was quantised, to compare with in the report", default=None)
+    float32: Path | None = ffc.option(
+        "the model before it was quantised, to compare with in the report", default=None, file=True
+    )
     cosine: float | None = ffc.option(
         f"least mean cosine between output vectors before and after; by default {DYNAMIC}, and {CALIBRATED} where "
         "steps of activations were calibrated before",
         default=None,
+        wanted=COSINE,
     )
-    agreement: float = ffc.option("least share of rows whose largest output stays the largest", default=0.0)
+    agreement: float = ffc.option(
+        "least share of rows whose largest output stays the largest", default=0.0, wanted=AGREEMENT
+    )
 
     @property
     def contract(self) -> ffc.Budget:
@@ -90,7 +96,7 @@ class Dequantize(ffc.Pass):
         if log.done.keys() & {"round", "round-above-zero", "round-unsigned"}:
             log.note("a function dropped before calibrated steps is known only where they end at 0 or whole numbers")
         if grown := len(_tables(model) - tables):
-            log.note(f"{grown} embedding tables are floats now; int8{{embeddings=true}} stores them as int8 again")
+            log.note(f"{grown} embedding tables are floats now; int8 stores them as int8 again")
         _name_what_stays(model, log)
         if log.count and self.float32 is not None and log.trial is not None:
             log.note(_nearer(self.float32, model, log.trial))

@@ -18,6 +18,7 @@ from ffc.graph.blocks.structure import Attention, Blocks, Layer, Product
 from ffc.graph.dialect.edit import Editor, constant, only_consumer
 from ffc.graph.dialect.function import called
 from ffc.pruning import Importance, LayerPlan, Plan, by_norm, check, uniform
+from ffc.settings.wanted import AMOUNT
 
 from . import survey
 
@@ -37,10 +38,16 @@ class Prune(ffc.Pass):
     needs = ("fuse",)
     before_rounding = True
 
-    plan: Path | None = ffc.option("plan.json as `ffc plan` writes it", default=None)
-    importance: Path | None = ffc.option("importance.safetensors; heads or ffn say how much to keep", default=None)
-    heads: int | float | None = ffc.option("heads to keep per layer: a number, or a share such as 0.5", default=None)
-    ffn: int | float | None = ffc.option("feed-forward units to keep per layer: a number, or a share", default=None)
+    plan: Path | None = ffc.option("plan.json as `ffc plan` writes it", default=None, file=True)
+    importance: Path | None = ffc.option(
+        "importance.safetensors; heads or ffn say how much to keep", default=None, file=True
+    )
+    heads: int | float | None = ffc.option(
+        "heads to keep per layer: a number, or a share such as 0.5", default=None, wanted=AMOUNT
+    )
+    ffn: int | float | None = ffc.option(
+        "feed-forward units to keep per layer: a number, or a share", default=None, wanted=AMOUNT
+    )
     by: Literal["norm"] | None = ffc.option("score heads and units by the norm of their weights", default=None)
 
     def __post_init__(self) -> None:

@@ -112,7 +112,7 @@ def test_compile_has_defaults(calls: list[dict[str, Any]], capsys: pytest.Captur
     del call["progress"]
     assert call == {
         "model": Path("model.onnx"), "passes": "fuse,int8", "out": Path("model.ffc.onnx"), "data": None, "target": "cpu",
-        "plugins": (),
+        "plugins": (), "sets": (),
     }  # fmt: skip
     captured = capsys.readouterr()
     assert captured.err == "fuse ...\n"
@@ -133,7 +133,7 @@ def test_compile_passes_everything_on(calls: list[dict[str, Any]], capsys: pytes
     del call["progress"]
     assert call == {
         "model": Path("model.onnx"), "passes": "shrink{by=2},fuse{expect=3}", "out": Path("x.onnx"), "data": Path("rows.npz"),
-        "target": "portable", "plugins": ("mine.py",),
+        "target": "portable", "plugins": ("mine.py",), "sets": (),
     }  # fmt: skip
     printed = capsys.readouterr().out
     assert json.loads(printed)["format"] == "ffc.report/2"
@@ -157,7 +157,7 @@ def test_data_that_is_given_again_is_one_feed_each(calls: list[dict[str, Any]]) 
             "compile model.onnx -o ./no/../model.onnx",
             "the output 'no/../model.onnx' is the input; name another file with -o",
         ),
-        ("compile model.onnx -o .", "the output '.' is a folder; name a file with -o"),
+        ("compile model.onnx -o .", "the output 'model.onnx' is the input; name another file with -o"),
         ("compile model.onnx -o no/x.onnx", "the folder 'no' of the output does not exist; create it first"),
         ("compile model.onnx --report r.pdf", "report 'r.pdf' has the suffix '.pdf'; known: .json, .md, .html"),
         ("compile model.onnx -passes fuse", "no such option '-passes'; did you mean '--passes'?"),
@@ -226,7 +226,7 @@ def test_a_malformed_pipeline_points_at_the_column(capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("passes", "line"),
     [
-        ("int8(skip=head)", "unknown pass 'int8(skip=head)' at column 1 of 'int8(skip=head)'; options stand in braces, as in int8{skip=head}"),
+        ("int8(skip=head)", "unknown pass 'int8(skip=head)' at column 1 of 'int8(skip=head)'; options stand in braces, in quotes for a shell, as in 'int8{skip=head}'"),
         ("fuse;int8", "unknown pass 'fuse;int8' at column 1 of 'fuse;int8'; passes are separated by commas"),
         ("fuse int8", "',' is missing at column 6 of 'fuse int8'"),
     ],
@@ -303,8 +303,8 @@ def test_an_interrupt_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 
 def test_a_closed_pipe_is_quiet() -> None:
-    code = "import sys; from ffc.cli import main; sys.exit(main(['passes', '--json']))"
-    done = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command = [sys.executable, "-m", "ffc", "passes", "--json"]
+    done = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert done.stdout is not None and done.stderr is not None
     done.stdout.close()
     shown = done.stderr.read()

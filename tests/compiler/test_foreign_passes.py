@@ -107,15 +107,21 @@ def test_a_list_of_texts_and_passes_is_a_pipeline() -> None:
     assert ffc.compile(encoder(), [clean, "fuse,int8{skip=head}"]).report.pipeline == "clean,fuse,int8{skip=head}"
 
 
-@pytest.mark.parametrize("passes", [[3], 3, None, [Foreign]])
+@pytest.mark.parametrize("passes", [[3], 3, None, [int]])
 def test_what_is_no_pass_is_refused(passes: Any) -> None:
     with pytest.raises(ffc.UsageError, match="is no pass; give a pipeline as text, or a list of texts and passes"):
         ffc.compile(encoder(), passes)
 
 
+@pytest.mark.parametrize("passes", [Foreign, ["fuse", Foreign]])
+def test_the_class_of_a_pass_is_no_pass(passes: Any) -> None:
+    with pytest.raises(ffc.UsageError, match=r"^Foreign is the class of a pass; give one with its options, Foreign\(\.\.\.\)$"):
+        ffc.compile(encoder(), passes)
+
+
 def test_what_is_no_model_is_refused() -> None:
-    with pytest.raises(ffc.UsageError, match=r"a model is a path or an onnx_ir.Model, not bytes"):
-        ffc.compile(b"model", "fuse")  # type: ignore[arg-type]
+    with pytest.raises(ffc.UsageError, match=r"a model is a path, bytes, .*, not int"):
+        ffc.compile(3, "fuse")  # type: ignore[arg-type]
 
 
 def test_budgets_do_not_add_up() -> None:

@@ -16,6 +16,7 @@ import ffc
 from ffc.graph.text import text
 from tests.checkout import ROOT
 from tests.graphs import LIBRARY, Draft, Stock, count, difference, encoder, feeds, masks, run_stock
+from tests.kernels import needs_quantize_linear
 
 
 @dataclass(frozen=True)
@@ -235,6 +236,15 @@ def test_the_report_says_what_was_done_proved_and_measured() -> None:
     assert report.pipeline == "fuse,int8{skip=head}"
     assert by_name["int8"].cost.bytes < report.before.bytes
     assert len(lines) == 1 + len(report.steps)
+
+
+@needs_quantize_linear
+def test_the_report_says_which_onnxruntime_the_kernels_need() -> None:
+    draft = Draft()
+    rounded = draft.op.QuantizeLinear(draft.input("x", 4), np.float32(0.5), np.uint8(3))
+    model = draft.model({"y": (draft.op.DequantizeLinear(rounded, np.float32(0.5), np.uint8(3)), [4])})
+    assert ffc.compile(model, "clean").report.oldest_onnxruntime == "1.24"
+    assert ffc.compile(encoder(), "fuse").report.oldest_onnxruntime == "1.23"
 
 
 def test_an_int8_model_is_held_to_its_budget_after_every_later_pass() -> None:

@@ -8,11 +8,15 @@ from typing import Any, Literal
 
 import onnx_ir as ir
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ffc.compiler import syntax
 from ffc.compiler.log import Log
+from ffc.compiler.option_values import spell
 from ffc.compiler.passes import Pass, option
 from ffc.errors import InputError, UsageError
+from ffc.settings.wanted import SHARE
 
 
 class Step(Pass):
@@ -40,6 +44,7 @@ class Int8(Step):
     name = "int8"
     skip: tuple[str, ...] = option("what to leave", default=())
     cosine: float = option("least cosine", default=0.99)
+    agreement: float | None = option("least share", default=None, wanted=SHARE)
     mode: Literal["row", "tensor"] = option("granularity", default="row")
     note: str | None = option("a remark", default=None)
 
@@ -80,7 +85,15 @@ LIBRARY = Library({kind.name: kind for kind in (Fuse, Prune, Int8, Cut)})
         ('int8{skip="a,b",c}', [Int8(skip=("a,b", "c"))]),
         ("int8{skip=}", [Int8()]),
         ('int8{note="a \\"b\\" \\\\ {c}, d\\n"}', [Int8(note='a "b" \\ {c}, d\n')]),
-        ("int8{note=a,b=c}", [Int8(note="a,b=c")]),
+        ('int8{note="a,b=c"}', [Int8(note="a,b=c")]),
+        ("int8{note=a=b,c}", [Int8(note="a=b,c")]),
+        ("prune{keep=0.5,scale=true}", [Prune(keep=0.5, scale=True)]),
+        ("prune{keep=0.5 , scale=true,plan=a=b.json}", [Prune(plan=Path("a=b.json"), keep=0.5, scale=True)]),
+        ("int8{skip=head,q,cosine=0.98 note=x},fuse", [Int8(skip=("head", "q"), cosine=0.98, note="x"), Fuse()]),
+        ("int8{skip=head,q, cosine=0.98}", [Int8(skip=("head", "q"), cosine=0.98)]),
+        ('int8{skip=head,"q=1",note="x,mode=y",mode=tensor}', [Int8(skip=("head", "q=1"), mode="tensor", note="x,mode=y")]),
+        ("int8{skip=,cosine=0.5}", [Int8(cosine=0.5)]),
+        ("int8{note=a;b}", [Int8(note="a;b")]),
         ("int8{note=none}", [Int8()]),
         ('int8{note="none"}', [Int8(note="none")]),
         ('int8{note=""}', [Int8(note="")]),
@@ -104,6 +117,8 @@ def test_parse(text: str, passes: list[Pass]) -> None:
         ([Prune(keep=1, scale=True)], "prune{keep=1 scale=true}"),
         ([Prune(keep=1.0)], "prune"),
         ([Cut(at=0, expect=1)], "cut{expect=1 at=0}"),
+        ([Int8(skip=("a", "b=c", "d=")), Fuse()], 'int8{skip=a,"b=c","d="},fuse'),
+        ([Int8(note="a;b=c")], 'int8{note="a;b=c"}'),
     ],
 )
 def test_unparse_is_canonical_and_parses_back(passes: list[Pass], text: str) -> None:
@@ -111,6 +126,18 @@ def test_unparse_is_canonical_and_parses_back(passes: list[Pass], text: str) -> 
     back = syntax.parse(text, LIBRARY)
     assert back == passes
     assert syntax.unparse(back) == text
+
+
+_WORDS = st.text(st.sampled_from('ab=,;:{}"\\ \n1'), max_size=6)
+
+
+@given(st.lists(_WORDS), _WORDS, st.sampled_from([" ", ",", ", ", " ,\n"]))
+def test_any_values_read_back_whatever_separates_the_options(skip: list[str], note: str, separator: str) -> None:
+    options = {"skip": tuple(skip), "cosine": 0.5, "note": note}
+    written = separator.join(f"{name}={spell(value)}" for name, value in options.items())
+    passes = [Int8(**options), Fuse()]  # type: ignore[arg-type]
+    assert syntax.parse(f"int8{{{written}}},fuse", LIBRARY) == passes
+    assert syntax.parse(syntax.unparse(passes), LIBRARY) == passes
 
 
 def test_a_count_and_a_share_keep_their_types() -> None:
@@ -132,6 +159,7 @@ def test_sets_hold_for_every_pass_of_the_name_and_win(sets: Any) -> None:
 def test_sets_hold_for_passes_that_are_there_already() -> None:
     made = syntax.with_options([Int8(skip=("x",), cosine=0.5), Fuse()], ["int8.skip=head"])
     assert made == [Int8(skip=("head",), cosine=0.5), Fuse()]
+    assert syntax.with_options([Int8()], ["int8.note=a,mode=b;c=d"]) == [Int8(note="a,mode=b;c=d")]
     with pytest.raises(UsageError, match=r"pass 'int8' at column 6 of --set 'int8\.cosine=2': cosine is at most 1"):
         syntax.with_options([Int8()], ["int8.cosine=2"])
 
@@ -152,6 +180,9 @@ def test_sets_supply_a_required_option() -> None:
         ("fuse{expect=x}", "option 'expect' of pass 'fuse' is 'x' at column 13 of 'fuse{expect=x}'; wanted: an integer or none"),
         ("prune{scale=2}", "option 'scale' of pass 'prune' is '2' at column 13 of 'prune{scale=2}'; wanted: true or false"),
         ("int8{cosine=2}", "pass 'int8' at column 1 of 'int8{cosine=2}': cosine is at most 1"),
+        ("int8{agreement=1.5}", "option 'agreement' of pass 'int8' is '1.5' at column 16 of 'int8{agreement=1.5}'; wanted: a number above 0 and up to 1"),
+        ("int8{agreement=nan}", "option 'agreement' of pass 'int8' is 'nan' at column 16 of 'int8{agreement=nan}'; wanted: a number above 0 and up to 1"),
+        ("fuse{expect=-1}", "option 'expect' of pass 'fuse' is '-1' at column 13 of 'fuse{expect=-1}'; wanted: a number from 0"),
         ("int8{cosine=}", "option 'cosine' of pass 'int8' has no value at column 13 of 'int8{cosine=}'"),
         ("int8{skip=a,}", "trailing ',' at column 12 of 'int8{skip=a,}'"),
         ("fuse{expect=1", "unclosed '{' at column 5 of 'fuse{expect=1'"),
@@ -163,14 +194,25 @@ def test_sets_supply_a_required_option() -> None:
         ("fuse, ", "trailing ',' at column 5 of 'fuse, '"),
         ("fuse prune", "',' is missing at column 6 of 'fuse prune'"),
         ("fuse{}prune", "',' is missing before 'p' at column 7 of 'fuse{}prune'"),
-        ("fuse{expect}", "'=' is missing after option 'expect' at column 6 of 'fuse{expect}'"),
-        ("fuse{expect", "'=' is missing after option 'expect' at column 6 of 'fuse{expect'"),
+        ("fuse{expect}", "'=' is missing after option 'expect' at column 6 of 'fuse{expect}'; write expect=..."),
+        ("fuse{expect", "'=' is missing after option 'expect' at column 6 of 'fuse{expect'; write expect=..."),
+        ("fuse{expect:1}", "'=' is missing after option 'expect' at column 6 of 'fuse{expect:1}'; write expect=1"),
+        ("fuse{expect = 1}", "'=' is missing after option 'expect' at column 6 of 'fuse{expect = 1}'; write expect=1"),
+        ("int8{note mode=row}", "'=' is missing after option 'note' at column 6 of 'int8{note mode=row}'; write note=..."),
+        ("fuse{0.5}", "misplaced '0.5' at column 6 of 'fuse{0.5}'; an option is written name=value"),
+        ("prune{keep=0.5;scale=true}", "misplaced ';' at column 15 of 'prune{keep=0.5;scale=true}'; options are separated by spaces or commas"),
+        ("int8{note=x; mode=row}", "misplaced ';' at column 12 of 'int8{note=x; mode=row}'; options are separated by spaces or commas"),
+        ("prune{keep=0.5,scale=2}", "option 'scale' of pass 'prune' is '2' at column 22 of 'prune{keep=0.5,scale=2}'; wanted: true or false"),
+        ("int8{note=a,b=c}", "unknown option 'b' of pass 'int8' at column 13 of 'int8{note=a,b=c}'; known: agreement, cosine, expect, mode, note, skip; quote a value that holds such a comma"),
+        ("int8{skip=a, b}", "misplaced ',' at column 12 of 'int8{skip=a, b}'; write a list without spaces, as in skip=a,b, and an option as name=value"),
+        ("int8{skip=a ,b}", "misplaced ',' at column 13 of 'int8{skip=a ,b}'; write a list without spaces, as in skip=a,b, and an option as name=value"),
+        ("int8{skip=a ,}", "trailing ',' at column 13 of 'int8{skip=a ,}'"),
+        ("int8{,skip=a}", "misplaced ',' at column 6 of 'int8{,skip=a}'"),
         ("fuse{=1}", "misplaced '=' at column 6 of 'fuse{=1}'"),
         ("fuse{expect={1}}", "misplaced '{' at column 13 of 'fuse{expect={1}}'"),
         ("fuse{{", "misplaced '{' at column 6 of 'fuse{{'"),
         ("fuse{expect=1 expect=2}", "option 'expect' is given twice, again at column 15 of 'fuse{expect=1 expect=2}'"),
-        ("fuse{expect=1, a=2}", "trailing ',' at column 14 of 'fuse{expect=1, a=2}'"),
-        ("fuse{expect=1 ,a=2}", "misplaced ',' (options are separated by spaces) at column 15 of 'fuse{expect=1 ,a=2}'"),
+        ("fuse{expect=1,expect=2}", "option 'expect' is given twice, again at column 15 of 'fuse{expect=1,expect=2}'"),
         ('int8{note="a}', "unclosed '\"' at column 11 of 'int8{note=\"a}'"),
         ('int8{note="a\\', "unclosed '\"' at column 11 of 'int8{note=\"a\\\\'"),
         ('int8{note="a"b}', "misplaced 'b' after a quoted value at column 14 of 'int8{note=\"a\"b}'"),

@@ -358,7 +358,7 @@ class TestGit:
 
     def test_what_is_no_model_does_not_stop_git(self, git: Any, workspace: Path) -> None:
         (workspace / "models/m.onnx").write_bytes(b"")
-        assert "+# the file is empty; export the model again" in self.changed(git("diff"))
+        assert "+# it is empty; export the model again" in self.changed(git("diff"))
         pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:1234\nsize 5\n"
         (workspace / "models/m.onnx").write_text(pointer, encoding="utf-8")
         assert "+# kept in Git LFS: oid sha256:1234" in self.changed(git("diff"))

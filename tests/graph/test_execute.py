@@ -54,6 +54,17 @@ def test_a_model_that_onnxruntime_does_not_know_is_refused_in_one_line() -> None
     assert "\n" not in str(caught.value)
 
 
+def test_a_model_that_is_newer_than_onnxruntime_is_refused_with_what_to_do() -> None:
+    draft = Draft()
+    found = draft.op.Cos(draft.op.Cast(draft.input("x", 3), to=ir.DataType.BFLOAT16.value))
+    model = draft.model({"y": (draft.op.Cast(found, to=ir.DataType.FLOAT.value), [3])})
+    with pytest.raises(CannotApplyError, match=r"implementation for Cos.*; this is onnxruntime \S+, install a newer one$"):
+        Runner(model)
+    model.opset_imports[""] = 99
+    with pytest.raises(CannotApplyError, match=r"refuses the model: ONNX Runtime only .*; this is onnxruntime \S+, install a newer one$"):
+        Runner(model)
+
+
 def test_inputs_that_do_not_fit_are_named_with_their_shapes() -> None:
     with pytest.raises(CannotApplyError, match=r"fails on inputs x \[3, 9\]"):
         Runner(product(8)).run({"x": np.zeros((3, 9), np.float32)})

@@ -223,8 +223,24 @@ def test_products_that_are_int8_already_are_left() -> None:
     assert (again.count, {miss.why for miss in again.misses}, len(again.misses)) == (0, {"it is int8 already"}, 7)
 
 
-def test_tables_are_stored_by_row_only_if_asked_for() -> None:
-    plain, log = quantised()
+def looked_up(rows: int) -> ir.Model:
+    """Return a model that looks tokens up in a table [rows, 16] and multiplies them by a weight."""
+    draft = Draft()
+    ids = draft.input("input_ids", "batch", "seq", dtype=ir.DataType.INT64)
+    tokens = draft.op.Gather(draft.normal("table", rows, 16), ids, axis=0)
+    return draft.model({"y": (draft.op.MatMul(tokens, draft.normal("w", 16, 4)), ["batch", "seq", 4])})
+
+
+@pytest.mark.parametrize(("rows", "options", "taken"), [
+    (1024, "", 1), (1023, "", None), (1024, "embeddings=false", None), (8, "embeddings=true", 1), (8, "embeddings=auto", None),
+])  # fmt: skip
+def test_tables_are_stored_as_int8_where_they_are_large_or_it_is_asked_for(rows: int, options: str, taken: int | None) -> None:
+    (item,) = syntax.parse(f"int8{{{options}}}", LIBRARY)
+    assert run_pass(item, looked_up(rows)).done.get("embedding tables") == taken
+
+
+def test_tables_are_stored_by_row() -> None:
+    plain, log = quantised("embeddings=false")
     assert (count(plain, "Embed"), log.done.get("embedding tables")) == (1, None)
     stored, log = quantised("embeddings=true")
     assert (count(stored, "EmbedInt8"), log.done["embedding tables"]) == (1, 3)

@@ -113,6 +113,21 @@ def test_tables_that_alone_break_the_budget_are_named() -> None:
         step(encoder(), "embeddings=true cosine=0.9999999", feeds(mask))
 
 
+def test_tables_that_alone_break_the_budget_stay_where_it_is_left_to_the_search() -> None:
+    draft = Draft()
+    ids = draft.input("input_ids", "batch", "seq", dtype=ir.DataType.INT64)
+    table = np.random.default_rng(0).standard_normal((2048, INNER)).astype(np.float32)
+    table[:, 0] = 3000  # coarsens every row; what is read of it is the rest
+    weight = np.random.default_rng(1).standard_normal((INNER, OUTER)).astype(np.float32)
+    weight[0] = 0
+    y = draft.op.MatMul(draft.op.Gather(draft.weight("table", table), ids, axis=0), draft.weight("w", weight))
+    rows = {"input_ids": np.arange(40).reshape(4, 10)}
+    found = step(draft.model({"y": (y, ["batch", "seq", OUTER])}), "", rows)
+    assert found.skipped[0].startswith("embedding tables: left in fp32 by skip=auto: alone they bring the mean cosine to")
+    assert "embeddings=false" in found.decided
+    assert "embedding tables" not in found.changes
+
+
 @pytest.mark.parametrize("rows", [True, False])
 def test_without_rows_it_is_refused(rows: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, given, out = tmp_path / "m.onnx", tmp_path / "rows.npz", tmp_path / "out.onnx"

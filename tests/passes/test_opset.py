@@ -14,6 +14,7 @@ import pytest
 import ffc
 from tests import encoders
 from tests.graphs import Draft, count, difference, encoder, feeds, masks, run_passes, run_stock
+from tests.kernels import needs_opset_24
 
 
 @pytest.mark.parametrize("opset", [20, 21, 22, 23])
@@ -71,6 +72,7 @@ def test_functions_of_others_are_inlined() -> None:
     assert np.array_equal(run_stock(after, {"x": array})["y"], 2 * array)
 
 
+@needs_opset_24
 def test_a_newer_opset_is_taken_at_its_word_where_23_knows_all_of_it() -> None:
     model = encoder(opset=23)
     model.opset_imports[""] = 24
@@ -89,6 +91,7 @@ def layered(op_type: str, opset: int, *inputs: Any, dtype: ir.DataType = ir.Data
     return draft.model({"y": (draft.op.Cast(y, to=1), ["batch", "seq", 8])}, opset=opset)
 
 
+@needs_opset_24
 @pytest.mark.parametrize(
     ("model", "why"),
     [

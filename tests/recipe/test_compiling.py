@@ -238,7 +238,7 @@ def test_compile_takes_a_recipe(capsys: pytest.CaptureFixture[str], calls: list[
     call, said = run(capsys, calls, "--recipe", "deep/r.toml")
     assert call == {
         "model": Path("deep/model.onnx"), "passes": "fuse,int8{cosine=0.9}", "out": Path("deep/small.onnx"), "target": "cpu",
-        "data": Path("deep/rows.npz"), "plugins": ("deep/mine.py",),
+        "data": Path("deep/rows.npz"), "plugins": ("deep/mine.py",), "sets": (),
     }  # fmt: skip
     assert said == []
 
@@ -252,7 +252,7 @@ def test_the_command_line_comes_first(capsys: pytest.CaptureFixture[str], calls:
     call, _ = run(capsys, calls, *words.split())
     assert call == {
         "model": Path("other.onnx"), "passes": "fuse,int8{cosine=0.8}", "out": Path("o.onnx"), "target": "portable",
-        "data": Path("d.npz"), "plugins": ("deep/mine.py", "p.py"),
+        "data": Path("d.npz"), "plugins": ("deep/mine.py", "p.py"), "sets": (),
     }  # fmt: skip
 
 

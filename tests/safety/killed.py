@@ -64,7 +64,7 @@ def main() -> None:
     path, external, step = sys.argv[1:]
     if step == "write":
         write = publish.Staging.write
-        publish.Staging.write = lambda self, pieces: write(self, _half(pieces))  # type: ignore[method-assign]
+        publish.Staging.write = lambda self, pieces, path: write(self, _half(pieces), path)  # type: ignore[method-assign]
     else:
         calls: list[None] = []
         os.fsync = _deadly(os.fsync, calls, int(step))

@@ -17,10 +17,11 @@ from tests.checkout import ROOT
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the command runs in one process")
 
 
-def guarded(work: str) -> subprocess.CompletedProcess[str]:
-    """Run `work`, the body of a function, under guard in a process of its own."""
+def guarded(work: str, limits: str = "") -> subprocess.CompletedProcess[str]:
+    """Run `work`, the body of a function, under guard in a process of its own, of which limits on time hold for all."""
     lines = "".join(f"    {line}\n" for line in work.splitlines())
-    code = f"import os, signal, sys\nfrom ffc import guard\nfrom ffc.cli import _fail\ndef work():\n{lines}\nsys.exit(guard.run(work, _fail))"
+    limited = f"import resource\nresource.setrlimit(resource.RLIMIT_CPU, {limits})\n" if limits else ""
+    code = f"{limited}import os, signal, sys\nfrom ffc import guard\nfrom ffc.cli import _fail\ndef work():\n{lines}\nsys.exit(guard.run(work, _fail))"
     return subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
     )
@@ -36,7 +37,89 @@ def test_a_native_crash_is_one_line(number: str) -> None:
 
 def test_what_the_system_kills_for_memory_says_so() -> None:
     done = guarded("os.kill(os.getpid(), signal.SIGKILL)")
-    assert done.returncode == 3 and "memory ran out" in done.stderr
+    assert done.returncode == 5 and "memory ran out, or by another process" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("limits", ["(1, 9)", "(1, 1)"])
+def test_time_that_ran_out_is_no_memory_that_ran_out(limits: str) -> None:
+    """At the soft limit there is a signal that says so; at the hard one the system just kills."""
+    done = guarded("while True: pass", limits)
+    assert done.returncode == 5
+    assert done.stderr.startswith("ffc: error: the time ran out that a process may compute (ulimit -t)")
+
+
+def test_a_file_that_may_not_grow_is_told_as_such() -> None:
+    done = guarded("signal.signal(signal.SIGXFSZ, signal.SIG_DFL)\nos.kill(os.getpid(), signal.SIGXFSZ)")
+    assert done.returncode == 5 and "a file grew larger than a process may write (ulimit -f)" in done.stderr
+
+
+@pytest.mark.parametrize(("number", "name"), [(10, "SIGUSR1"), (14, "SIGALRM"), (40, "signal 40")])
+def test_a_signal_that_was_sent_is_no_crash(number: int, name: str) -> None:
+    done = guarded(f"os.kill(os.getpid(), {number})")
+    assert done.returncode == 128 + number
+    assert done.stderr == f"ffc: error: the process was ended by another one ({name}); no file was left half written\n"
+
+
+ENDINGS = {
+    "RuntimeError('x')": "this is a bug in ffc: RuntimeError: x",
+    "SystemExit(3)": "this is a bug in ffc: SystemExit: 3",
+    "RecursionError('deep')": "this is a bug in ffc: RecursionError: deep",
+    "type('Panic', (BaseException,), {})('in Rust')": "this is a bug in ffc: Panic: in Rust",
+    "GeneratorExit()": "this is a bug in ffc: GeneratorExit",
+}
+
+
+@pytest.mark.parametrize("error", ENDINGS)
+def test_whatever_a_command_leaves_by_is_one_line(error: str) -> None:
+    done = command(f"import importlib\ndef fail(name): raise {error}\nimportlib.import_module = fail")
+    assert done.returncode == 70
+    assert done.stderr.startswith(f"ffc: error: {ENDINGS[error]}") and done.stderr.count("\n") == 1
+
+
+def test_the_traceback_is_shown_where_it_is_asked_for() -> None:
+    done = command("import importlib\ndef fail(name): raise TypeError('x')\nimportlib.import_module = fail", FFC_TRACEBACK="1")
+    assert "Traceback" in done.stderr and done.stderr.splitlines()[-1].startswith("ffc: error: this is a bug in ffc: TypeError: x")
+
+
+def test_an_error_of_what_tells_of_errors_is_one_line_too() -> None:
+    broken = "import importlib\nfrom ffc import cli\ncli._fail_with = None\ndef fail(name): raise ValueError('x')"
+    done = command(f"{broken}\nimportlib.import_module = fail")
+    assert done.returncode == 70
+    assert done.stderr == "ffc: error: this is a bug in ffc: TypeError while it told of ValueError('x')\n"
+
+
+def test_a_system_at_its_end_is_no_bug() -> None:
+    said = "import importlib\ndef fail(name): raise OSError(28, 'No space left on device', '/tmp/x')\nimportlib.import_module = fail"
+    done = command(said)
+    assert done.returncode == 5
+    assert done.stderr == (
+        "ffc: error: the system has no room for what this takes: No space left on device at '/tmp/x'; make room, and try again\n"
+    )
+
+
+def test_a_package_that_is_missing_is_named() -> None:
+    done = command("import sys\nsys.modules['rich.console'] = sys.modules['rich'] = None")
+    assert done.returncode == 5
+    assert done.stderr.startswith("ffc: error: the package 'rich' is missing") and done.stderr.count("\n") == 1
+
+
+def test_a_package_that_is_too_old_is_named_whatever_it_breaks() -> None:
+    """An option that an older click does not know is a TypeError, while a command is defined."""
+    old = "from importlib import metadata\nfound = metadata.version\nmetadata.version = lambda name: '8.0.1' if name == 'click' else found(name)"
+    done = command(f"{old}\nimport click\ndef option(*a, **k): raise TypeError('deprecated')\nclick.option = option")
+    assert done.returncode == 5
+    assert done.stderr.startswith("ffc: error: ffc needs click>=") and "8.0.1 is installed" in done.stderr
+    assert "TypeError: deprecated" in done.stderr and done.stderr.count("\n") == 1
+
+
+def command(before: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``ffc passes`` in an environment that something was done to."""
+    code = f"import sys\nfrom ffc.cli import main\n{before}\nsys.argv = ['ffc', 'passes']\nsys.exit(main())"
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
+        env={**{name: value for name, value in os.environ.items() if name != "FFC_TRACEBACK"}, **environment},
+    )  # fmt: skip
 
 
 def test_exit_codes_and_output_pass_through() -> None:

@@ -201,6 +201,25 @@ def test_a_folder_with_other_files_is_left_alone(chain: Chain) -> None:
     assert [file.name for file in checkpoint.iterdir()] == ["tokenizer.json"]
 
 
+def test_links_to_folders_are_followed_and_standard_output_is_none(tmp_path: Path, chain: Chain) -> None:
+    with pytest.raises(UsageError, match="a folder cannot be written to standard output; name one with -o"):
+        steps.run([], Path("-"), Told())
+    (tmp_path / "run").symlink_to("elsewhere")
+    assert chain.run() == ["a", "b", "c"] and chain.run() == []
+    assert (tmp_path / "elsewhere" / "a" / "out.txt").is_file()
+
+
+def test_a_step_that_is_done_again_leaves_what_a_link_in_its_place_names(tmp_path: Path, chain: Chain) -> None:
+    chain.run()
+    (tmp_path / "run" / "a").rename(tmp_path / "moved")
+    (tmp_path / "run" / "a").symlink_to(tmp_path / "moved")
+    assert chain.run() == []
+    chain.numbers["a"] = 4
+    assert chain.run() == ["a", "b"]
+    assert (tmp_path / "moved" / "out.txt").read_text() == "0"
+    assert (tmp_path / "run" / "a" / "out.txt").read_text() == "2"
+
+
 def test_a_path_that_is_not_there_has_no_digest(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot read .*gone\.json: there is no such file"):
         steps.digest_of(tmp_path / "gone.json")

@@ -12,21 +12,26 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+import transformers
 from torch import nn
 
 import ffc
 from ffc.errors import CannotApplyError, GateError, InputError
+from ffc.graph.execute import Runner
 from ffc.pruning.plan import LayerPlan, Plan
+from ffc.train import exportable
 from ffc.train.encoding import Collator, Row, Rows
 from ffc.train.evaluate import predict, predict_onnx, session
-from ffc.train.export import export, inputs
+from ffc.train.export import export, exported, inputs
 from ffc.train.models import pretrained
 from ffc.train.models.digest import digest
+from ffc.train.models.pooling import MODES
 from ffc.train.models.slicing import apply
 from ffc.train.models.span_classifier import SpanClassifier
 from ffc.train.parity import check, example
 from ffc.train.tasks.base import Example, Task
 from tests.encoders import FFN, Kind, perturb, random_model
+from tests.train.sentence_folders import TANH, save_sentences
 from tests.train.tiny import save_model
 
 SINGLE = Task("moods", ("bad", "fair", "good"), "accuracy", (Example("good", label=2), Example("bad", label=0)), ())
@@ -262,3 +267,76 @@ def test_every_kind_exports_and_is_fused(kind: Kind, what: str, tmp_path: Path) 
     result = ffc.compile(export(model, tmp_path / "model.onnx"), "fuse")
     assert changes(result, "fuse")["attention"] == 2
     assert [value.name for value in result.model.graph.outputs] == ["last_hidden_state" if what == "bare" else "logits"]
+
+
+# Heads
+
+
+SIZES = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+LABELS = ["LABEL_0", "LABEL_1", "LABEL_2"]
+HEADS: dict[str, tuple[str, dict[str, str], list[str] | None]] = {
+    "BertForTokenClassification": ("token-classification", {"logits": "[batch,length,3]"}, LABELS),
+    "BertForQuestionAnswering": ("question-answering", {"start_logits": "[batch,length]", "end_logits": "[batch,length]"}, None),
+    "BertForMaskedLM": ("fill-mask", {"logits": "[batch,length,60]"}, None),
+    "BertModel": ("feature-extraction", {"last_hidden_state": "[batch,length,32]"}, None),
+    "BertForSequenceClassification": ("text-classification", {"logits": "[batch,3]"}, LABELS),
+}  # fmt: skip
+
+
+def headed(name: str) -> Any:
+    """Return a random model whose answers depend on its inputs: the weights that it begins with are small."""
+    torch.manual_seed(0)
+    ends = 2 if "Answering" in name else 3
+    model = getattr(transformers, name)(transformers.BertConfig(num_labels=ends, max_position_embeddings=40, **SIZES))
+    perturb(model, 0, False)
+    return model.eval()
+
+
+def worst(model: nn.Module, graph: ir.Model) -> float:
+    """Return the largest difference from torch at real tokens, relative to the scale, on masks of every kind."""
+    runner, names, found = Runner(graph), [str(value.name) for value in graph.graph.inputs], 0.0
+    for kind in ("full", "right-padded", "left-padded", "holed"):
+        batch = example(model, names, 3, 11, kind)
+        with torch.no_grad():
+            wanted = model(**batch)
+        real = batch["attention_mask"].numpy() > 0
+        for name, value in runner.run({name: each.numpy() for name, each in batch.items()}).items():
+            one, other = wanted[name].numpy(), value
+            if one.shape[:2] == real.shape:
+                one, other = one[real], other[real]
+            found = max(found, float(np.abs(one - other).max() / np.abs(one).max()))
+    return found
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_head_gives_what_torch_gives_and_says_what_it_is_for(name: str) -> None:
+    task, outputs, labelled = HEADS[name]
+    model = headed(name)
+    graph = exported(model)
+    assert {str(value.name): str(value.shape) for value in graph.graph.outputs} == outputs
+    assert graph.metadata_props["ffc.task"] == task
+    assert json.loads(graph.metadata_props.get("ffc.labels", "null")) == labelled
+    fused = ffc.compile(graph, "fuse")
+    assert changes(fused, "fuse")["attention"] == 2 and worst(model, fused.model) < 1e-4
+    small = ffc.compile(graph, "fuse,int8")
+    assert changes(small, "int8") and worst(model, small.model) < 0.3
+
+
+def test_a_sentence_is_pooled_in_the_graph_in_every_way(tmp_path: Path) -> None:
+    over = {"in_features": 192, "out_features": 16, "bias": True, "activation_function": TANH}
+    steps = [("Pooling", {"pooling_mode": list(MODES)}), ("Dense", over), ("Normalize", {})]
+    found = exportable.read(save_sentences(tmp_path, steps))
+    perturb(found.model, 0, False)
+    graph = exported(found.model, tokenizer=found.tokenizer)
+    assert [(value.name, str(value.shape)) for value in graph.graph.outputs] == [
+        ("sentence_embedding", "[batch,16]"),
+        ("token_embeddings", "[batch,length,32]"),
+    ]
+    assert graph.metadata_props["ffc.task"] == "sentence-similarity" and "ffc.labels" not in graph.metadata_props
+    assert worst(found.model, ffc.compile(graph, "fuse").model) < 1e-4
+    assert worst(found.model, ffc.compile(graph, "fuse,int8").model) < 0.3
+
+
+def test_a_head_whose_use_is_not_known_is_refused_in_a_line() -> None:
+    with pytest.raises(CannotApplyError, match=r"a BertForPreTraining puts out prediction_logits, .*; name a model that"):
+        exported(headed("BertForPreTraining"))

@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
@@ -16,9 +15,9 @@ from ffc.ci.diff.compare import compare
 from ffc.ci.diff.groups import Group, groups
 from ffc.ci.matching.growth import Matching
 from ffc.ci.matching.snapshot import Snapshot, of_model
-from ffc.errors import UsageError
 from ffc.graph import files
 from ffc.graph.cost import Cost, cost, is_parameter
+from ffc.graph.files import ModelLike
 
 if TYPE_CHECKING:
     from ffc.compiler.proof.rows import Data
@@ -56,8 +55,8 @@ class Diff:
 
 
 def diff(
-    before: str | Path | ir.Model,
-    after: str | Path | ir.Model,
+    before: ModelLike,
+    after: ModelLike,
     *,
     names: bool = False,
     numerics: bool = False,
@@ -67,7 +66,7 @@ def diff(
     """Compare two models by meaning: names inside, the order of nodes and where weights are kept do not matter.
 
     Args:
-        before: A path, or a model in memory.
+        before: As `ffc.load` takes it.
         after: The other.
         names: Whether names of nodes count as well.
         numerics: Whether to run both on the same seeded inputs and compare what they give.
@@ -76,7 +75,7 @@ def diff(
 
     Raises:
         InputError: If a model is missing or broken, or rows do not fit.
-        UsageError: If either is neither path nor model.
+        UsageError: If either is no model.
         CannotApplyError: If numbers are to be compared of models that do not take and give the same.
         MissingError: If rows are text, and the package `tokenizers` is not installed.
     """
@@ -105,14 +104,10 @@ class _Side:
     cost: Cost
 
 
-def _read(model: str | Path | ir.Model, to_run: bool) -> _Side:
-    if isinstance(model, ir.Model):
-        opened, name = model, "a model in memory"
-    elif isinstance(model, str | Path):
-        opened, name = files.load(model, lazily=True, to_run=to_run), str(model)
-    else:
-        raise UsageError(f"a model is a path or an onnx_ir.Model, not {type(model).__name__}")
-    snapshot = of_model(opened, name)
+def _read(model: ModelLike, to_run: bool) -> _Side:
+    held = files.in_memory(model)
+    opened = files.load(model, lazily=True, to_run=to_run) if held is None else held
+    snapshot = of_model(opened, files.name_of(model))
     return _Side(opened, snapshot, _cost(opened, snapshot))
 
 

@@ -20,10 +20,13 @@ from ffc.ci.lock.lock import Lock, Making, lock_of, settled
 from ffc.ci.lock.policy import Policy, is_better
 from ffc.ci.matching.snapshot import of_model
 from ffc.compiler import pipeline
+from ffc.compiler.passes import Pass
 from ffc.compiler.proof.contracts import Verdict
 from ffc.compiler.proof.rows import Data
-from ffc.errors import FfcError, InputError
+from ffc.errors import FfcError, InputError, UsageError
 from ffc.graph import files
+from ffc.graph.files import ModelLike, targets
+from ffc.graph.files.destination import named
 from ffc.tables.table import number
 
 __all__ = ["Check", "Failure", "Unfinished", "accept", "check", "lock"]
@@ -52,7 +55,7 @@ class Check:
 
     Attributes:
         path: The lock.
-        source: The model that was compiled.
+        source: The file of the model that was compiled, or what a model in memory is called.
         policy: What may pass.
         diff: What changed, the lock before and the compiled model after.
         verdict: What outputs differ by from those of the model as it came; None where that is not measured.
@@ -95,8 +98,8 @@ class Unfinished:
 
 
 def lock(
-    model: str | Path,
-    passes: str | None = "fuse,int8",
+    model: ModelLike,
+    passes: str | Sequence[str | Pass] | None = "fuse,int8",
     *,
     out: str | Path | None = None,
     target: str = "cpu",
@@ -109,14 +112,15 @@ def lock(
     """Compile a model and write the lock of what comes of it.
 
     Args:
-        model: The model's file.
+        model: The model, as `ffc.compile` takes it.
         passes: The pipeline, as `ffc.compile` takes it; None locks the model as it is.
-        out: Where to write the lock; by default ``<stem>.ffc.lock`` beside the model.
+        out: Where to write the lock; by default ``<stem>.ffc.lock`` beside the model, if that has a file.
         target: What `lower` writes.
         sets: Further options as ``pass.option=value``.
         plugins: Files with passes.
         data: Rows of the user's own to prove on too, as `ffc.compile` takes them.
-        source: What the lock calls the model; by default its path, as seen from the lock.
+        source: What the lock calls the model, the file that `check` compiles unless it is given another; by default its
+            path, as seen from the lock.
         progress: Called with a line at every step.
 
     Returns:
@@ -124,18 +128,23 @@ def lock(
 
     Raises:
         UsageError, InputError, CannotApplyError, GateError: As `ffc.compile` does.
+        UsageError: If a model has no file, and `out` or `source` is not given.
         InputError: If the lock cannot be written, or a file has a name that no line can hold.
     """
-    path = locks.beside(Path(model)) if out is None else Path(out)
-    name = paths.seen(model, path.parent) if source is None else source
+    file = files.path_of(model)
+    if file is None and (out is None or source is None):
+        raise UsageError("a model in memory has no file; give out=, the lock, and source=, the file that it is of")
+    path = locks.beside(file) if out is None and file is not None else named(str(out))
+    folder = Path() if targets.is_standard_output(path) else path.parent
+    name = paths.seen(file, folder) if source is None and file is not None else str(source)
     if passes is None:
         made = lock_of(files.load(model, lazily=True), Making(name, None, "", target), pipeline.versions())
     else:
-        named = paths.plugins_of(passes, sets, plugins)
-        result = pipeline.compile(model, passes, target=target, sets=sets, plugins=named, data=data, progress=progress)
+        own = paths.plugins_of(passes, sets, plugins)
+        result = pipeline.compile(model, passes, target=target, sets=sets, plugins=own, data=data, progress=progress)
         report = result.report
-        asked, decided = (paths.write_pipeline(text, named, path.parent) for text in (report.pipeline, report.decided))
-        beside = tuple(paths.seen(plugin, path.parent) for plugin in named)
+        asked, decided = (paths.write_pipeline(text, own, folder) for text in (report.pipeline, report.decided))
+        beside = tuple(paths.seen(plugin, folder) for plugin in own)
         made = lock_of(result.model, Making(name, asked, decided, report.target, beside), report.versions)
     locks.save(made, path)
     return made
@@ -144,7 +153,7 @@ def lock(
 def check(
     path: str | Path,
     *,
-    model: str | Path | None = None,
+    model: ModelLike | None = None,
     policy: Policy | None = None,
     data: Data | None = None,
     progress: Callable[[str], None] | None = None,
@@ -155,7 +164,7 @@ def check(
 
     Args:
         path: The lock.
-        model: The model to compile, by default the one that the lock names.
+        model: The model to compile, as `ffc.compile` takes it; by default the file that the lock names.
         policy: What may pass; by default that of the project that the lock lies in.
         data: Rows of the user's own to prove on too, as `ffc.compile` takes them.
         progress: Called with a line at every step.
@@ -168,16 +177,18 @@ def check(
     path = Path(path)
     old = locks.load(path)
     rules = policies.find(path.parent) if policy is None else policy
-    source = path.parent / old.making.source if model is None else Path(model)
-    if not source.exists():
-        raise InputError(f"lock {path} is of the model {source}, which does not exist; name it with --model")
+    source = path.parent / old.making.source if model is None else model
+    file = files.path_of(source)
+    if file is not None and not file.exists():
+        raise InputError(f"lock {path} is of the model {file}, which does not exist; name it with --model")
     compiled, verdict = _made(old.making, path.parent, source, data, progress)
     new = lock_of(compiled, old.making, pipeline.versions())
     found = _compared(old, new, compiled, path)
     for_callers = any(change.kind == "interface" for change in found.changes)
     improved = rules.improvements and not for_callers and is_better(old.cost, new.cost)
-    failures = [*_changed(found, rules, improved), *_over_budget(old, new, rules), *_numbers(verdict, rules)]
-    return Check(path, source, rules, found, verdict, tuple(failures), improved and not failures, new)
+    failures = (*_changed(found, rules, improved), *_over_budget(old, new, rules), *_numbers(verdict, rules))
+    name = Path(files.name_of(source))
+    return Check(path, name, rules, found, verdict, failures, improved and not failures, new)
 
 
 def accept(done: Check) -> bool:
@@ -190,7 +201,7 @@ def accept(done: Check) -> bool:
 
 
 def _made(
-    making: Making, folder: Path, source: Path, data: Data | None, progress: Callable[[str], None] | None
+    making: Making, folder: Path, source: ModelLike, data: Data | None, progress: Callable[[str], None] | None
 ) -> tuple[ir.Model, Verdict | None]:
     """Return what a lock says how to make, and what outputs differ by from those of the source."""
     if making.pipeline is None:

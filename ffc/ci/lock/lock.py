@@ -19,6 +19,7 @@ from ffc.ci.matching.snapshot import Snapshot, of_model
 from ffc.errors import InputError
 from ffc.graph.cost import Cost, cost
 from ffc.graph.files import publish
+from ffc.graph.files.destination import named
 from ffc.graph.text import text
 
 __all__ = ["FORMAT", "Lock", "Making", "beside", "load", "lock_of", "parse", "save", "settled", "unparse"]
@@ -210,4 +211,4 @@ def save(lock: Lock, path: str | os.PathLike[str]) -> None:
     Raises:
         InputError: If it cannot be written.
     """
-    publish.write_text(Path(path), unparse(lock), f"lock {path}")
+    publish.write_text(named(path), unparse(lock), f"lock {path}")

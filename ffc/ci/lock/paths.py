@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ffc.compiler import syntax
+from ffc.compiler.chain import as_passes
 from ffc.compiler.library import Library
 from ffc.compiler.passes import Pass
 from ffc.errors import InputError
@@ -15,7 +16,9 @@ from ffc.recipe.compiling import moved
 __all__ = ["plugins_of", "read_pipeline", "seen", "write_pipeline"]
 
 
-def plugins_of(pipeline: str, sets: Mapping[str, str] | Sequence[str], plugins: Sequence[str]) -> list[str]:
+def plugins_of(
+    pipeline: str | Sequence[str | Pass], sets: Mapping[str, str] | Sequence[str], plugins: Sequence[str]
+) -> list[str]:
     """Return all files that the passes of a pipeline come from: those of `plugins`, and those that it names itself.
 
     Raises:
@@ -23,7 +26,7 @@ def plugins_of(pipeline: str, sets: Mapping[str, str] | Sequence[str], plugins: 
         InputError: If such a file is missing or broken.
     """
     library = Library.default(plugins)
-    syntax.parse(pipeline, library, sets)
+    as_passes(pipeline, library, sets)
     return list(dict.fromkeys(library.files))
 
 

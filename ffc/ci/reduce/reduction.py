@@ -19,6 +19,7 @@ from ffc.compiler.chain import as_passes, chain, open_model, with_lower
 from ffc.compiler.library import Library
 from ffc.compiler.passes import Pass
 from ffc.errors import CannotApplyError, UsageError, one_line
+from ffc.graph.files import ModelLike
 
 __all__ = ["reduce"]
 
@@ -26,8 +27,8 @@ _DEFAULT = "fuse,int8"
 
 
 def reduce(
-    model: str | Path | ir.Model,
-    passes: str | Sequence[Pass] | None = None,
+    model: ModelLike,
+    passes: str | Sequence[str | Pass] | None = None,
     *,
     when: Callable[[ir.Model], bool] | str | None = None,
     out: str | Path | None = None,
@@ -44,7 +45,7 @@ def reduce(
     than Linux, where that is not safe, a crash ends this process.
 
     Args:
-        model: A path, or a model in memory, which stays as it is.
+        model: As `ffc.load` takes it.
         passes: The pipeline, as `ffc.compile` takes it; ``fuse,int8`` if not given.
         when: What must hold of a candidate, in place of the failure of its compile: a command that ends with status 0
             where it does, such as ``"python check.py {model}"`` (``{inputs}`` is an ``.npz`` file of inputs,
@@ -108,7 +109,7 @@ def _found(search: Search, whole: Case, seconds: float, finished: bool) -> Reduc
 
 def _condition(
     when: Callable[[ir.Model], bool] | str | None,
-    passes: str | Sequence[Pass] | None,
+    passes: str | Sequence[str | Pass] | None,
     plugins: Sequence[str],
     target: str,
     timeout: float,
@@ -121,7 +122,7 @@ def _condition(
     return condition
 
 
-def _opened(model: str | Path | ir.Model) -> ir.Model:
+def _opened(model: ModelLike) -> ir.Model:
     opened = open_model(model)
     common.NameFixPass()(opened)  # values of a model in memory may have none
     for node in opened.graph.all_nodes():

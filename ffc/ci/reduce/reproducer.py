@@ -47,9 +47,11 @@ def check_target(folder: Path) -> None:
     Raises:
         UsageError: If it is so.
     """
+    targets.check_no_stream(folder)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise UsageError(f"the output '{folder}' is there already; remove it, or name another folder with -o")
-    targets.check_folder(folder.absolute().parent, shown=folder.parent)
+    real = Path(os.path.realpath(folder))
+    targets.check_folder(real.parent, shown=real.parent if folder.is_symlink() else folder.parent)
 
 
 def write(found: Reduction, condition: Condition, library: Library, folder: Path) -> bool | None:
@@ -63,12 +65,13 @@ def write(found: Reduction, condition: Condition, library: Library, folder: Path
         InputError: If writing fails, for example because the disk is full.
     """
     shown = _shown(found, condition, library)
-    staging = folder.absolute().parent / f".ffc-{secrets.token_hex(6)}.reduced"
+    real = Path(os.path.realpath(folder))
+    staging = real.parent / f".ffc-{secrets.token_hex(6)}.reduced"
     try:
         staging.mkdir()
         _fill(staging, found, shown)
         reproduced = _fails(staging, shown) if shown.tells else None
-        os.replace(staging, folder)
+        os.replace(staging, real)
     except (OSError, InputError) as error:
         raise InputError(f"cannot write '{folder}': {innermost(error)}; nothing was written") from error
     finally:

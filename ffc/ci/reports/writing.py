@@ -15,7 +15,8 @@ from ffc.ci.reports.junit import to_junit
 from ffc.ci.reports.markdown import checks_to_markdown
 from ffc.ci.reports.sarif import to_sarif
 from ffc.errors import UsageError
-from ffc.graph.files import publish
+from ffc.graph.files import publish, targets
+from ffc.settings import libraries
 
 __all__ = ["FORMAT", "check_path", "to_annotations", "to_json", "write"]
 
@@ -27,11 +28,13 @@ def check_path(path: Path, locks: int) -> None:
 
     Raises:
         UsageError: If so.
+        MissingError: If a library that the form needs is not installed.
     """
-    if path.suffix not in _FORMS:
-        raise UsageError(f"report '{path}' has the suffix {path.suffix!r}; known: {', '.join(_FORMS)}")
+    targets.check_suffix(path, _FORMS, named=f"report '{path}'")
     if path.suffix == ".html" and locks != 1:
         raise UsageError(f"a report as HTML is of one lock, and there are {locks}; name one")
+    if path.suffix == ".html":
+        libraries.check(libraries.PAGES)
 
 
 def write(done: Sequence[Check | Unfinished], path: Path) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import typing
 from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -80,7 +80,13 @@ def number(text: str, hint: Any, said: Setting) -> Any:
     return value
 
 
-class _Value(click.ParamType[Any]):
+if TYPE_CHECKING:
+    _Type = click.ParamType[Any]
+else:
+    _Type = click.ParamType  # before click 8.4 it took no parameters
+
+
+class _Value(_Type):
     """A value of the type of a setting, in its range."""
 
     name = "value"

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from ffc import streams
 from ffc.commands.options.settings import names, options
-from ffc.errors import InputError
+from ffc.errors import InputError, UsageError
 from ffc.settings.data import LimitedTexts
 
 if TYPE_CHECKING:
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from ffc.compiler.proof.rows import Data
 
 __all__ = [
-    "PATH", "Command", "as_json", "but_plans", "check_file", "find_model", "given_option", "hush", "model",
-    "model_or_folder", "output", "parts", "plugins", "print_rich", "rows", "rows_given", "say", "sets", "target",
+    "OUTPUT", "PATH", "Command", "as_json", "but_plans", "check_file", "find_model", "given_option", "hush",
+    "keep_clean", "model", "model_or_folder", "output", "parts", "plugins", "print_rich", "rows", "rows_given", "say",
+    "sets", "target",
 ]  # fmt: skip
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -50,6 +52,25 @@ def find_model(context: click.Context, _: click.Parameter, path: Path | None, *,
 
 PATH = click.Path(path_type=Path)
 
+
+class _Output(click.Path):
+    """A path to write to, of which ``-`` is standard output and ``./-`` a file."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        assert isinstance(found, Path)
+        if found.name != "-":
+            return found
+        from ffc.graph.files.destination import named
+
+        return named(value)
+
+
+OUTPUT = _Output()
+
 model = click.argument("model", type=PATH, callback=find_model)
 model_or_folder = click.argument("model", type=PATH, callback=functools.partial(find_model, folders=True))
 sets = click.option(
@@ -59,7 +80,16 @@ plugins = click.option(
     "--plugin", "plugins", multiple=True, metavar="FILE.py[:Name]", help="Passes of your own, by file.  [repeatable]"
 )
 target = click.option("--target", metavar="NAME", default="cpu", show_default=True, help="What to lower to.")
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _escape(_: click.Context, __: click.Parameter, wanted: bool) -> bool:
+    """Keep what is printed exact where it is JSON: what the encoding lacks may not be written as what looks alike."""
+    if wanted:
+        streams.escape()
+    return wanted
+
+
+as_json = click.option("--json", "as_json", is_flag=True, callback=_escape, help="Print JSON.")
 
 
 def say(line: str) -> None:
@@ -89,12 +119,12 @@ def rows_given(data: Sequence[Path], given: dict[str, Any]) -> Data | None:
 
 
 def output(
-    default: str | None = None, *, help: str | None = None, metavar: str = "OUT"
+    default: str | None = None, *, help: str | None = None, metavar: str = "OUT", kind: click.Path = OUTPUT
 ) -> Callable[[Command], Command]:
-    """Add the option that says where that goes which a command writes."""
+    """Add the option that says where that goes which a command writes; `kind` tells how a command has the path."""
     place = None if default is None else Path(default)
     return click.option(
-        "-o", "--output", "out", type=PATH, default=place, show_default=True, metavar=metavar, help=help
+        "-o", "--output", "out", type=kind, default=place, show_default=True, metavar=metavar, help=help
     )  # fmt: skip
 
 
@@ -111,9 +141,31 @@ def check_file(out: Path, inputs: Iterable[Path | None], *, option: str = "-o") 
     """
     from ffc.graph.files import targets
 
-    targets.check_file(out, advice=f" with {option}")
-    targets.check_folder(out.absolute().parent, shown=out.parent, option=option)
+    folder = targets.check_file(out, advice=f" with {option}")
+    if folder is not None:
+        targets.check_folder(folder, shown=folder, option=option)
     targets.check_apart([out], [file for path in inputs if path is not None for file in parts(path)])
+
+
+def keep_clean(outs: Iterable[Path | None], *, as_json: bool = False) -> None:
+    """Let nothing else get to standard output, for the rest of a command, where one of its outputs is written there.
+
+    What the command prints goes to stderr then.
+
+    Raises:
+        UsageError: If JSON is to be printed too, or two outputs are written there.
+    """
+    from ffc.graph.files import targets
+    from ffc.graph.files.destination import kept_clean
+
+    there = [out for out in outs if out is not None and targets.is_standard_output(out)]
+    if not there:
+        return
+    if len(there) > 1:
+        raise UsageError(f"'{there[0]}' and '{there[1]}' are both standard output; name a file for one of them")
+    if as_json:
+        raise UsageError(f"--json is printed to standard output, and the output '{there[0]}' goes there; leave one out")
+    click.get_current_context().with_resource(kept_clean())
 
 
 def parts(path: Path) -> list[Path]:

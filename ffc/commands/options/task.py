@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffc.commands.options import settings
 from ffc.commands.options.shared import Command
-from ffc.errors import MissingError, UsageError
+from ffc.errors import UsageError
+from ffc.settings import libraries
 from ffc.settings.data import Data, Encoding
 
 if TYPE_CHECKING:
     from ffc.train.tasks import Task
 
-__all__ = ["need_libraries", "read_task", "task_files", "task_options"]
-
-_LIBRARIES = ("torch", "transformers", "accelerate")
+__all__ = ["read_task", "task_files", "task_options"]
 
 
 def task_options(command: Command) -> Command:
@@ -35,7 +33,7 @@ def read_task(**given: Any) -> Task:
     """
     if given["name"] is None:
         raise UsageError("no task is named; name one, such as --task rte, or --task text for files of your own")
-    need_libraries()
+    libraries.check(libraries.TRAINING)
     from ffc.train import tasks
 
     return tasks.load(settings.made(Data, given))
@@ -44,14 +42,3 @@ def read_task(**given: Any) -> Task:
 def task_files(given: Mapping[str, Any]) -> list[Path | None]:
     """Return the files and folders that the options of `task_options` name."""
     return [given["folder"], given["train"], given["validation"]]
-
-
-def need_libraries() -> None:
-    """Refuse, before any work, where the libraries of the extra ``train`` are not installed.
-
-    Raises:
-        MissingError: If one of them is not.
-    """
-    lost = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
-    if lost:
-        raise MissingError(f"this needs {', '.join(lost)}; install it with pip install 'fastformers-compiler[train]'")

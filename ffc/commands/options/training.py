@@ -15,6 +15,7 @@ import click
 from ffc.commands.options import settings, shared
 from ffc.commands.options.shared import Command
 from ffc.errors import UsageError
+from ffc.settings import libraries
 from ffc.settings.training import Training
 
 if TYPE_CHECKING:
@@ -48,13 +49,11 @@ def several(example: str) -> str:
 
 def output_options(command: Command) -> Command:
     """Add the options that say where results go to a command."""
-    path = click.Path(path_type=Path)
-    json_ = click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
-    onnx = click.option("--onnx", type=path, metavar="FILE", help="Also export to ONNX.")
+    onnx = click.option("--onnx", type=shared.OUTPUT, metavar="FILE", help="Also export to ONNX.")
     out = click.option(
-        "-o", "--output", "out", type=path, required=True, metavar="FOLDER", help="Where the model goes."
+        "-o", "--output", "out", type=shared.OUTPUT, required=True, metavar="FOLDER", help="Where the model goes."
     )
-    return out(onnx(json_(command)))
+    return out(onnx(shared.as_json(command)))
 
 
 def first() -> bool:
@@ -68,7 +67,9 @@ def tell(line: str, done: int = 0, total: int = 0, /) -> None:
         click.echo(line, err=True)
 
 
-def check_outputs(out: Path, onnx: Path | None, models: Iterable[str | None], files: Iterable[Path | None]) -> None:
+def check_outputs(
+    out: Path, onnx: Path | None, models: Iterable[str | None], files: Iterable[Path | None], *, as_json: bool
+) -> None:
     """Refuse, before any work, outputs that cannot be written or would destroy an input.
 
     Args:
@@ -76,15 +77,18 @@ def check_outputs(out: Path, onnx: Path | None, models: Iterable[str | None], fi
         onnx: The ONNX file, if any.
         models: The models that are read, as they were named.
         files: What else is read: files, and folders with the files of a task.
+        as_json: Whether JSON is printed, which keeps standard output from being one.
 
     Raises:
         UsageError: If there is one.
     """
     from ffc.graph.files import targets
 
+    targets.check_no_stream(out)
     if out.exists() and not out.is_dir():
         raise UsageError(f"the output '{out}' is a file; name a folder with -o")
-    targets.check_folder(out.resolve().parent, shown=out.parent)
+    beside = out.resolve().parent
+    targets.check_folder(beside, shown=beside if out.is_symlink() else out.parent)
     if out.is_dir():
         targets.check_folder(out, shown=out)
     read = [Path(source) for source in models if source]
@@ -92,6 +96,8 @@ def check_outputs(out: Path, onnx: Path | None, models: Iterable[str | None], fi
         raise UsageError(f"the output '{out}' is an input; name another folder with -o")
     if onnx:
         shared.check_file(onnx, [*read, *files], option="--onnx")
+        shared.keep_clean([onnx], as_json=as_json)
+        libraries.check(libraries.EXPORT)
 
 
 def learned(source: str, task: Task) -> nn.Module:

@@ -13,7 +13,7 @@ import click
 
 from ffc.commands.options import shared
 from ffc.commands.options.settings import made, names, number, options
-from ffc.commands.options.task import need_libraries, read_task, task_files, task_options
+from ffc.commands.options.task import read_task, task_files, task_options
 from ffc.commands.options.training import (
     Fit,
     check_outputs,
@@ -26,6 +26,7 @@ from ffc.commands.options.training import (
     tell,
 )
 from ffc.errors import UsageError, nearest
+from ffc.settings import libraries
 from ffc.settings.activation import Activation
 from ffc.settings.data import Data
 from ffc.settings.losses import ON_A_TASK, ON_TEXTS, WEIGHTS, Losses
@@ -78,8 +79,9 @@ def distill(teacher: str, out: Path, onnx: Path | None, as_json: bool, **given: 
     A GPU is used if there is one.
     """
     _check_student(given)
-    check_outputs(out, onnx, [teacher, given["student"]], [*task_files(given), given["plan"], given["texts"]])
-    need_libraries()
+    read = [*task_files(given), given["plan"], given["texts"]]
+    check_outputs(out, onnx, [teacher, given["student"]], read, as_json=as_json)
+    libraries.check(libraries.TRAINING)
     shared.hush()
     if given["texts"] is None:
         _for_task(teacher, out, onnx, as_json, given)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ffc.commands.options import shared
-from ffc.commands.options.task import need_libraries
+from ffc.settings import libraries
 
 __all__ = ["export"]
 
@@ -16,17 +16,21 @@ __all__ = ["export"]
 @click.argument("source", metavar="FOLDER")
 @shared.output("model.onnx")
 def export(source: str, out: Path) -> None:
-    """Export a model that `ffc train`, `ffc distill` or transformers has saved in FOLDER to ONNX, for `ffc compile`.
+    """Export a model that ffc, transformers or sentence-transformers has saved in FOLDER to ONNX, for `ffc compile`.
 
     Batch and length are free, the inputs are those that the model makes use of, and the metadata name task and labels.
-    The file is held to the model in torch before it is written. FOLDER may be package:NAME of an installed package.
+    The file is held to the model in torch before it is written. FOLDER may be package:NAME of an installed package, or
+    org/name of a model on the hub.
     """
     shared.check_file(out, [Path(source)])
-    need_libraries()
+    shared.keep_clean([out])
+    libraries.check(libraries.TRAINING, libraries.EXPORT)
+    from ffc.graph.files.destination import destination
+    from ffc.train import exportable
     from ffc.train.export import export
-    from ffc.train.models import loading, pretrained
 
     shared.hush()
-    model = loading.load(Path(loading.locate(source)))
-    export(model, out, tokenizer=pretrained.tokenizer(source), provenance={"source": Path(source).name})
-    click.echo(f"wrote {out}: {out.stat().st_size / 1e6:.1f} MB")
+    found = exportable.read(source)
+    export(found.model, out, tokenizer=found.tokenizer, provenance={"source": Path(source).name})
+    real = destination(out).real
+    click.echo(f"wrote {out}" if real is None else f"wrote {out}: {real.stat().st_size / 1e6:.1f} MB")

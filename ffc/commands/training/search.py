@@ -35,6 +35,7 @@ def search(model: Path, out: Path, as_json: bool, **given: Any) -> None:
     if not model.is_dir():
         raise UsageError("a search takes gradients, which an ONNX file does not give; name the folder of a checkpoint")
     shared.check_file(out, [*shared.but_plans(model), *task_files(given)])
+    shared.keep_clean([out], as_json=as_json)
     shared.hush()
     started = time.monotonic()
     drawn = draw(model, given)

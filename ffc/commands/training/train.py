@@ -33,7 +33,7 @@ def train(source: str, out: Path, onnx: Path | None, as_json: bool, **given: Any
 
     FOLDER then holds the model as transformers saves it, and scores.json. A GPU is used if there is one.
     """
-    check_outputs(out, onnx, [source], task_files(given))
+    check_outputs(out, onnx, [source], task_files(given), as_json=as_json)
     task = read_task(**given)
     from ffc.train.models import pretrained
 

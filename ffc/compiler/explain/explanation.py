@@ -6,7 +6,6 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import onnx_ir as ir
 
@@ -17,6 +16,8 @@ from ffc.compiler.log import Log
 from ffc.compiler.passes import Pass
 from ffc.compiler.survey import Finding, Tried
 from ffc.errors import CannotApplyError, UsageError
+from ffc.graph import files
+from ffc.graph.files import ModelLike
 
 __all__ = ["FORMAT", "Explanation", "explain", "to_json"]
 
@@ -50,8 +51,8 @@ class Explanation:
 
 
 def explain(
-    model: str | Path | ir.Model,
-    passes: str | Sequence[Pass] = "fuse",
+    model: ModelLike,
+    passes: str | Sequence[str | Pass] = "fuse",
     *,
     plugins: Sequence[str] = (),
     progress: Callable[[str], None] | None = None,
@@ -61,7 +62,7 @@ def explain(
     The passes before it run too, with what they need. Nothing is proved and nothing is written.
 
     Args:
-        model: A path, or a model in memory, which stays as it is.
+        model: As `ffc.load` takes it.
         passes: The pass, or a pipeline of which the last pass is explained.
         plugins: Files with passes, ``file.py`` or ``file.py:Name``.
         progress: Called with a line at every step.
@@ -75,12 +76,13 @@ def explain(
     asked = as_passes(passes, library)
     if not asked:
         raise UsageError("no pass to explain; name one, such as fuse")
-    source = str(model) if isinstance(model, str | Path) else "a model in memory"
+    source = files.name_of(model)
     text = syntax.unparse(asked[-1:])
     before: list[str] = []
     try:
+        links = chain(asked, library)
         stage = open_model(model)
-        *earlier, (last, _) = fitting(chain(asked, library), stage)
+        *earlier, (last, _) = fitting(links, stage)
         for item, _ in earlier:
             tell(f"{item.name} ...")
             with blame(item):

@@ -16,6 +16,7 @@ from ffc.compiler.proof.probing.inputs import dtype_of, fixed_size
 from ffc.compiler.proof.texts import BATCH, Choose, text_feeds
 from ffc.errors import InputError, UsageError, located, one_line
 from ffc.graph.execute import Runner
+from ffc.graph.files import ModelLike, path_of
 from ffc.rows import text_rows
 from ffc.rows.records import SUFFIXES
 from ffc.rows.text_rows import TextRows
@@ -85,7 +86,7 @@ def feeds_of(
     return feeds
 
 
-def settled(data: Data, model: object) -> Data:
+def settled(data: Data, model: ModelLike | None) -> Data:
     """Return data of which rows of text know their columns and tokenizer; what is missing is told before any work.
 
     Args:
@@ -96,7 +97,7 @@ def settled(data: Data, model: object) -> Data:
         MissingError, UsageError, InputError: As `ffc.rows.text_rows.settled` says.
         InputError: If a file is neither rows of text nor an archive of arrays.
     """
-    place = Path(model) if isinstance(model, str | Path) else None
+    place = None if model is None else path_of(model)
 
     def one(given: _Arrays | TextRows) -> _Arrays | TextRows:
         meant = _meant(given)

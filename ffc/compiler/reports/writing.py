@@ -6,8 +6,9 @@ from pathlib import Path
 
 from ffc.compiler.reports import content
 from ffc.compiler.reports.report import Report, to_json
-from ffc.errors import UsageError
 from ffc.graph.files import publish, targets
+from ffc.graph.files.destination import named
+from ffc.settings import libraries
 from ffc.tables import html, markdown
 
 __all__ = ["check_path", "to_html", "to_markdown", "write"]
@@ -17,11 +18,14 @@ def check_path(path: Path) -> None:
     """Check that a report can be written to `path`, before the work that it reports.
 
     Raises:
-        UsageError: If its suffix names no form of report, its folder does not exist, or it is a folder itself.
+        UsageError: If its suffix names no form of report, its folder does not exist, or it is a folder itself; and as
+            `targets.check_file` does.
+        MissingError: If a library that the form needs is not installed.
     """
-    if path.suffix not in _FORMS:
-        raise UsageError(f"report '{path}' has the suffix {path.suffix!r}; known: {', '.join(_FORMS)}")
+    targets.check_suffix(path, _FORMS, named=f"report '{path}'")
     targets.check_file(path, named=f"report '{path}'", advice="")
+    if path.suffix == ".html":
+        libraries.check(libraries.PAGES)
 
 
 def write(report: Report, path: str | Path) -> None:
@@ -31,7 +35,7 @@ def write(report: Report, path: str | Path) -> None:
         UsageError: If the suffix names none, or there is no such folder.
         InputError: If the file cannot be written.
     """
-    path = Path(path)
+    path = named(path)
     check_path(path)
     publish.write_text(path, _FORMS[path.suffix](report), f"report '{path}'")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,23 +18,26 @@ import onnx_ir as ir
 from ffc import limits
 from ffc.errors import InputError, innermost
 from ffc.graph import soundness
-from ffc.graph.files import wire
+from ffc.graph.files import sources, wire
+from ffc.graph.files.sources import ModelLike
 from ffc.graph.files.tensors import Tensor, replace_tensors
 
-__all__ = ["digest", "is_pointer", "load", "load_like", "parts", "put_in_order", "size", "skeleton"]
+__all__ = ["clone", "digest", "is_pointer", "load", "load_like", "parts", "put_in_order", "size", "skeleton"]
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
-def load(path: str | os.PathLike[str], *, lazily: bool = False, to_run: bool = True, data: bool = True) -> ir.Model:
+def load(model: ModelLike, *, lazily: bool = False, to_run: bool = True, data: bool = True) -> ir.Model:
     """Load an ONNX model and check that it is whole.
 
     Weights in external data are memory-mapped right away, their files opened once: the model stays readable and
     unchanged when the files are replaced later, and it can be serialised whole like any other. Nodes that stand
-    before what they read are sorted.
+    before what they read are sorted. What is given stays as it is.
 
     Args:
-        path: The ``.onnx`` file, in protobuf form.
+        model: The ``.onnx`` file, in protobuf form: its path, or open; the same in memory, as bytes or as an
+            ``onnx.ModelProto``, whose weights are then all there. Of an ``onnx_ir.Model`` and a
+            ``torch.onnx.ONNXProgram`` it is a clone that is returned.
         lazily: Whether weights stay in their files and are read anew at every look, so that no more than one need be
             in memory; the files must then not change meanwhile, and one thread at a time may look.
         to_run: Whether the model is to be run, so that what that takes is held to the limits.
@@ -44,13 +48,46 @@ def load(path: str | os.PathLike[str], *, lazily: bool = False, to_run: bool = T
         The model, its nodes in topological order.
 
     Raises:
+        UsageError: If it is nothing of that.
         InputError: If the file is missing, empty, truncated, not an ONNX model, without outputs or without an opset
             for a domain of its operators; if a tensor's data are missing, of the wrong length or outside the model's
             folder; if a node reads a value that nothing produces, or the nodes form a cycle.
     """
-    path = Path(path)
-    proto, tensors = _read(path, lazily)
-    in_order = soundness.check(proto, path, data=data)
+    held = sources.in_memory(model)
+    if held is not None:
+        copy = clone(held)
+        put_in_order(copy)
+        if held is not model:  # weights of a program that torch exported are those of the module, which may learn on
+            replace_tensors(copy, _copied)
+        return copy
+    place = sources.path_of(model)
+    path = Path(sources.MEMORY) if place is None else place
+    proto, tensors = _read(model, lazily)
+    in_order = soundness.check(proto, path, data=data, alone=place is None)
+    loaded = _made(proto, tensors, path, in_order)
+    if not data:
+        return loaded
+    with contextlib.ExitStack() as stack:
+        opened = functools.cache(lambda location: stack.enter_context(soundness.data_file(path, location).open("rb")))
+        replace_tensors(loaded, lambda tensor: _lazy(tensor, path) if lazily else _mapped(tensor, opened))
+    if to_run:
+        soundness.check_demand(loaded, path)
+    return loaded
+
+
+def clone(model: ir.Model) -> ir.Model:
+    """Return a clone that remembers where the model came from."""
+    copy = model.clone()
+    copy.meta.update(model.meta)
+    return copy
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    return ir.Tensor(np.array(tensor.numpy()), tensor.dtype, name=tensor.name)
+
+
+def _made(proto: onnx.ModelProto, tensors: Mapping[str, Tensor], path: Path, in_order: bool) -> ir.Model:
+    """Return a message that was found sound as a model, with the tensors that were read apart."""
     try:
         model = ir.from_proto(proto)
         put_in_order(model)
@@ -60,13 +97,6 @@ def load(path: str | os.PathLike[str], *, lazily: bool = False, to_run: bool = T
                 graph.sort()
     except Exception as error:  # onnx_ir raises many kinds; its innermost message is the one that explains
         raise InputError(f"cannot load {path}: {innermost(error)}; export the model again") from error
-    if not data:
-        return model
-    with contextlib.ExitStack() as stack:
-        opened = functools.cache(lambda location: stack.enter_context((path.parent / location).open("rb")))
-        replace_tensors(model, lambda tensor: _lazy(tensor, path.parent) if lazily else _mapped(tensor, opened))
-    if to_run:
-        soundness.check_demand(model, path)
     return model
 
 
@@ -141,13 +171,13 @@ def parts(path: str | os.PathLike[str], outputs: Sequence[Path]) -> list[Path]:
     return _files(path) if path.is_file() and any(output.exists() for output in outputs) else [path]
 
 
-def skeleton(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, Mapping[str, tuple[int, ...]]]:
-    """Return a model file as protobuf has it, large weights and external data empty, and the dimensions of those.
+def skeleton(model: ModelLike) -> tuple[onnx.ModelProto, Mapping[str, tuple[int, ...]]]:
+    """Return a serialised model as protobuf has it, large weights and external data empty, and the dimensions of those.
 
     Raises:
         InputError: As `load` does for what is no model.
     """
-    proto, tensors = _read(Path(path), lazily=True)
+    proto, tensors = _read(model, lazily=True)
     sizes = {name: tuple(tensor.shape.numpy()) for name, tensor in tensors.items()}
     for tensor in proto.graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
@@ -178,16 +208,26 @@ def _check_readable(path: Path) -> None:
         raise InputError(f"cannot load {path}: it is a folder; name the .onnx file in it")
     if not path.is_file():
         raise InputError(f"cannot load {path}: it is not a regular file; name an .onnx file")
-    most = limits.active().file
-    if path.stat().st_size > most:
-        found = f"{path.stat().st_size} bytes, over the limit 'file' of {most}"
-        raise InputError(f"cannot load {path}: it has {found}; export it with external data, or raise the limit")
+    _check_size(path.stat().st_size, path)
     if is_pointer(path):
         raise InputError(f"cannot load {path}: it is a pointer of Git LFS and not the model; run `git lfs pull`")
 
 
-def _read(path: Path, lazily: bool) -> tuple[onnx.ModelProto, Mapping[str, Tensor]]:
-    """Parse a file, its large weights apart, and refuse what is no model."""
+def _check_size(size: int, name: Path | str) -> None:
+    most = limits.active().file
+    if size > most:
+        found = f"{size} bytes, over the limit 'file' of {most}"
+        raise InputError(f"cannot load {name}: it has {found}; export it with external data, or raise the limit")
+
+
+def _read(model: ModelLike, lazily: bool) -> tuple[onnx.ModelProto, Mapping[str, Tensor]]:
+    """Parse a serialised model, its large weights apart, and refuse what is none."""
+    if not isinstance(model, str | os.PathLike):
+        name, content = sources.name_of(model), sources.serialised(model)
+        _check_size(len(content), name)
+        content, tensors = wire.split(io.BytesIO(content), lazily=lazily)
+        return soundness.parse(content, Path(name)), tensors
+    path = Path(model)
     _check_readable(path)
     try:
         content, tensors = wire.split(path, lazily=lazily)
@@ -196,13 +236,13 @@ def _read(path: Path, lazily: bool) -> tuple[onnx.ModelProto, Mapping[str, Tenso
     return soundness.parse(content, path), tensors
 
 
-def _lazy(tensor: Tensor, folder: Path) -> Tensor:
+def _lazy(tensor: Tensor, path: Path) -> Tensor:
     """Return an external tensor as one that maps its part of a file at every look, other tensors as they are."""
     if not isinstance(tensor, ir.ExternalTensor):
         return tensor
 
     def read() -> Tensor:
-        with (folder / tensor.location).open("rb") as file:
+        with soundness.data_file(path, os.fspath(tensor.location)).open("rb") as file:
             return _mapped(tensor, lambda location: file)
 
     return ir.LazyTensor(read, tensor.dtype, ir.Shape(tensor.shape.numpy()), name=tensor.name)

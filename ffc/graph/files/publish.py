@@ -7,37 +7,47 @@ import mmap
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from ffc.errors import InputError, UsageError
+from ffc.graph.files.destination import Destination, destination, of_standard_output
 
 if os.name == "posix":
     import fcntl
 
-__all__ = ["Piece", "Staging", "asked_for", "sweep", "write", "write_text"]
+__all__ = ["Piece", "Staged", "Staging", "asked_for", "copy", "make_folder", "sweep", "write", "write_text"]
 
 Piece = bytes | memoryview
 
 _TEMPORARY = ".ffc-{}.tmp"
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Staged:
+    """What goes to a destination: a file under a temporary name, or the pieces that a stream will be given."""
+
+    to: Destination
+    temporary: Path | None
+    pieces: Iterable[Piece] = ()
 
 
 class Staging:
-    """Files of one folder that are being written; those that are not placed in the end leave no trace.
+    """Files that are being written, each beside its place; those that are not placed in the end leave no trace.
 
     A process that is killed leaves its temporary files. They are locked while they are written, so that the next one
     to write into the folder knows which ones nobody will finish, and removes them.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self) -> None:
         self._open: dict[Path, IO[bytes]] = {}
+        self._swept: set[Path] = set()
 
     def __enter__(self) -> Staging:
-        for left in self._folder.glob(_TEMPORARY.format("*")):
-            with contextlib.suppress(OSError):
-                _remove_unless_locked(left)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -47,52 +57,98 @@ class Staging:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
-    def write(self, pieces: Iterable[Piece]) -> Path:
-        """Write a file under a temporary name and make its contents durable.
+    def write(self, pieces: Iterable[Piece], path: Path) -> Staged:
+        """Write a file under a temporary name beside its place and make its contents durable.
+
+        It gets the mode and the owner of the file that is there. What is no file is given the pieces when it is placed.
 
         Raises:
             OSError: If that fails.
         """
-        temporary = self._folder / _TEMPORARY.format(secrets.token_hex(6))
+        to = destination(path)
+        if to.real is None:
+            return Staged(to, None, pieces)
+        folder = to.real.parent
+        self._sweep(folder)
+        temporary = folder / _TEMPORARY.format(secrets.token_hex(6))
         file = temporary.open("xb")
         self._open[temporary] = file
         _lock(file)
-        file.writelines(pieces)
-        file.flush()
+        with _private(file, to.real):
+            file.writelines(pieces)
+            file.flush()
         os.fsync(file.fileno())
-        return temporary
+        return Staged(to, temporary)
 
-    def place(self, temporary: Path, path: Path) -> None:
-        """Give a file its name, in place of what bore it, and make the name durable.
+    def place(self, staged: Staged, path: Path | None = None) -> None:
+        """Give a file its name, in place of what bore it, and make the name durable; or give a stream its pieces.
+
+        Args:
+            staged: What `write` returned.
+            path: Another name in the same folder than the one it was written for.
 
         Raises:
-            OSError: If that fails; then `path` is as it was.
+            OSError: If that fails; then the file at that name is as it was, and a stream may have got a part.
         """
-        os.replace(temporary, path)
-        self._open.pop(temporary).close()
-        _sync_folder(self._folder)
+        if staged.temporary is None or staged.to.real is None:
+            with staged.to.opened() as stream:
+                stream.writelines(staged.pieces)
+            return
+        os.replace(staged.temporary, path or staged.to.real)
+        self._open.pop(staged.temporary).close()
+        _sync_folder(staged.temporary.parent)
+
+    def _sweep(self, folder: Path) -> None:
+        if folder in self._swept:
+            return
+        self._swept.add(folder)
+        for left in folder.glob(_TEMPORARY.format("*")):
+            with contextlib.suppress(OSError):
+                _remove_unless_locked(left)
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all.
+    """Write a file whole or not at all, through links; what is no file is written into.
 
     Raises:
-        OSError: If that fails; then `path` is as it was.
+        OSError: If that fails; then a file is as it was.
     """
-    with Staging(path.parent) as staging:
-        staging.place(staging.write([content]), path)
+    with Staging() as staging:
+        staging.place(staging.write([content], path))
+
+
+def copy(source: Path, path: Path) -> None:
+    """Copy a file, as `write` writes one.
+
+    Raises:
+        OSError: If that fails; then a file at `path` is as it was.
+    """
+    with source.open("rb") as file, Staging() as staging:
+        staging.place(staging.write(iter(lambda: file.read(_CHUNK), b""), path))
 
 
 def write_text(path: Path, text: str, named: str) -> None:
-    """Write a text file whole or not at all.
+    """Write a text file whole or not at all, through links; what is no file is written into.
 
     Raises:
-        InputError: If that fails, in which messages call it as `named`; then `path` is as it was.
+        InputError: If that fails, in which messages call it as `named`; then a file is as it was.
+        OSError: If standard output cannot be written.
     """
     try:
         write(path, text.encode())
     except OSError as error:
+        if of_standard_output(error):
+            raise
         raise InputError(f"{named} cannot be written: {error.strerror}") from error
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder if it is not there, also where a link names it.
+
+    Raises:
+        OSError: If that fails.
+    """
+    Path(os.path.realpath(path)).mkdir(parents=True, exist_ok=True)
 
 
 @contextlib.contextmanager
@@ -101,10 +157,13 @@ def asked_for(what: str, advice: str) -> Iterator[None]:
 
     Raises:
         UsageError: If so, with what cannot be written, why, and the advice.
+        OSError: If standard output cannot be written.
     """
     try:
         yield
     except OSError as error:
+        if of_standard_output(error):
+            raise
         raise UsageError(f"cannot write {what}: {error.strerror}; {advice}") from error
 
 
@@ -130,6 +189,36 @@ def _mentions(file: Path, name: str) -> bool:
         return False
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return content.find(name.encode()) >= 0
+
+
+@contextlib.contextmanager
+def _private(file: IO[bytes], place: Path) -> Iterator[None]:
+    """Let nobody else read a file that is being written; then give it the mode and owner of the one at its place.
+
+    A new file gets what the system gives new files. Where the owner cannot be kept, as it can by root alone, whoever
+    writes owns the file.
+    """
+    if os.name != "posix":
+        yield
+        return
+    number = file.fileno()
+    like = os.fstat(number)
+    with contextlib.suppress(OSError):  # as all below: a file system without modes is none that keeps them
+        os.fchmod(number, stat.S_IRUSR | stat.S_IWUSR)
+    yield
+    with contextlib.suppress(OSError):
+        like = os.stat(place)
+    for owner, group in ((-1, like.st_gid), (like.st_uid, -1)):
+        with contextlib.suppress(OSError):
+            os.fchown(number, owner, group)
+    with contextlib.suppress(OSError):
+        os.fchmod(number, stat.S_IMODE(like.st_mode) & _rights(number, like))
+
+
+def _rights(number: int, like: os.stat_result) -> int:
+    """Return the bits of a mode that a file may keep: who runs as its owner must be who did so before."""
+    now = os.fstat(number)
+    return 0o7777 if (now.st_uid, now.st_gid) == (like.st_uid, like.st_gid) else 0o777
 
 
 def _lock(file: IO[bytes]) -> None:

@@ -14,6 +14,7 @@ from google.protobuf.message import EncodeError
 
 from ffc.errors import InputError, UsageError, innermost
 from ffc.graph.files import wire
+from ffc.graph.files.destination import Destination, destination, named, of_standard_output
 from ffc.graph.files.publish import Piece, Staging, sweep
 from ffc.graph.files.tensors import Tensor, initializers, replace_tensors
 
@@ -34,17 +35,19 @@ def save(model: ir.Model, path: str | os.PathLike[str], *, external: bool | None
 
     Args:
         model: The model; it is not changed.
-        path: Where to write the model. External data go beside it, into
+        path: Where to write the model. Links are followed, devices and pipes are written into, and ``-`` is standard
+            output. A file that is replaced keeps its mode and owner. External data go beside the file, into
             ``<file name>.<hash of the data>.data``; those of former models there go, unless a file names them.
         external: True writes the weights to external data, False keeps them in the model file, None decides by size.
 
     Raises:
         UsageError: If the folder does not exist or cannot be written to, if a folder is at the path, or if weights
-            that must stay inside do not fit into a protobuf file.
+            that must stay inside do not fit into a protobuf file, or need a file beside what is none.
         InputError: If a tensor has no data, or if writing fails, for example because the disk is full.
+        OSError: If standard output cannot be written.
     """
-    path = Path(path)
-    _check_target(path)
+    path = named(path)
+    to = _checked(path)
     copy = model.clone()
     sizes: list[int] = []
 
@@ -59,26 +62,42 @@ def save(model: ir.Model, path: str | os.PathLike[str], *, external: bool | None
         if not inline and external is False:
             raise UsageError(f"cannot save {path}: the weights do not fit into one file; allow external data")
         external = not inline
+    if external and to.real is None:
+        raise UsageError(f"cannot save {path}: its weights need a file of their own beside it; save to a plain file")
     try:
-        if external:
-            data = _save_external(copy, path)
+        if external and to.real is not None:
+            data = _save_external(copy, path, to.real)
         else:
             data = None
-            with Staging(path.parent) as staging:
-                staging.place(staging.write(_serialized(copy, path)), path)
+            with Staging() as staging:
+                staging.place(staging.write(_serialized(copy, path), path))
     except OSError as error:
-        raise InputError(f"cannot save {path}: {error.strerror or error}; nothing was changed") from error
-    sweep(path, re.compile(re.escape(path.name) + r"\.[0-9a-f]{16}\.data"), data)
+        if of_standard_output(error):
+            raise
+        left = "it may have got a part" if to.real is None else "nothing was changed"
+        raise InputError(f"cannot save {path}: {error.strerror or error}; {left}") from error
+    if to.real is not None:
+        sweep(to.real, re.compile(re.escape(to.real.name) + r"\.[0-9a-f]{16}\.data"), data)
 
 
-def _check_target(path: Path) -> None:
-    folder = path.parent
+def _checked(path: Path) -> Destination:
+    """Return where a model goes, once it is known that a file can be made there."""
+    try:
+        to = destination(path)
+    except OSError as error:
+        raise UsageError(f"cannot save {path}: {error.strerror}; choose another path") from error
+    if to.real is None:
+        if reason := to.hindrance():
+            raise UsageError(f"cannot save {path}: it {reason}; choose another path")
+        return to
+    folder = to.real.parent if to.is_linked else path.parent
     if not folder.is_dir():
         raise UsageError(f"cannot save {path}: folder {str(folder)!r} does not exist; create it first")
     if path.is_dir():
         raise UsageError(f"cannot save {path}: a folder is in the way; choose another path")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"cannot save {path}: folder {str(folder)!r} is read-only; choose another path")
+    return to
 
 
 def _serialized(model: ir.Model, path: Path) -> Iterable[Piece]:
@@ -103,23 +122,23 @@ def _serialized(model: ir.Model, path: Path) -> Iterable[Piece]:
         raise InputError(f"cannot save {path}: constants hold more than 2 GiB; make them initializers") from error
 
 
-def _save_external(model: ir.Model, path: Path) -> Path:
-    """Write a model and its large initializers apart; return where these are. Changes `model`.
+def _save_external(model: ir.Model, path: Path, real: Path) -> Path:
+    """Write a model to `real`, which `path` names, and its large initializers beside it; return where these are.
 
-    The data file is named by its contents: the model that stands at `path` meanwhile keeps the data that it names, and
-    a process killed between the two leaves the old pair or the new one.
+    The data file is named by its contents: the model that stands there meanwhile keeps the data that it names, and a
+    process killed between the two leaves the old pair or the new one. It is as private as the model. Changes `model`.
     """
     contents = hashlib.sha256()
-    with Staging(path.parent) as staging:
+    with Staging() as staging:
         places = _places(model)
-        staged = staging.write(_hashed(_laid_out(places), contents))
-        data = path.with_name(f"{path.name}.{contents.hexdigest()[:16]}.data")
+        staged = staging.write(_hashed(_laid_out(places), contents), real)
+        data = real.with_name(f"{real.name}.{contents.hexdigest()[:16]}.data")
         _refer(model, places, data.name)
-        whole = staging.write(_serialized(model, path))
+        whole = staging.write(_serialized(model, path), real)
         known = data.exists()
         staging.place(staged, data)
         try:
-            staging.place(whole, path)
+            staging.place(whole)
         except OSError:
             if not known:
                 data.unlink(missing_ok=True)

@@ -64,11 +64,11 @@ class _Kept:
     file: IO[bytes]
 
 
-def split(path: Path, *, lazily: bool = False) -> tuple[bytes, Mapping[str, ir.TensorProtocol]]:
+def split(source: Path | IO[bytes], *, lazily: bool = False) -> tuple[bytes, Mapping[str, ir.TensorProtocol]]:
     """Read a model file, its large initializers apart.
 
     Args:
-        path: The file.
+        source: The file, or its contents as a stream, which is closed.
         lazily: Whether the data of those stay in the file, which stays open, and are read anew at every look.
 
     Returns:
@@ -80,8 +80,8 @@ def split(path: Path, *, lazily: bool = False) -> tuple[bytes, Mapping[str, ir.T
         OSError: If the file cannot be read.
     """
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(path.open("rb"))
-        size = os.fstat(file.fileno()).st_size
+        file = stack.enter_context(source.open("rb") if isinstance(source, Path) else source)
+        size = file.seek(0, os.SEEK_END)
         try:
             pieces, found = _without_weights(file, size)
         except _MalformedError:

@@ -22,7 +22,7 @@ def parse(content: bytes, path: Path) -> onnx.ModelProto:
         InputError: If they are none, no ONNX model, one without outputs, or one of an opset that is not known.
     """
     if not content:
-        raise InputError(f"cannot load {path}: the file is empty; export the model again")
+        raise InputError(f"cannot load {path}: it is empty; export the model again")
     try:
         proto: onnx.ModelProto = onnx.ModelProto.FromString(content)
     except DecodeError as error:

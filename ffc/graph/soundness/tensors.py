@@ -14,7 +14,7 @@ from ffc import limits
 from ffc.errors import InputError
 from ffc.graph.soundness.walk import attributes, bodies, tensors
 
-__all__ = ["check_tensors"]
+__all__ = ["check_tensors", "data_file"]
 
 # What numpy can hold, empty arrays included.
 _MAX_RANK = 32
@@ -23,8 +23,10 @@ _MAX_SIZE = 2**48
 _FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 
 
-def check_tensors(proto: onnx.ModelProto, path: Path, *, data: bool = True) -> list[Path]:
+def check_tensors(proto: onnx.ModelProto, path: Path, *, data: bool = True, alone: bool = False) -> list[Path]:
     """Check the data of every tensor, external data where they are asked for; return their files, by location.
+
+    A model that is `alone` has no folder, and its external data are not looked for anywhere.
 
     Raises:
         InputError: If a tensor's type, shape and data do not agree, or its data are missing or out of bounds.
@@ -36,6 +38,9 @@ def check_tensors(proto: onnx.ModelProto, path: Path, *, data: bool = True) -> l
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             if not data:
                 continue
+            if alone:
+                found = "keeps its data in a file, and a model in memory has no folder to find it in"
+                raise InputError(f"{where} {found}; give the model's path, or load the data into it")
             keys = {entry.key: entry.value for entry in tensor.external_data}
             if len(keys) < len(tensor.external_data):
                 raise InputError(f"{where} says twice where its data are; export the model again")
@@ -83,14 +88,20 @@ def _held_data(tensor: onnx.TensorProto, where: str) -> int:
     return held[wanted]
 
 
+def data_file(path: Path, location: str) -> Path:
+    """Return where the data of a model at `path` lie: beside it or, where it is a link, beside what it links to."""
+    beside = path.parent / location
+    return beside if beside.exists() or not path.is_symlink() else Path(os.path.realpath(path)).parent / location
+
+
 def _data_file(location: str, path: Path, where: str) -> Path:
     """Resolve a location, which comes from the model and may be hostile, to a plain file in the model's folder.
 
     The cache of the Hugging Face hub keeps links to its files: where the model is such a link, the folder of what it
     links to is the model's folder too. A hostile model cannot use that, for it would have to lie there.
     """
-    file = path.parent / location
     try:
+        file = data_file(path, location)
         real, homes = Path(os.path.realpath(file)), (os.path.realpath(path.parent), Path(os.path.realpath(path)).parent)
         inside = any(real.is_relative_to(home) for home in homes)
         if not location or os.path.isabs(location) or ".." in Path(location).parts or not inside:

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ffc.errors import MissingError, UsageError
+from ffc.errors import UsageError
+from ffc.settings import libraries
 from ffc.study.report.summary import COMPILED, EAGER, FP32, PADDED, Run, System
 from ffc.study.report.table import kept
 
@@ -123,13 +124,10 @@ def _empty(run: Run, title: str, across: str) -> tuple[Figure, Axes]:
     """Return a figure that belongs to no window, with one plot."""
     if run.measurements is None:
         raise UsageError(f"the run of {run.study} measured nothing, so there is nothing to plot; run it to the end")
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingError(
-            "plots need matplotlib; install it with pip install 'fastformers-compiler[train]'"
-        ) from error
+    libraries.check(libraries.PLOTS)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=_INCHES, dpi=_DPI, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

@@ -72,7 +72,7 @@ def cached_logits(model: nn.Module, rows: Rows, collator: Collator, folder: Path
     content = io.BytesIO()
     np.savez(content, logits=logits)
     with publish.asked_for(f"{path}", "choose another folder"):
-        folder.mkdir(parents=True, exist_ok=True)
+        publish.make_folder(folder)
         publish.write(path, content.getvalue())
     return logits
 

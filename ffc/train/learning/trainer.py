@@ -207,7 +207,7 @@ def _check_head(model: nn.Module, batch: Mapping[str, Tensor], losses: Losses, *
 def _arguments(training: Training, folder: Path) -> TrainingArguments:
     """Return the settings of the trainer, whose folder is there."""
     with publish.asked_for(f"in {folder}", "choose another folder"):
-        folder.mkdir(parents=True, exist_ok=True)
+        publish.make_folder(folder)
     gpu = torch.cuda.is_available()
     arguments = TrainingArguments(
         output_dir=str(folder),

@@ -56,11 +56,10 @@ def save_pruned(
     files[RECORD] = f"{blueprint.model_dump_json(by_alias=True, exclude_defaults=True, indent=1)}\n".encode()
     place = Path(folder)
     with publish.asked_for(f"{folder}", "choose another folder"):
-        place.mkdir(parents=True, exist_ok=True)
-        with publish.Staging(place) as staging:
-            written = {name: staging.write([content]) for name, content in files.items()}
-            for name, temporary in written.items():
-                staging.place(temporary, place / name)
+        publish.make_folder(place)
+        with publish.Staging() as staging:
+            for staged in [staging.write([content], place / name) for name, content in files.items()]:
+                staging.place(staged)
 
 
 def read_saved(place: Path) -> nn.Module:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 
@@ -18,7 +19,14 @@ from ffc.train.models.blueprint import architecture
 from ffc.train.models.checkpoint import CONFIG, RECORD, WEIGHTS, read_saved
 from ffc.train.models.silence import silenced
 
-__all__ = ["load", "loading", "locate", "on_gpu"]
+__all__ = ["MODULES", "fetched", "load", "loading", "locate", "on_gpu"]
+
+MODULES = "modules.json"
+"""The file that says of what a model of sentence-transformers is made, whose encoder may lie in a folder below."""
+
+_WANTED = ("*.json", "*.safetensors", "*.txt", "*.model")
+_UNWANTED = ("onnx/*", "openvino/*")
+"""What is fetched of a model on the hub, and what of that is not: exports that others have made."""
 
 
 def locate(source: str | Path) -> str:
@@ -39,12 +47,29 @@ def locate(source: str | Path) -> str:
         return str(packages.folder(text.removeprefix(packages.PREFIX)))
     folder = Path(text).expanduser()
     if folder.is_dir():
-        if not (folder / CONFIG).is_file():
+        if not any((folder / name).is_file() for name in (CONFIG, MODULES)):
             raise InputError(f"the folder {text} holds no model: it has no config.json; name a saved model's folder")
         return str(folder)
     if isinstance(source, Path) or folder.exists() or text.startswith((".", "/", "~")) or text.count("/") > 1:
         raise InputError(f"there is no model at {text}; name a folder, package:NAME or a model on the hub")
     return text
+
+
+def fetched(source: str | Path) -> Path:
+    """Return the folder of a model, with its files from the hub if it is there.
+
+    Args:
+        source: As for `locate`.
+
+    Raises:
+        InputError: If there is no such folder, or it holds no model.
+        MissingError: If the package is not installed, or the hub does not give the model.
+    """
+    place = locate(source)
+    if Path(place).is_dir():
+        return Path(place)
+    with silenced(), loading(place, "model"):
+        return Path(snapshot_download(place, allow_patterns=list(_WANTED), ignore_patterns=list(_UNWANTED)))
 
 
 def load(source: str | Path, heads: Mapping[str, Any] | None = None) -> nn.Module:

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ffc.errors import InputError, MissingError, UsageError, nearest, one_line
+from ffc.errors import InputError, UsageError, nearest, one_line
 from ffc.rows.records import Record
+from ffc.settings import libraries
+from ffc.settings.data import OF_THE_HUB
 
-__all__ = ["PREFIX", "HubData", "load"]
+__all__ = ["HubData", "load"]
 
-PREFIX = "hub:"
 _VALIDATION = ("validation", "validation_matched", "dev", "valid", "val")
-_INSTEAD = 'or save the rows as .tsv, .csv or .jsonl and use the task "text"'
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,9 @@ def load(name: str, text: Sequence[str], label: str, labels: Sequence[str]) -> H
 
 def _splits(name: str) -> Mapping[str, Any]:
     """Return the splits of a data set."""
-    try:
-        import datasets
-    except ImportError as error:
-        raise MissingError(
-            f"{name} needs the package datasets; install it with pip install datasets, {_INSTEAD}"
-        ) from error
+    libraries.check(libraries.HUB)
+    import datasets
+
     failure: Exception | None = None
     for path, config in _readings(name):
         try:
@@ -81,12 +78,13 @@ def _splits(name: str) -> Mapping[str, Any]:
         except Exception as error:  # whatever hub, network, cache and data set come up with; ffc has no part in it
             failure = failure or error
     why = one_line(f"{type(failure).__name__}: {failure}", 300)
-    raise InputError(f"cannot load {name} ({why}); check name, configuration and network, {_INSTEAD}") from failure
+    advice = f"check name, configuration and network, {libraries.HUB.instead}"
+    raise InputError(f"cannot load {name} ({why}); {advice}") from failure
 
 
 def _readings(name: str) -> list[tuple[str, str | None]]:
     """Return what a name may mean, as path and configuration: ``a/b`` is a data set of an owner, or a configuration."""
-    parts = name[len(PREFIX) :].split("/")
+    parts = name[len(OF_THE_HUB) :].split("/")
     if not all(parts) or len(parts) > 3:
         raise UsageError(f"'{name}' is no name on the hub; write hub:NAME or hub:NAME/CONFIG, such as hub:glue/sst2")
     if len(parts) == 1:

@@ -53,7 +53,7 @@ def load(data: Data, *, seed: int = 0) -> Task:
     elif kind == TEXT:
         _refuse(name, folder=data.folder)
         source = _text(*files, columns, data.label, data.labels)
-    elif kind.startswith(hub.PREFIX):
+    elif data.of_the_hub:
         _refuse(name, folder=data.folder, train=data.train, validation=data.validation)
         found = hub.load(name, columns, data.label, data.labels)
         source, kind = _table(found.train, found.validation, found.text, data.label, found.labels), name

@@ -137,6 +137,22 @@ def test_a_file_that_an_option_names_comes_along(tmp_path: Path) -> None:
     assert "follow{plan=plan.txt}" in (tmp_path / "out" / "reproduce.py").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_a_link_to_a_folder_is_followed(tmp_path: Path, small: Path, there: bool) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    if there:
+        (tmp_path / "elsewhere" / "real").mkdir()
+    (tmp_path / "out").symlink_to("elsewhere/real")
+    reduce(small, when=lambda model: True, out=tmp_path / "out")
+    assert (tmp_path / "out").is_symlink() and (tmp_path / "elsewhere" / "real" / "model.onnx").is_file()
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["elsewhere", "out", "small.onnx"]
+
+
+def test_standard_output_is_no_folder(small: Path) -> None:
+    with pytest.raises(ffc.UsageError, match="a folder cannot be written to standard output"):
+        reduce(small, when=lambda model: True, out="-")
+
+
 def test_names_of_a_model_are_no_markup_in_the_readme(tmp_path: Path) -> None:
     model = planted.gelu()
     model.graph.inputs[0].name = "x```\n<img src=x>\n```"

@@ -208,6 +208,26 @@ def test_an_export_goes_over_no_file_of_the_model(place: Path, command: Command)
     assert err == f"ffc: error: the output '{weights}' is an input; name another file\n"
 
 
+def test_an_export_goes_to_standard_output_and_through_links(
+    place: Path, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    assert cli.main(["export", str(place / "teacher"), "-o", "-"]) == 0
+    told = capsysbinary.readouterr()
+    assert told.err.endswith(b"wrote -\n")
+    (tmp_path / "link.onnx").symlink_to("real.onnx")
+    arguments = ["train", "--model", str(place / "teacher"), *rows(place), "--max-steps", "1"]
+    arguments += ["-o", str(tmp_path / "new"), "--onnx"]
+    assert cli.main([*arguments, str(tmp_path / "link.onnx")]) == 0
+    assert (tmp_path / "link.onnx").is_symlink()
+    capsysbinary.readouterr()
+    assert cli.main([*arguments, "-"]) == 0
+    again = capsysbinary.readouterr()
+    assert f"wrote {tmp_path / 'new'} and -\n".encode() in again.err
+    for content in (told.out, (tmp_path / "real.onnx").read_bytes(), again.out):
+        session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
+        assert [each.name for each in session.get_outputs()] == ["logits"]
+
+
 def test_losses_that_are_named_leave_out_all_others() -> None:
     assert distill.read_losses((), "0:1", ON_A_TASK) == replace(ON_A_TASK, layers=((0, 1),))
     assert distill.read_losses(["hidden=1", "relation_heads=4"], None, ON_A_TASK) == Losses(hidden=1.0, relation_heads=4)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -134,8 +136,9 @@ def test_data_of_former_models_go_unless_another_file_names_them(tmp_path: Path)
 
 def test_temporary_files_of_the_dead_go_and_those_of_the_living_stay(tmp_path: Path) -> None:
     (tmp_path / ".ffc-dead.tmp").write_bytes(b"left behind")
-    with publish.Staging(tmp_path) as staging:
-        temporary = staging.write([b"being written"])
+    with publish.Staging() as staging:
+        temporary = staging.write([b"being written"], tmp_path / "other").temporary
+        assert temporary is not None
         files.save(model_of(), tmp_path / "m.onnx")
         assert sorted(listing(tmp_path)) == sorted([temporary.name, "m.onnx"])
     assert list(listing(tmp_path)) == ["m.onnx"]
@@ -149,6 +152,78 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(InputError, match="No space left"):
         files.save(model_of(), tmp_path / "m.onnx")
     assert listing(tmp_path) == {}
+
+
+def test_external_data_lie_beside_the_file_that_a_link_names(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    link = tmp_path / "link.onnx"
+    link.symlink_to("real/m.onnx")
+    for scale in (1.0, 2.0):
+        files.save(model_of(scale=scale), link, external=True)
+        assert sorted(listing(tmp_path / "real")) == ["m.onnx", data_file(tmp_path / "real").name]
+        for lazily in (False, True):
+            np.testing.assert_array_equal(weight(files.load(link, lazily=lazily)), weight(model_of(scale=scale)))
+        assert files.size(link) == sum(len(content) for content in listing(tmp_path / "real").values())
+    files.save(model_of(), link)
+    assert link.is_symlink() and list(listing(tmp_path / "real")) == ["m.onnx"]
+    assert [each.name for each in tmp_path.iterdir() if each.is_file()] == ["link.onnx"]
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_a_replaced_file_keeps_mode_and_owner_and_a_new_one_has_those_of_the_system(
+    tmp_path: Path, outside: bool
+) -> None:
+    umask = os.umask(0o027)
+    try:
+        files.save(model_of(), tmp_path / "m.onnx", external=outside)
+    finally:
+        os.umask(umask)
+    assert {stat.S_IMODE(each.stat().st_mode) for each in tmp_path.iterdir()} == {0o640}
+    (tmp_path / "m.onnx").chmod(0o604)
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "m.onnx", 4321, 4322)
+    before = (tmp_path / "m.onnx").stat()
+    files.save(model_of(scale=2.0), tmp_path / "m.onnx", external=outside)
+    for each in tmp_path.iterdir():  # the weights are as private as the model
+        now = each.stat()
+        assert (now.st_mode, now.st_uid, now.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+
+
+def test_an_owner_that_cannot_be_kept_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    (tmp_path / "tool").touch()
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "tool", 4321, 4322)
+    (tmp_path / "tool").chmod(0o6754)
+    monkeypatch.setattr(os, "fchown", refuse)
+    publish.write(tmp_path / "tool", b"x")
+    kept = 0o754 if os.geteuid() == 0 else 0o6754  # who runs as its owner must be who did so before
+    assert stat.S_IMODE((tmp_path / "tool").stat().st_mode) == kept
+
+
+def test_nobody_else_reads_a_file_that_is_being_written(tmp_path: Path) -> None:
+    (tmp_path / "m").touch(mode=0o600)
+
+    def pieces() -> Iterator[bytes]:
+        assert {stat.S_IMODE(each.stat().st_mode) for each in tmp_path.iterdir()} == {0o600}
+        yield b"x"
+
+    with publish.Staging() as staging:
+        staging.place(staging.write(pieces(), tmp_path / "m"))
+    assert (tmp_path / "m").read_bytes() == b"x"
+
+
+def test_weights_apart_do_not_go_where_no_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path / "pipe", "-"):
+        with pytest.raises(UsageError, match=f"cannot save {place}: its weights need a file of their own .*; save to"):
+            files.save(model_of(), place, external=True)
+    monkeypatch.setattr(saving, "_INLINE_LIMIT", 4096)
+    with pytest.raises(UsageError, match="its weights need a file of their own"):
+        files.save(model_of(), "-")
+    assert [each.name for each in tmp_path.iterdir()] == ["pipe"]
 
 
 def test_refuses_places_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

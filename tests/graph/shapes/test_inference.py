@@ -16,6 +16,7 @@ from ffc.graph.shapes.dim import Dim, evaluate, symbol
 from ffc.graph.shapes.inference import Shapes, infer
 from ffc.graph.shapes.rule import RULES, Out, Site
 from tests.graphs import Draft, run_stock
+from tests.kernels import needs_attention_outputs, needs_quantize_linear
 
 BATCH, SEQ = symbol("batch", least=1), symbol("seq", least=1)
 SETTINGS = [(1, 1), (2, 9), (3, 4)]
@@ -184,7 +185,10 @@ OPERATORS = {
 }
 
 
-@pytest.mark.parametrize("name", OPERATORS)
+NEEDS = {"attention_4d": needs_attention_outputs, "quantised": needs_quantize_linear}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=NEEDS.get(name, ())) for name in OPERATORS])
 def test_operator_is_inferred_as_run(name: str) -> None:
     assert_as_run(build(OPERATORS[name]))
 

@@ -10,6 +10,7 @@ import pytest
 
 import ffc
 from tests.graphs import Draft, count, difference, run_passes, run_stock
+from tests.kernels import needs_quantize_linear
 
 FLOAT, INT64 = ir.DataType.FLOAT.value, ir.DataType.INT64
 
@@ -49,6 +50,7 @@ def test_relus_of_the_model_itself_stay(form: str) -> None:
     assert difference(run_stock(model, inputs), run_stock(result, inputs)) < 0.02
 
 
+@needs_quantize_linear
 def test_a_relu_that_a_tool_dropped_behind_numbers_of_the_input_comes_back() -> None:
     draft = Draft()
     feature = draft.op.Add(draft.op.Mul(counts(draft), np.array([0.5, -0.5], np.float32)), np.array([-2, 3], np.float32))
@@ -65,6 +67,7 @@ MASKS = {
 }
 
 
+@needs_quantize_linear
 @pytest.mark.parametrize("form", MASKS)
 def test_a_mask_is_no_relu(form: str) -> None:
     draft = Draft()
@@ -78,6 +81,7 @@ def test_a_mask_is_no_relu(form: str) -> None:
     assert not hidden[..., :2].any()
 
 
+@needs_quantize_linear
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16])
 @pytest.mark.parametrize(("low", "high"), [(0, 6), (-1, 1), (0, 1), (-2, 3)])
 def test_a_clip_that_a_tool_dropped_comes_back(low: int, high: int, dtype: Any) -> None:
@@ -89,6 +93,7 @@ def test_a_clip_that_a_tool_dropped_comes_back(low: int, high: int, dtype: Any) 
     assert difference(run_stock(model, inputs), found) < 0.01
 
 
+@needs_quantize_linear
 def test_what_was_only_seen_in_calibration_cuts_nothing() -> None:
     draft = Draft()
     exact = draft.op.MatMul(draft.input("x", "batch", 8), draft.normal("w", 8, 5))

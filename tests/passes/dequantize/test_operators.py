@@ -16,6 +16,7 @@ import pytest
 import ffc
 from ffc.graph.blocks.prequantised import rounded_nodes
 from tests.graphs import Draft, count, difference, run_passes, run_stock
+from tests.kernels import needs_quantize_linear
 
 FLOAT, INT32, INT64 = ir.DataType.FLOAT.value, ir.DataType.INT32.value, ir.DataType.INT64
 
@@ -323,6 +324,7 @@ def drawn(case: Case) -> Iterator[np.ndarray]:
         yield ((numbers - int(ZERO)) * STEP).astype(np.float32)
 
 
+@needs_quantize_linear
 @pytest.mark.parametrize("name", CASES)
 def test_operator_becomes_what_it_stands_for(name: str) -> None:
     case = CASES[name]

@@ -179,6 +179,17 @@ def test_saving_again_replaces_the_model(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [CONFIG, RECORD, WEIGHTS]
 
 
+def test_links_are_followed_to_the_folder_and_in_it(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to("elsewhere")
+    save_pruned(apply(encoder("bert"), UNEVEN), tmp_path / "out")
+    (tmp_path / "elsewhere" / WEIGHTS).rename(tmp_path / "weights")
+    (tmp_path / "elsewhere" / WEIGHTS).symlink_to("../weights")
+    save_pruned(apply(encoder("bert"), SCALED), tmp_path / "out")
+    assert (tmp_path / "out").is_symlink() and (tmp_path / "elsewhere" / WEIGHTS).is_symlink()
+    assert same(apply(encoder("bert"), SCALED), load(tmp_path / "out"))
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["elsewhere", "out", "weights"]
+
+
 def record(folder: Path) -> Any:
     return json.loads((folder / RECORD).read_text())
 

@@ -120,7 +120,7 @@ def test_what_is_not_there_is_refused_with_advice(hub: Hub) -> None:
 def test_without_the_package_the_advice_is_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(
-        MissingError, match="hub:weather needs the package datasets; install it with pip install datasets"
+        MissingError, match="data sets of the hub need datasets; install it with pip install datasets, or save the rows as"
     ):
         load("hub:weather")
 

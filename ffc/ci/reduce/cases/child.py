@@ -55,8 +55,9 @@ def run(work: Work, seconds: float) -> Ending:
     if sys.platform != "linux":  # as `ffc.guard`; a crash takes this process with it then
         told = [""]
         return Ending(work(told.append), "", 0, told[-1])
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # a daemon may have none
+            stream.flush()
     reading, writing = os.pipe()
     with warnings.catch_warnings():
         # Threads here are numpy's, which survive forks, and those of sessions, which the child has no use for.

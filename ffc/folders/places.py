@@ -1,0 +1,107 @@
+"""Where a model comes from and where the compiled one goes: a file, or a folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ffc.errors import UsageError
+from ffc.graph.files import targets
+from ffc.graph.files.destination import destination, named
+from ffc.settings import packages
+
+__all__ = ["MODEL", "Place", "is_saved", "place", "says_folder"]
+
+MODEL = "model.onnx"
+"""The file of the model in a folder."""
+
+_ON_THE_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_OURS = ".ffc"
+_OF_TORCH = ("model*.safetensors", "pytorch_model*.bin")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a compiled model goes.
+
+    Attributes:
+        path: The file, or the folder.
+        folder: Whether it is a folder.
+    """
+
+    path: Path
+    folder: bool
+
+    @property
+    def model(self) -> Path:
+        """The file of the model."""
+        return self.path / MODEL if self.folder else self.path
+
+    def check(self, option: str = "-o") -> None:
+        """Refuse, before any work, a place where nothing can be written or another model would be harmed.
+
+        Raises:
+            UsageError: If it is one.
+        """
+        if not self.folder:
+            targets.check_file(self.path, advice=f" with {option}")
+            return
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"the output '{self.path}' is a file; name a folder with {option}")
+        inside = self.path if self.path.is_dir() else self.path.absolute().parent
+        targets.check_folder(inside, shown=self.path if self.path.is_dir() else self.path.parent, option=option)
+        if weights := [file.name for pattern in _OF_TORCH for file in self.path.glob(pattern)]:
+            raise UsageError(
+                f"the folder '{self.path}' holds a model of torch, {weights[0]}, whose config would be replaced; "
+                f"name another folder with {option}"
+            )
+
+
+def is_saved(model: object) -> bool:
+    """Return whether a model is named by where it was saved for torch: a folder, ``package:NAME``, or ``org/name``.
+
+    A name is taken for one on the hub where nothing lies at that path, nor could: its first part is no folder here.
+    """
+    if not isinstance(model, str | Path):
+        return False
+    text = os.fspath(model)
+    if text.startswith(packages.PREFIX) or Path(text).is_dir():
+        return True
+    hub = _ON_THE_HUB.fullmatch(text) and Path(text).suffix not in (".onnx", ".toml")
+    return bool(hub) and not Path(text).exists() and not Path(text).parent.is_dir()
+
+
+def says_folder(text: str | os.PathLike[str]) -> bool:
+    """Return whether a text names a folder, by its end or because there is one."""
+    return os.fspath(text).endswith(("/", os.sep)) or Path(text).is_dir()
+
+
+def place(out: str | os.PathLike[str] | None, model: str | Path) -> Place:
+    """Return where a compiled model goes.
+
+    Args:
+        out: What was asked for. A folder is one that exists or whose name ends in ``/``, and of a model that is a
+            folder all but a name in ``.onnx``, standard output, a pipe or a device. Where nothing was asked for, it
+            lies beside the model: ``<stem>.ffc.onnx``, or the folder ``<name>.ffc``; for a package or a name on the
+            hub, in the current one.
+        model: The model.
+    """
+    saved = is_saved(model)
+    if out is None:
+        there = Path(model)
+        if not saved:
+            return Place(there.parent / f"{there.stem}{_OURS}.onnx", False)
+        near = there.resolve() if there.is_dir() else Path(os.fspath(model).removeprefix(packages.PREFIX))
+        return Place((near.parent if there.is_dir() else Path()) / f"{near.name}{_OURS}", True)
+    path = named(out)
+    return Place(path, says_folder(out) or (saved and path.suffix != ".onnx" and not _is_stream(path)))
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether a path is standard output, a pipe or a device, into which a model alone can be written."""
+    try:
+        return destination(path).real is None
+    except OSError:  # links that go round, which the check of the place tells
+        return False

@@ -1,0 +1,43 @@
+"""What not every onnxruntime that ffc takes can run: tests of that are skipped where the one at hand cannot, and counted.
+
+A model that needs it is refused there, by onnxruntime itself, in the first step of the proof.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx.parser
+import onnxruntime as ort
+import pytest
+from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+
+def _needs(what: str, graph: str, opset: int = 23) -> pytest.MarkDecorator:
+    """Return a mark for tests of what a graph has; its inputs are all ones."""
+    return pytest.mark.skipif(not _runs(graph, opset), reason=f"this onnxruntime has no {what}")
+
+
+def _runs(graph: str, opset: int) -> bool:
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : {opset}]> g {graph}')
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    try:
+        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session.run(None, {value.name: np.ones(value.shape, np.float32) for value in session.get_inputs()})
+    except (errors.Fail, errors.InvalidArgument, errors.NotImplemented, errors.RuntimeException):
+        return False
+    return True
+
+
+needs_quantize_linear = _needs(
+    "QuantizeLinear of opset 23", "(float[4] x, float[1] s) => (uint8[4] y) { t = Squeeze(s) y = QuantizeLinear(x, t) }"
+)  # fmt: skip
+needs_opset_24 = _needs("opset 24", "(float[4] x) => (float[4] y) { y = Abs(x) }", opset=24)
+needs_norm_of_one = _needs(
+    "LayerNormalization of one number", "(float[2, 1] x, float[1] w) => (float[2, 1] y) { y = LayerNormalization(x, w) }"
+)  # fmt: skip
+needs_attention_outputs = _needs(
+    "second output of Attention",
+    "(float[1, 1, 2, 4] x) => (float[1, 1, 2, 4] y, float[1, 1, 2, 2] s) { y, k, v, s = Attention(x, x, x) }",
+)
