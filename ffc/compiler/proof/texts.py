@@ -56,32 +56,30 @@ def text_feeds(
     rows = text_rows.settled(rows, model.meta.get("ffc.path"))
     chosen = choose or text_rows.evenly(rows.rows or text_rows.ROWS)
     records, number = text_rows.taken(Path(rows.path), chosen)
-    texts = [tuple(record.text(column) for column in rows.columns) for record in records]
-    tokens_of = tokenizer.load(Path(str(rows.tokenizer)))
+    by = tokenizer.load(Path(str(rows.tokenizer)))
     runner = runner or Runner(runnable(model))
     inputs = text_inputs(model, understood(model, runner))
-    limit = _limit(rows.max_length or tokens_of.longest, inputs.length)
-    tokens = tokens_of.encode(texts, limit)
-    _check_known(records, tokens, inputs)  # before the model is run on them
-    fitting = _fitting(tokens, tokens_of, inputs, runner)
-    if fitting < max(map(len, tokens)):
-        tokens = tokens_of.encode(texts, fitting)
+    tokens = _tokens(records, rows, by, inputs, runner)
     step = inputs.batch or BATCH
     missing = -len(tokens) % step if inputs.batch else 0
     filled = [*tokens, *(tokens[place % len(tokens)] for place in range(missing))]
     tell(_said(rows, number, tokens, len(filled)))
     return {
-        f"data row {start}": inputs.feeds(tokens_of.batch(filled[start : start + step], inputs.length))
+        f"data row {start}": inputs.feeds(by.batch(filled[start : start + step], inputs.length))
         for start in range(0, len(filled), step)
     }
 
 
-def _limit(*limits: int | None) -> int | None:
-    return min((limit for limit in limits if limit is not None), default=None)
-
-
-def _fitting(tokens: Sequence[Tokens], by: Tokenizer, inputs: TextInputs, runner: Runner) -> int:
-    """Return to how many tokens rows must be cut for the model to take the longest of them."""
+def _tokens(
+    records: Sequence[Record], rows: TextRows, by: Tokenizer, inputs: TextInputs, runner: Runner
+) -> list[Tokens]:
+    """Return records as tokens: no more to each than is asked for or the tokenizer says, nor than the model takes."""
+    texts = [tuple(record.text(column) for column in rows.columns) for record in records]
+    limits = [limit for limit in (rows.max_length or by.longest, inputs.length) if limit is not None]
+    tokens = by.encode(texts, min(limits, default=None))
+    _check_known(records, tokens, inputs)  # before the model is run on them
+    if inputs.length is not None:
+        return tokens
     longest = max(tokens, key=len)
 
     def runs(length: int) -> bool:
@@ -92,7 +90,8 @@ def _fitting(tokens: Sequence[Tokens], by: Tokenizer, inputs: TextInputs, runner
             return False
         return True
 
-    return len(longest) if inputs.length is not None else _longest(runs, by.least(1 in longest.types), len(longest))
+    fitting = _longest(runs, by.least(len(rows.columns) > 1), len(longest))
+    return tokens if fitting == len(longest) else by.encode(texts, fitting)
 
 
 def _longest(runs: Callable[[int], bool], least: int, most: int) -> int:
