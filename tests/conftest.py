@@ -20,6 +20,7 @@ import pytest
 from filelock import FileLock
 
 from ffc.ci.pytest_plugin import FfcLock
+from ffc.errors import MissingError
 from ffc.graph import files
 from ffc.graph.execute import Runner
 from tests import encoders
@@ -63,7 +64,7 @@ def _skipped_without_extras() -> Iterator[None]:
     """Skip what needs a package that only an extra brings, where that is not installed."""
     try:
         yield
-    except (ModuleNotFoundError, pytest.Collector.CollectError) as error:
+    except (ModuleNotFoundError, MissingError, pytest.Collector.CollectError) as error:
         lost = error if isinstance(error, ModuleNotFoundError) else error.__cause__
         name = (getattr(lost, "name", None) or "").partition(".")[0]
         if name not in _OF_EXTRAS:

@@ -242,8 +242,7 @@ heavy = {"torch", "transformers", "accelerate", "matplotlib", "numpy"} & set(sys
 assert not heavy, heavy
 sys.modules["torch"] = None
 import importlib.util
-real = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *rest: None if name == "torch" else real(name, *rest)
+importlib.util.find_spec = lambda name, *rest: None if name == "torch" else "is there"
 sys.exit(cli.main(["train", "--model", "m", "--task", "rte", "-o", "out"]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
