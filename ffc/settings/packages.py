@@ -77,11 +77,12 @@ def _installed(name: str) -> dict[str, Path]:
 
 def _packages(distribution: metadata.Distribution) -> dict[str, Path]:
     """Return the folders of a distribution's packages; one that is installed for editing lists no files of its own."""
-    files = [file for file in distribution.files or () if file.suffix == ".py" or file.name == _CONFIG]
-    found = {".".join(file.parent.parts): file.parent for file in files if file.name == "__init__.py"}
-    found |= {".".join(file.parts[:-2]): file.parent.parent for file in files if file.parts[-2:] == (_FOLDER, _CONFIG)}
+    files = [file for file in distribution.files or () if ".." not in file.parts]  # scripts lie elsewhere
+    found = {file.parts[0]: Path(file.parts[0]) for file in files if file.suffix == ".py" and len(file.parts) > 1}
+    models = [file.parent.parent for file in files if file.parts[-2:] == (_FOLDER, _CONFIG)]
+    found |= {".".join(package.parts): Path(package) for package in models if package.parts}
     tops = (distribution.read_text("top_level.txt") or "").split()
-    places = {package: Path(str(distribution.locate_file(path))) for package, path in found.items() if package}
+    places = {package: Path(str(distribution.locate_file(path))) for package, path in found.items()}
     return places | {top: place for top in tops for place in _imported(top).values() if top not in places}
 
 

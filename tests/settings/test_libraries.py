@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+import ffc
 from ffc import cli
 from ffc.errors import MissingError
 from ffc.settings import libraries
 from ffc.study import running, study
 from tests.checkout import ROOT
+from tests.graphs import encoder
 
 STUDY = '[task]\nname = "text"\ntrain = "rows.tsv"\ntext = ["text"]\n[teacher]\nmodel = "model"\nepochs = 1\n'
 OF_THE_HUB = STUDY.replace('name = "text"\ntrain = "rows.tsv"', 'name = "hub:weather"')
@@ -34,6 +36,7 @@ TABLE = [
     (f"score model {ROWS} -o i.safetensors", "torch", f"this needs torch; {TRAIN}"),
     (f"search model {ROWS} --macs 0.5 -o p.json", "torch", f"this needs torch; {TRAIN}"),
     ("plan model --by norm --heads 0.5 -o p.json", "torch", f"this needs torch; {TRAIN}"),
+    ("reduce empty.onnx -o out", "onnxscript", "the conversion between opsets needs onnxscript; install it with pip install onnxscript"),
     ("compile empty.onnx -o m.onnx --report r.html", "jinja2", "HTML pages need jinja2; install it with pip install jinja2"),
     ("check empty.lock --report r.html", "jinja2", "HTML pages need jinja2; install it with pip install jinja2"),
     ("diff empty.onnx empty.onnx -o r.html", "jinja2", "HTML pages need jinja2; install it with pip install jinja2"),
@@ -73,6 +76,12 @@ def test_all_that_is_lacking_is_told_at_once(monkeypatch: pytest.MonkeyPatch) ->
         "this needs torch, data sets of the hub need datasets, plots need matplotlib; install them with "
         f"pip install 'fastformers-compiler[train]' datasets, {libraries.HUB.instead}"
     )
+
+
+def test_a_conversion_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)  # type: ignore[arg-type]
+    with pytest.raises(MissingError, match=r"^pass 'opset': the conversion between opsets needs onnxscript; install it"):
+        ffc.compile(encoder(), "clean")
 
 
 def test_what_is_imported_without_a_place_is_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from ffc.compiler.library import Library
 from ffc.compiler.passes import Pass
 from ffc.errors import CannotApplyError, UsageError, one_line
 from ffc.graph.files import ModelLike
+from ffc.settings import libraries
 
 __all__ = ["reduce"]
 
@@ -65,10 +66,11 @@ def reduce(
         UsageError: If the request is malformed, or `out` is there already.
         InputError: If the model cannot be loaded.
         CannotApplyError: If nothing goes wrong with the whole model.
-        MissingError: If the command of `when` cannot be run.
+        MissingError: If the command of `when` cannot be run, or a library that most compiles need is not installed.
     """
     started = time.monotonic()
     tell = progress or (lambda line: None)
+    libraries.check(libraries.CONVERSION)
     condition = _condition(when, passes, plugins, target, timeout)
     library = Library.default(plugins)
     asked = as_passes((_DEFAULT if passes is None else passes) if condition.by_passes else [], library, sets)

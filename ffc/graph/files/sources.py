@@ -55,8 +55,8 @@ def path_of(model: ModelLike) -> Path | None:
 
 def name_of(model: ModelLike) -> str:
     """Return what messages and reports call a model."""
-    path = path_of(model)
-    return MEMORY if path is None else str(path)
+    path = model if isinstance(model, str | os.PathLike) else path_of(model)
+    return MEMORY if path is None else os.fspath(path)
 
 
 def serialised(model: ModelLike) -> bytes:
