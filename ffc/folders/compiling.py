@@ -79,11 +79,10 @@ def compile(
         if isinstance(model, str | Path):
             targets.check_apart(list({wanted.path, wanted.model}), [Path(model), *_parts(model, wanted.model)])
     graph, beside = _opened(model, progress or (lambda line: None))
-    result = pipeline.compile(graph, asked, **options)  # type: ignore[arg-type]
-    if wanted is not None and wanted.folder:
+    folder = wanted is not None and wanted.folder
+    result = pipeline.compile(graph, asked, out=None if folder else out, **options)  # type: ignore[arg-type]
+    if wanted is not None and folder:
         writing.write(wanted.path, result.model, contents.with_modules(beside, result.model))
-    elif wanted is not None:
-        files.save(result.model, wanted.path)
     report = replace(
         result.report,
         source=os.fspath(model) if isinstance(model, str | Path) else result.report.source,

@@ -82,7 +82,7 @@ def place(out: str | os.PathLike[str] | None, model: str | Path) -> Place:
 
     Args:
         out: What was asked for. A folder is one that exists or whose name ends in ``/``, and of a model that is a
-            folder all but a name in ``.onnx``. Where nothing was asked for, it lies beside the model:
+            folder any new name but one in ``.onnx``. Where nothing was asked for, it lies beside the model:
             ``<stem>.ffc.onnx``, or the folder ``<name>.ffc``; for a package or a name on the hub, in the current one.
         model: The model.
     """
@@ -94,4 +94,5 @@ def place(out: str | os.PathLike[str] | None, model: str | Path) -> Place:
         near = there.resolve() if there.is_dir() else Path(os.fspath(model).removeprefix(_PACKAGE))
         return Place((near.parent if there.is_dir() else Path()) / f"{near.name}{_OURS}", True)
     path = Path(out)
-    return Place(path, says_folder(out) or (saved and path.suffix != ".onnx"))
+    other = path.suffix == ".onnx" or path.exists() or os.fspath(out) == "-"  # a file, a device, the standard output
+    return Place(path, says_folder(out) or (saved and not other))
