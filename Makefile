@@ -17,6 +17,7 @@
 #   make diffs    `ffc diff` against other differs on edits that are known; its seconds and memory; locks by versions of onnx; and
 #                 `ffc reduce` on a fault in BERT-base
 #   make exports  MiniLM as optimum-onnx writes it, in an environment of its own, each file compiled and compared
+#   make loaders  MiniLM compiled into folders, loaded by sentence-transformers, fastembed and transformers.js; needs node and npm
 #   make quality DATA=DIR   what training, distillation and pruning keep, on SST-2 and SuperGLUE tasks in DIR; takes hours
 #   make clean    away with .venv and build
 #
@@ -34,7 +35,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test coverage backend graphs fuzz lint types docs dist lowest newest bench cost diffs exports quality clean
+.PHONY: demo test coverage backend graphs fuzz lint types docs dist lowest newest bench cost diffs exports loaders quality clean
 
 demo: .venv/demo.stamp
 	$(BIN)/python examples/minilm/demo.py build
@@ -88,6 +89,10 @@ build:
 exports: .venv/demo.stamp | build
 	PYTHONPATH=examples/minilm:examples/benchmarks $(BIN)/python examples/exporters/optimum_exports.py build/exports \
 	  --torch "$(TORCH)" --json build/optimum-exports.json
+
+loaders: .venv/dev.stamp | build
+	PYTHONPATH=examples/minilm:examples/benchmarks $(BIN)/python examples/folders/loaders.py build/folders \
+	  --torch "$(TORCH)" --json build/loaders.json
 
 # Each goes on where it was stopped.
 quality: .venv/dev.stamp build/rte-start/config.json

@@ -78,11 +78,12 @@ def compile(
     if wanted is not None and path is not None:
         targets.check_apart(list({wanted.path, wanted.model}), [path, *_parts(path, wanted.model)])
     source, beside, data = _opened(model, data, progress or (lambda line: None))
-    result = pipeline.compile(source, asked, data=data, target=target, plugins=plugins, progress=progress)
-    if wanted is not None and wanted.folder:
+    folder = wanted is not None and wanted.folder
+    result = pipeline.compile(
+        source, asked, out=None if folder else out, data=data, target=target, plugins=plugins, progress=progress
+    )
+    if wanted is not None and folder:
         writing.write(wanted.path, result.model, contents.with_modules(beside, result.model))
-    elif wanted is not None:
-        files.save(result.model, wanted.path)
     report = replace(
         result.report,
         source=files.name_of(model),

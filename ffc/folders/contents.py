@@ -88,7 +88,9 @@ def _json(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is damaged: {one_line(str(error), 100)}; save the model again") from error
-    return dict(found)
+    if not isinstance(found, dict):
+        raise InputError(f"{path} is damaged: it holds no object; save the model again")
+    return found
 
 
 def _text(found: object) -> bytes:

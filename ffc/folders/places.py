@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ffc.errors import UsageError
 from ffc.graph.files import targets
-from ffc.graph.files.destination import destination, named
+from ffc.graph.files.destination import STANDARD_OUTPUT, named
 from ffc.settings import packages
 
 __all__ = ["MODEL", "Place", "is_saved", "place", "says_folder"]
@@ -83,9 +83,8 @@ def place(out: str | os.PathLike[str] | None, model: str | Path) -> Place:
 
     Args:
         out: What was asked for. A folder is one that exists or whose name ends in ``/``, and of a model that is a
-            folder all but a name in ``.onnx``, standard output, a pipe or a device. Where nothing was asked for, it
-            lies beside the model: ``<stem>.ffc.onnx``, or the folder ``<name>.ffc``; for a package or a name on the
-            hub, in the current one.
+            folder any new name but one in ``.onnx``. Where nothing was asked for, it lies beside the model:
+            ``<stem>.ffc.onnx``, or the folder ``<name>.ffc``; for a package or a name on the hub, in the current one.
         model: The model.
     """
     saved = is_saved(model)
@@ -96,12 +95,5 @@ def place(out: str | os.PathLike[str] | None, model: str | Path) -> Place:
         near = there.resolve() if there.is_dir() else Path(os.fspath(model).removeprefix(packages.PREFIX))
         return Place((near.parent if there.is_dir() else Path()) / f"{near.name}{_OURS}", True)
     path = named(out)
-    return Place(path, says_folder(out) or (saved and path.suffix != ".onnx" and not _is_stream(path)))
-
-
-def _is_stream(path: Path) -> bool:
-    """Whether a path is standard output, a pipe or a device, into which a model alone can be written."""
-    try:
-        return destination(path).real is None
-    except OSError:  # links that go round, which the check of the place tells
-        return False
+    other = path.suffix == ".onnx" or path.exists() or path == STANDARD_OUTPUT  # a file or a device
+    return Place(path, says_folder(out) or (saved and not other))

@@ -48,7 +48,8 @@ def _fill(folder: Path, model: ir.Model, contents: Mapping[str, bytes]) -> None:
         files.save(model, folder / MODEL)
         for staged in written:
             staging.place(staged)
-    _link(folder)
+    if not list(folder.glob(f"{MODEL}.*.data")):  # data that runtimes would look for beside the link
+        _link(folder)
 
 
 def _link(folder: Path) -> None:

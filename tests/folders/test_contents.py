@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import pytest
 from tokenizers import Tokenizer
 
+from ffc.errors import InputError
 from ffc.folders.contents import beside, of_saved, with_modules
 from ffc.train import exportable
 from tests.graphs import of_program
@@ -46,6 +48,14 @@ def test_the_config_keeps_labels_and_says_which_file_transformers_js_takes(tmp_p
     (tmp_path / "config.json").write_text(json.dumps(config))
     found = json.loads(of_saved(exportable.read(tmp_path))["config.json"])
     assert found["id2label"] == {"0": "no", "1": "yes"} and found["transformers.js_config"] == {"dtype": "fp32"}
+
+
+def test_a_damaged_config_is_told_in_a_line(tmp_path: Path) -> None:
+    found = exportable.read(save_model(tmp_path, layers=1))
+    for text, why in {"[]": "it holds no object", "{": "Expecting"}.items():
+        (tmp_path / "tokenizer_config.json").write_text(text)
+        with pytest.raises(InputError, match=f"tokenizer_config.json is damaged: {why}"):
+            of_saved(found)
 
 
 def test_prompts_go_along_and_sentence_transformers_finds_its_module(tmp_path: Path) -> None:

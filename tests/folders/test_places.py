@@ -51,6 +51,8 @@ def test_a_saved_model_is_a_folder_a_package_or_a_name_on_the_hub(model: str, sa
         ("x", "saved", ("x", True)),
         ("x.onnx", "saved", ("x.onnx", False)),
         ("x.onnx/", "saved", ("x.onnx", True)),
+        ("-", "saved", ("-", False)),
+        ("/dev/null", "saved", ("/dev/null", False)),
         ("x", "package:minilm", ("x", True)),
         (None, "package:minilm", ("minilm.ffc", True)),
         (None, "org/name-v1.5", ("name-v1.5.ffc", True)),

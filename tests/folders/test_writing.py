@@ -54,6 +54,14 @@ def test_a_model_where_transformers_js_looks_is_not_replaced_by_a_link(tmp_path:
     assert (tmp_path / "onnx/model.onnx").read_text() == "theirs"
 
 
+def test_a_model_whose_weights_lie_apart_is_not_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = files.save
+    monkeypatch.setattr(files, "save", lambda model, path: save(model, path, external=True))
+    write(tmp_path / "out", relu(), {})
+    found = listing(tmp_path / "out")
+    assert len(found) == 2 and "model.onnx" in found and any(name.endswith(".data") for name in found)
+
+
 def test_what_cannot_be_saved_leaves_nothing_of_a_new_folder_and_an_old_one_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
