@@ -20,7 +20,7 @@ def unfit(error: BaseException) -> str:
     missing = (error.name or "").partition(".")[0] if isinstance(error, ImportError) else ""
     if missing == "ffc":
         return ""
-    with contextlib.suppress(ImportError):  # of packaging, which onnxruntime brings along
+    with contextlib.suppress(ImportError):  # packaging may be what is missing
         for wanted, found in _outdated(missing):
             return f"ffc needs {wanted}, and {found} is installed; install it with pip install '{wanted}'"
     if isinstance(error, ModuleNotFoundError) and missing:
