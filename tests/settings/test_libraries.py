@@ -94,8 +94,8 @@ def test_every_library_that_is_imported_comes_with_ffc_or_is_asked_for() -> None
         required = {re.split("[<>=]", each)[0].replace("-", "_") for each in tomllib.load(file)["project"]["dependencies"]}
     needs = [each for each in vars(libraries).values() if isinstance(each, libraries.Need)]
     known = required | {name for need in needs for name in need.modules}
-    known |= {"ffc", "google", "pytest", "_typeshed", *sys.stdlib_module_names}
-    # google: protobuf, of onnx; pytest calls its plugin; _typeshed is for type checkers alone
+    known |= {"ffc", "google", "huggingface_hub", "pytest", "_typeshed", *sys.stdlib_module_names}
+    # google: protobuf, of onnx; huggingface_hub: of transformers; pytest calls its plugin; _typeshed is for type checkers
     for path in (ROOT / "ffc").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
