@@ -63,7 +63,7 @@ def workplace(tmp_path: Path, exported: Callable[..., Path], monkeypatch: pytest
     ids = np.array([[2, 7, 9, 3]])
     np.savez("rows.npz", input_ids=ids, attention_mask=np.ones_like(ids), token_type_ids=np.zeros_like(ids))
     save_data(Path("data"))
-    monkeypatch.setattr("ffc.train.models.loading._in_package", lambda name: str(tiny.save_model(tmp_path / name, longest=128)))
+    monkeypatch.setattr("ffc.settings.packages.folder", lambda name: tiny.save_model(tmp_path / name, longest=128))
     return tmp_path
 
 
