@@ -65,7 +65,6 @@ def workplace(tmp_path: Path, exported: Callable[..., Path], monkeypatch: pytest
     np.savez("rows.npz", input_ids=ids, attention_mask=np.ones_like(ids), token_type_ids=np.zeros_like(ids))
     save_data(Path("data"))
     write_tokenizer(Path())
-    write_tokenizer(Path())
     monkeypatch.setattr("ffc.settings.packages.folder", lambda name: tiny.save_model(tmp_path / name, longest=128))
     return tmp_path
 
