@@ -235,6 +235,13 @@ def test_pipelines_written_otherwise(passes: str, line: str, capsys: pytest.Capt
     assert fails(capsys, "compile", "model.onnx", "--passes", passes) == (2, f"ffc: error: {line}")
 
 
+@pytest.mark.parametrize("command", ["export folder", "plan model.onnx --by norm --heads 2", "lock model.onnx"])
+def test_a_file_is_not_written_where_a_folder_is_named(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, line = fails(capsys, *command.split(), "-o", "new/")
+    reason = "is named as a folder, and a file is written; leave out the '/'"
+    assert (code, line) == (2, f"ffc: error: the output 'new/' {reason}")
+
+
 def test_an_unknown_target_offers_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     code, line = fails(capsys, "compile", "model.onnx", "--target", "portble")
     assert (code, line) == (2, "ffc: error: unknown target 'portble'; did you mean 'portable'?")
