@@ -60,7 +60,9 @@ def one_line(text: str, longest: int = 1000) -> str:
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the nearest of `known`, or the whole list where none is near."""
     names = sorted(known)
+    lowered = {name.lower(): name for name in names}
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    close += [lowered[each] for each in difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.5)]
     if close:
         return f"; did you mean '{close[0]}'?"
     return f"; known: {', '.join(names)}" if names else ""

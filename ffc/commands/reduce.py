@@ -35,7 +35,7 @@ __all__ = ["reduce"]
     "--seconds", type=click.FloatRange(min=0, min_open=True), default=600, show_default=True, metavar="SECONDS",
     help="When to stop with the smallest found so far.",
 )  # fmt: skip
-@shared.output(metavar="FOLDER", help="The folder to write.  [default: <stem>.reduced]")
+@shared.output(kind=shared.OUTPUT_FOLDER, metavar="FOLDER", help="The folder to write.  [default: <stem>.reduced]")
 @shared.as_json
 def reduce(model: Path, out: Path | None, as_json: bool, **given: Any) -> None:
     """Reduce MODEL to the smallest that still goes wrong, and write a folder that shows it to others.

@@ -27,7 +27,9 @@ def _options(command: shared.Command) -> shared.Command:
             "--data-folder", type=shared.PATH, metavar="DIR",
             help="What the files of [task] are relative to.  [default: the folder of FILE]",
         ),
-        shared.output(help="The folder of the run.  [default: build/ and the stem of FILE]"),
+        shared.output(
+            kind=shared.OUTPUT_FOLDER, help="The folder of the run.  [default: build/ and the stem of FILE]"
+        ),
         click.argument("file", type=shared.PATH),
     ):  # fmt: skip
         command = add(command)

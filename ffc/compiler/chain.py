@@ -111,7 +111,8 @@ def with_lower(links: Sequence[Link], library: Library, target: str) -> list[Lin
     """
     targets = typing.get_args(syntax.kinds(library["lower"])["target"].type)
     if target not in targets:
-        raise UsageError(f"unknown target '{target}'{nearest(target, targets)}")
+        near = "; did you mean 'cuda'?" if target.lower() == "gpu" else nearest(target, targets)  # of letters, cpu is
+        raise UsageError(f"unknown target '{target}'{near}")
     if links and links[-1][0].name == "lower":
         return list(links)
     return [*links, (syntax.parse(f"lower{{target={target}}}", library)[0], "every compile")]

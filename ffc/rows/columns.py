@@ -35,5 +35,8 @@ def check_columns(record: Record, columns: Sequence[str]) -> None:
         InputError: If one is not; the message offers the nearest.
     """
     for name in columns:
+        parts = [part.strip() for part in name.split(",")]
+        if name not in record.values and len(parts) > 1 and all(part in record.values for part in parts):
+            raise record.error(f"there is no column '{name}'; name the columns one by one, in the command --text twice")
         if name not in record.values:
             raise record.error(f"there is no column '{name}'{nearest(name, record.values)}")

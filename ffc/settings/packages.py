@@ -29,8 +29,10 @@ def folder(name: str) -> Path:
 
     Raises:
         MissingError: If no such package is installed.
-        InputError: If it carries no model, or several.
+        InputError: If it carries no model, or several, or the name is empty.
     """
+    if not name:
+        raise InputError(f"{PREFIX} names no package; write {PREFIX}NAME, as it is installed")
     places = _imported(name)
     if not any(map(_holds, places.values())):
         places |= _installed(name)

@@ -21,6 +21,9 @@ _KNOWN: tuple[tuple[str, ...], ...] = (
     ("last_hidden_state",),
 )
 
+_CACHES = {"cache", "past_key_values"}
+"""What a decoder keeps of what it has read, by newer and older names."""
+
 _CLASSIFIES = {"ForSequenceClassification": "text-classification", "ForTokenClassification": "token-classification"}
 _TASKS = _CLASSIFIES | {
     "ForQuestionAnswering": "question-answering",
@@ -47,6 +50,11 @@ def outputs(model: nn.Module, feeds: Mapping[str, Tensor]) -> list[str]:
     """
     with torch.no_grad():
         found = list(model(**feeds))
+    if _CACHES.intersection(found):
+        raise CannotApplyError(
+            f"a {type(model).__name__} puts out a cache of what it has read, which is not exported; set use_cache to "
+            "false in its config.json"
+        )
     for names in _KNOWN:
         if tuple(found[: len(names)]) == names:
             return list(names)

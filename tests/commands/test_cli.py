@@ -228,6 +228,7 @@ def test_a_malformed_pipeline_points_at_the_column(capsys: pytest.CaptureFixture
     [
         ("int8(skip=head)", "unknown pass 'int8(skip=head)' at column 1 of 'int8(skip=head)'; options stand in braces, in quotes for a shell, as in 'int8{skip=head}'"),
         ("fuse;int8", "unknown pass 'fuse;int8' at column 1 of 'fuse;int8'; passes are separated by commas"),
+        ("FUSE,int8", "unknown pass 'FUSE' at column 1 of 'FUSE,int8'; did you mean 'fuse'?"),
         ("fuse int8", "',' is missing at column 6 of 'fuse int8'"),
     ],
 )  # fmt: skip
@@ -235,9 +236,17 @@ def test_pipelines_written_otherwise(passes: str, line: str, capsys: pytest.Capt
     assert fails(capsys, "compile", "model.onnx", "--passes", passes) == (2, f"ffc: error: {line}")
 
 
-def test_an_unknown_target_offers_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
-    code, line = fails(capsys, "compile", "model.onnx", "--target", "portble")
-    assert (code, line) == (2, "ffc: error: unknown target 'portble'; did you mean 'portable'?")
+@pytest.mark.parametrize("command", ["export folder", "plan model.onnx --by norm --heads 2", "lock model.onnx"])
+def test_a_file_is_not_written_where_a_folder_is_named(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, line = fails(capsys, *command.split(), "-o", "new/")
+    reason = "is named as a folder, and a file is written; leave out the '/'"
+    assert (code, line) == (2, f"ffc: error: the output 'new/' {reason}")
+
+
+@pytest.mark.parametrize(("target", "near"), [("portble", "portable"), ("CPU", "cpu"), ("gpu", "cuda")])
+def test_an_unknown_target_offers_the_nearest(target: str, near: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, line = fails(capsys, "compile", "model.onnx", "--target", target)
+    assert (code, line) == (2, f"ffc: error: unknown target '{target}'; did you mean '{near}'?")
 
 
 @pytest.mark.parametrize("command", ["compile", "explain", "print", "plan --by norm --heads 2"])

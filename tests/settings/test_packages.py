@@ -83,7 +83,12 @@ def test_a_package_of_nearly_that_name_is_offered(install: Install, name: str) -
     )
 
 
-@pytest.mark.parametrize("name", ["", "..", "a b", "no.such.thing", "-"])
+@pytest.mark.parametrize("name", ["..", "a b", "no.such.thing", "-"])
 def test_what_is_no_package_is_not_installed(name: str) -> None:
     with pytest.raises(MissingError, match="is not installed"):
         packages.folder(name)
+
+
+def test_a_name_that_is_left_out_is_asked_for() -> None:
+    with pytest.raises(InputError, match="package: names no package; write package:NAME"):
+        packages.folder("")

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from ffc.compiler.proof.rows import Data
 
 __all__ = [
-    "OUTPUT", "PATH", "Command", "as_json", "but_plans", "check_file", "find_model", "given_option", "hush",
-    "keep_clean", "model", "model_or_folder", "output", "parts", "plugins", "print_rich", "rows", "rows_given", "say",
-    "sets", "target",
+    "OUTPUT", "OUTPUT_FOLDER", "PATH", "Command", "as_json", "but_plans", "check_file", "find_model", "given_option",
+    "hush", "keep_clean", "model", "model_or_folder", "output", "parts", "plugins", "print_rich", "rows", "rows_given",
+    "say", "sets", "target",
 ]  # fmt: skip
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -54,14 +54,17 @@ PATH = click.Path(path_type=Path)
 
 
 class _Output(click.Path):
-    """A path to write to, of which ``-`` is standard output and ``./-`` a file."""
+    """A path to write to, of which ``-`` is standard output and ``./-`` a file; a name in ``/`` is no file."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, folder: bool = False) -> None:
         super().__init__(path_type=Path)
+        self.folder = folder
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         found = super().convert(value, param, ctx)
         assert isinstance(found, Path)
+        if not self.folder and isinstance(value, str) and value.endswith("/"):
+            raise UsageError(f"the output '{value}' is named as a folder, and a file is written; leave out the '/'")
         if found.name != "-":
             return found
         from ffc.graph.files.destination import named
@@ -69,7 +72,7 @@ class _Output(click.Path):
         return named(value)
 
 
-OUTPUT = _Output()
+OUTPUT, OUTPUT_FOLDER = _Output(), _Output(folder=True)
 
 model = click.argument("model", type=PATH, callback=find_model)
 model_or_folder = click.argument("model", type=PATH, callback=functools.partial(find_model, folders=True))

@@ -51,8 +51,9 @@ def output_options(command: Command) -> Command:
     """Add the options that say where results go to a command."""
     onnx = click.option("--onnx", type=shared.OUTPUT, metavar="FILE", help="Also export to ONNX.")
     out = click.option(
-        "-o", "--output", "out", type=shared.OUTPUT, required=True, metavar="FOLDER", help="Where the model goes."
-    )
+        "-o", "--output", "out", type=shared.OUTPUT_FOLDER, required=True, metavar="FOLDER",
+        help="Where the model goes.",
+    )  # fmt: skip
     return out(onnx(shared.as_json(command)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,8 @@ from ffc.rows.records import SUFFIXES
 from ffc.rows.text_rows import TextRows
 
 __all__ = ["Data", "feeds_of", "from_data", "of_files", "read", "settled"]
+
+_FORMS = f"give an .npz file with an array per input, or text that ends with {', '.join(SUFFIXES)}"
 
 _Arrays = str | Path | Mapping[str, Any]
 
@@ -160,14 +163,17 @@ def read(data: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, AttributeError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error.strerror) if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
-        raise InputError(
-            f"cannot read rows from {data}: {reason}; give an .npz file with an array per input"
-        ) from error
+        raise InputError(f"cannot read rows from {data}: {reason}; {_FORMS}") from error
 
 
 def _check_archive(data: _Arrays) -> None:
-    """Refuse a file that is neither rows of text nor an archive of arrays."""
-    if isinstance(data, str | Path) and Path(data).is_file() and not zipfile.is_zipfile(data):
+    """Refuse what is not there, a folder, and a file that is neither rows of text nor an archive of arrays."""
+    if not isinstance(data, str | Path):
+        return
+    if os.path.isdir(data) or not os.path.exists(data):  # whatever text it is, be it too long for a name
+        reason = "it is a folder" if os.path.isdir(data) else "no such file"
+        raise InputError(f"cannot read rows from {data}: {reason}; {_FORMS}")
+    if Path(data).is_file() and not zipfile.is_zipfile(data):
         raise InputError(
             f"cannot read rows from {data}: it is no .npz file; numpy.savez writes one of arrays by name, and rows of "
             f"text end with {', '.join(SUFFIXES)}"

@@ -201,11 +201,20 @@ def _files(path: Path) -> list[Path]:
     return [path, *soundness.check_tensors(_read(path, lazily=True)[0], path)]
 
 
+def _in_place_of(folder: Path) -> str:
+    """Say what to name where a folder was named: the model in it, or what exports one that torch has saved."""
+    if inside := [*sorted(folder.glob("*.onnx")), *sorted(folder.glob("onnx/*.onnx"))]:
+        return f"name the .onnx file in it, {inside[0]}"
+    if (folder / "config.json").is_file():
+        return f"`ffc export {folder} -o model.onnx` makes a model of it"
+    return "name an .onnx file"
+
+
 def _check_readable(path: Path) -> None:
     if not path.exists():
         raise InputError(f"cannot load {path}: no such file; check the path")
     if path.is_dir():
-        raise InputError(f"cannot load {path}: it is a folder; name the .onnx file in it")
+        raise InputError(f"cannot load {path}: it is a folder; {_in_place_of(path)}")
     if not path.is_file():
         raise InputError(f"cannot load {path}: it is not a regular file; name an .onnx file")
     _check_size(path.stat().st_size, path)

@@ -46,6 +46,8 @@ def save(model: ir.Model, path: str | os.PathLike[str], *, external: bool | None
         InputError: If a tensor has no data, or if writing fails, for example because the disk is full.
         OSError: If standard output cannot be written.
     """
+    if os.fspath(path).endswith("/"):
+        raise UsageError(f"cannot save {path}: it is named as a folder; name a file, such as {path}model.onnx")
     path = named(path)
     to = _checked(path)
     copy = model.clone()

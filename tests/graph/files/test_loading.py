@@ -55,7 +55,11 @@ def test_refuses_a_model_cut_anywhere(tmp_path: Path) -> None:
 
 def test_refuses_missing_files_and_folders(tmp_path: Path) -> None:
     assert "no such file" in refused(tmp_path / "absent.onnx")
-    assert "folder" in refused(tmp_path)
+    assert "it is a folder; name an .onnx file" in refused(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    assert f"it is a folder; `ffc export {tmp_path} -o model.onnx` makes a model of it" in refused(tmp_path)
+    (tmp_path / "model.onnx").touch()
+    assert f"it is a folder; name the .onnx file in it, {tmp_path / 'model.onnx'}" in refused(tmp_path)
     os.mkfifo(tmp_path / "pipe.onnx")
     assert "regular file" in refused(tmp_path / "pipe.onnx")
 

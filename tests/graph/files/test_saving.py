@@ -244,3 +244,9 @@ def test_refuses_an_initializer_without_data(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'w' has no data"):
         files.save(model, tmp_path / "m.onnx")
     assert listing(tmp_path) == {}
+
+
+def test_a_name_of_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"named as a folder; name a file, such as .*/new/model\.onnx"):
+        files.save(model_of(), f"{tmp_path}/new/")
+    assert not list(tmp_path.iterdir())
