@@ -105,6 +105,7 @@ REFUSED: dict[str, tuple[Any, type[FfcError], str]] = {
     "prompts left out": ([("Pooling", {"include_prompt": False})], CannotApplyError, "leaves prompts out of the pooling"),
     "activation": ([MEAN, ("Dense", DENSE | {"activation_function": "os.system"})], CannotApplyError, "activation 'os.system', not one of"),
     "activation with arguments": ([MEAN, ("Dense", DENSE | {"activation_function": "torch.nn.modules.activation.Threshold"})], CannotApplyError, "which takes arguments"),
+    "activation with weights": ([MEAN, ("Dense", DENSE | {"activation_function": "torch.nn.modules.activation.PReLU"})], CannotApplyError, "activation 'PReLU', whose own weights are not read"),
     "other features": ([MEAN, ("Dense", DENSE | {"module_input_name": "all"})], CannotApplyError, "names 'all'; known: sentence_embedding"),
 }  # fmt: skip
 
