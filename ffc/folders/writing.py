@@ -29,14 +29,15 @@ def write(folder: Path, model: ir.Model, contents: Mapping[str, bytes]) -> None:
         InputError: If the model cannot be saved, for example because the disk is full.
     """
     with publish.asked_for(f"{folder}", "name another folder"):
-        if folder.is_dir():
-            _fill(folder, model, contents)
+        real = Path(os.path.realpath(folder))
+        if real.is_dir():
+            _fill(real, model, contents)
             return
-        draft = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}.tmp")
+        draft = real.with_name(f".ffc-{secrets.token_hex(6)}.tmp")  # the folder's own name may be as long as names get
         draft.mkdir()
         try:
             _fill(draft, model, contents)
-            os.replace(draft, folder)
+            os.replace(draft, real)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
 

@@ -80,3 +80,10 @@ def test_what_cannot_be_saved_leaves_nothing_of_a_new_folder_and_an_old_one_as_i
 def test_a_place_that_is_not_there_is_told_in_a_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot write .*/no/out: No such file or directory; name another folder"):
         write(tmp_path / "no/out", relu(), CONTENTS)
+
+
+def test_a_new_folder_may_have_a_name_as_long_as_names_get_or_be_behind_a_link(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("n" * 255)
+    write(tmp_path / "link", relu(), CONTENTS)
+    assert os.readlink(tmp_path / "link") == "n" * 255 and (tmp_path / ("n" * 255) / "model.onnx").is_file()
+    assert set(os.listdir(tmp_path)) == {"link", "n" * 255}
