@@ -42,6 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         streams.prepare()
         return guard.run(lambda: _heard(main(sys.argv[1:])), _fail)
+    with streams.lenient():
+        return _ended(arguments)
+
+
+def _ended(arguments: Sequence[str]) -> int:
+    """Run the command line and return its exit code, whatever it ends with."""
     try:
         return _done(arguments)
     except (KeyboardInterrupt, click.Abort):
@@ -55,7 +61,8 @@ def _done(arguments: Sequence[str]) -> int:
     try:
         with ffc.make_context("ffc", list(arguments)) as context:
             ffc.invoke(context)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as it is in programs without a console
+            sys.stdout.flush()
         return 0
     except click.exceptions.Exit as done:
         return done.exit_code

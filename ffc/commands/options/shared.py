@@ -204,7 +204,7 @@ def print_rich(renderable: RenderableType) -> None:
     """Print a table to stdout."""
     from rich.console import Console
 
-    width: dict[str, Any] = {} if sys.stdout.isatty() else {"width": _UNBROKEN}
+    width: dict[str, Any] = {} if streams.is_terminal(sys.stdout) else {"width": _UNBROKEN}
     Console(highlight=False, **width).print(renderable, crop=False)
 
 

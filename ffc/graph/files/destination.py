@@ -154,7 +154,7 @@ def kept_clean() -> Iterator[None]:
 def _standard_output() -> BinaryIO:
     stream = _KEPT[-1] if _KEPT else sys.stdout
     buffer: BinaryIO | None = getattr(stream, "buffer", None)
-    if stream is None or stream.closed or buffer is None:
+    if stream is None or buffer is None or stream.closed:
         raise OSError(errno.EBADF, "it is closed, or takes no bytes")
     stream.flush()
     return buffer
