@@ -88,7 +88,7 @@ def test_a_link_that_leads_nowhere_yet_is_checked_where_it_leads() -> None:
     for link, to in {"to-new": "new", "to-none": "no/deep", "round": "round"}.items():
         Path(link).symlink_to(to)
     Place(Path("to-new"), True).check()
-    with pytest.raises(UsageError, match="the folder '.*no' of the output does not exist"):
+    with pytest.raises(UsageError, match=r"the folder '.*no' of the output does not exist"):
         Place(Path("to-none"), True).check()
     with pytest.raises(UsageError, match="the folder 'round' cannot be written: Too many levels of symbolic links"):
         Place(Path("round"), True).check()
