@@ -82,7 +82,7 @@ def is_saved(model: object) -> bool:
     if not isinstance(model, str | Path):
         return False
     text = os.fspath(model)
-    if text.startswith(packages.PREFIX) or Path(text).is_dir():
+    if text.startswith(packages.PREFIX) or (text and Path(text).is_dir()):  # to `Path`, nothing is the current folder
         return True
     hub = _ON_THE_HUB.fullmatch(text) and Path(text).suffix not in (".onnx", ".toml")
     return bool(hub) and not Path(text).exists() and not Path(text).parent.is_dir()
@@ -93,17 +93,18 @@ def says_folder(text: str | os.PathLike[str]) -> bool:
     return os.fspath(text).endswith(("/", os.sep)) or Path(text).is_dir()
 
 
-def place(out: str | os.PathLike[str] | None, model: str | Path) -> Place:
+def place(out: str | os.PathLike[str] | None, model: str | Path | None) -> Place:
     """Return where a compiled model goes.
 
     Args:
         out: What was asked for. A folder is one that exists or whose name ends in ``/``, and of a model that is a
             folder any new name but one in ``.onnx``. Where nothing was asked for, it lies beside the model:
             ``<stem>.ffc.onnx``, or the folder ``<name>.ffc``; for a package or a name on the hub, in the current one.
-        model: The model.
+        model: The model; None for one in memory, for which something was asked for.
     """
     saved = is_saved(model)
     if out is None:
+        assert model is not None
         there = Path(model)
         if not saved:
             return Place(there.parent / f"{there.stem}{_OURS}.onnx", False)
