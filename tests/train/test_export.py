@@ -340,3 +340,9 @@ def test_a_sentence_is_pooled_in_the_graph_in_every_way(tmp_path: Path) -> None:
 def test_a_head_whose_use_is_not_known_is_refused_in_a_line() -> None:
     with pytest.raises(CannotApplyError, match=r"a BertForPreTraining puts out prediction_logits, .*; name a model that"):
         exported(headed("BertForPreTraining"))
+
+
+def test_a_model_that_wants_other_rows_is_refused_in_a_line() -> None:
+    with pytest.raises(CannotApplyError, match=r"^a BertForMultipleChoice does not run on rows of input_ids and .*; name a") as caught:
+        exported(headed("BertForMultipleChoice"))
+    assert "\n" not in str(caught.value)

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import BertModel
+from transformers import BertModel, DebertaV2Config, DebertaV2Model
 
 from ffc.errors import CannotApplyError, FfcError, InputError
 from ffc.train import exportable
 from ffc.train.models.features import SENTENCE, TOKENS
 from tests.train.sentence_folders import TANH, dense_weights, save_sentences
+from tests.train.tiny import save_model
 
 MEAN = ("Pooling", {"pooling_mode": "mean"})
 DENSE = {"in_features": 32, "out_features": 8, "bias": True, "activation_function": TANH}
@@ -80,6 +81,16 @@ def test_old_and_new_layouts_are_one(tmp_path: Path, old: bool, encoder: str) ->
 @pytest.mark.parametrize(("settings", "longest"), [({}, 40), ({"max_seq_length": 16}, 16), ({"max_seq_length": 99}, 40)])
 def test_texts_are_cut_to_what_settings_and_positions_allow(tmp_path: Path, settings: Any, longest: int) -> None:
     assert exportable.read(save_sentences(tmp_path, **settings)).longest == longest
+
+
+def test_texts_are_cut_to_what_the_config_says_where_no_table_ends(tmp_path: Path) -> None:
+    save_model(tmp_path, layers=1)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings | {"model_max_length": 10**30}))
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 40}
+    config = DebertaV2Config(max_position_embeddings=64, position_biased_input=False, type_vocab_size=0, **sizes)
+    DebertaV2Model(config).save_pretrained(tmp_path)
+    assert exportable.read(tmp_path).longest == 64
 
 
 def test_a_cross_encoder_is_a_classifier(tmp_path: Path) -> None:
