@@ -26,6 +26,9 @@ _STDOUT = 1
 _LINKS = 40
 """How many links are followed on the way to a descriptor; the system gives up at as many."""
 _DESCRIPTOR = re.compile(r"/(?:proc/(?P<process>\d+)(?:/task/\d+)?|dev)/fd/(?P<number>\d+)")
+_MOUNTS = Path("/proc/self/mountinfo")
+_ESCAPE = re.compile(r"\\([0-7]{3})")
+"""How that file spells spaces and the like."""
 _KEPT: list[TextIO | None] = []
 """Standard output, while it is kept clean; for all threads, as `sys.stdout` is."""
 
@@ -53,6 +56,16 @@ class Destination:
     def is_linked(self) -> bool:
         """Whether the file lies elsewhere than its path says."""
         return self.real is not None and self.real != Path(os.path.realpath(self.path.parent)) / self.path.name
+
+    @property
+    def is_mounted(self) -> bool:
+        """Whether the file is mounted by itself, as files are into containers, so that none can take its place."""
+        try:
+            mounts = os.fsdecode(_MOUNTS.read_bytes()).splitlines()
+        except OSError:  # no Linux
+            return False
+        places = (_ESCAPE.sub(lambda found: chr(int(found[1], 8)), line.split(" ")[4]) for line in mounts)
+        return self.real is not None and os.fspath(self.real) in places
 
     def hindrance(self) -> str | None:
         """Say why nothing can be written into what is no file, or None where nothing speaks against it."""

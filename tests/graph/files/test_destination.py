@@ -161,3 +161,17 @@ def test_outputs_are_told_apart_from_inputs(tmp_path: Path, monkeypatch: pytest.
         monkeypatch.setattr("ffc.graph.files.destination._standard_output", lambda: stream)
         with pytest.raises(UsageError, match="'-' is an input"):
             targets.check_apart([Path("-")], [Path("file")])
+
+
+def test_a_file_that_is_mounted_by_itself_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, escaped = tmp_path / "a model", f"{tmp_path}/a\\040model"
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(f"36 35 98:0 / / rw - ext4 /dev/vda rw\n37 36 98:0 /x {escaped} rw,noatime - ext4 /dev/vda rw\n")
+    path.touch()
+    (tmp_path / "link").symlink_to(path)
+    assert targets.check_file(path) == tmp_path
+    monkeypatch.setattr(sys.modules[destination.__module__], "_MOUNTS", mounts)
+    for name in (path, tmp_path / "link"):
+        with pytest.raises(UsageError, match="is mounted by itself and cannot be replaced; mount its folder, or name"):
+            targets.check_file(name)
+    assert targets.check_file(tmp_path / "other") == tmp_path
