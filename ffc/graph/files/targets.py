@@ -39,7 +39,9 @@ def check_file(path: Path, *, named: str = "", advice: str = " with -o") -> Path
     if path.is_dir():
         raise UsageError(f"{what} is a folder; name a file{advice}")
     if to.is_mounted:
-        raise UsageError(f"{what} is mounted by itself and cannot be replaced; mount its folder, or name another{advice}")
+        raise UsageError(
+            f"{what} is mounted by itself and cannot be replaced; mount its folder, or name another file{advice}"
+        )
     folder = to.real.parent if to.is_linked else path.parent
     if not folder.absolute().is_dir():
         link = f", to which '{path}' links," if to.is_linked else ""
