@@ -14,7 +14,7 @@ from typing import ClassVar
 import click
 
 from ffc import guard, requirements, streams
-from ffc.errors import FfcError, MissingError, nearest, one_line
+from ffc.errors import FfcError, InputError, MissingError, nearest, one_line
 
 __all__ = ["main"]
 
@@ -97,6 +97,9 @@ def _fail_with(error: BaseException) -> int:
         place = f" at '{os.fsdecode(error.filename)}'" if isinstance(error.filename, (str, bytes)) else ""
         message = f"the system has no room for what this takes: {error.strerror}{place}; make room, and try again"
         return _fail(message, MissingError.exit_code)
+    if isinstance(error, PermissionError) and isinstance(error.filename, (str, bytes)):
+        message = f"cannot get at '{os.fsdecode(error.filename)}': {error.strerror}; name another path, or allow it"
+        return _fail(message, InputError.exit_code)
     said = f"{type(error).__name__}: {error}"
     if unfit := requirements.unfit(error):
         return _fail(f"{unfit} ({said})", MissingError.exit_code)

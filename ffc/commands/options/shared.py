@@ -141,9 +141,7 @@ def check_file(out: Path, inputs: Iterable[Path | None], *, option: str = "-o") 
     """
     from ffc.graph.files import targets
 
-    folder = targets.check_file(out, advice=f" with {option}")
-    if folder is not None:
-        targets.check_folder(folder, shown=folder, option=option)
+    targets.check_file(out, advice=f" with {option}")
     targets.check_apart([out], [file for path in inputs if path is not None for file in parts(path)])
 
 

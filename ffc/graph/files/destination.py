@@ -111,7 +111,7 @@ def destination(path: Path) -> Destination:
     """Return where what is written to a path goes; links are followed, to files that are not there too.
 
     Raises:
-        OSError: If links go round in a circle, or one is not to be followed.
+        OSError: If links go round in a circle or one is not to be followed, or nothing can be said of the path.
     """
     if path == STANDARD_OUTPUT:
         return Destination(path, descriptor=_STDOUT)
@@ -120,7 +120,7 @@ def destination(path: Path) -> Destination:
     try:
         mode = os.stat(path).st_mode
     except OSError as error:
-        if error.errno == errno.ELOOP:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
             raise
         mode = stat.S_IFREG
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
