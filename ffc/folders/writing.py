@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -33,13 +31,14 @@ def write(folder: Path, model: ir.Model, contents: Mapping[str, bytes]) -> None:
         if real.is_dir():
             _fill(real, model, contents)
             return
-        draft = real.with_name(f".ffc-{secrets.token_hex(6)}.tmp")  # the folder's own name may be as long as names get
-        draft.mkdir()
-        try:
+        with publish.draft(real) as draft:
             _fill(draft, model, contents)
-            os.replace(draft, real)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+            try:
+                os.replace(draft, real)
+            except OSError:
+                if not real.is_dir():
+                    raise
+                _fill(real, model, contents)  # another process made it meanwhile
 
 
 def _fill(folder: Path, model: ir.Model, contents: Mapping[str, bytes]) -> None:
