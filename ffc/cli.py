@@ -14,7 +14,7 @@ from typing import ClassVar
 import click
 
 from ffc import guard, requirements, streams
-from ffc.errors import FfcError, MissingError, nearest, one_line
+from ffc.errors import FfcError, InputError, MissingError, nearest, one_line
 
 __all__ = ["main"]
 
@@ -42,6 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         streams.prepare()
         return guard.run(lambda: _heard(main(sys.argv[1:])), _fail)
+    with streams.lenient():
+        return _ended(arguments)
+
+
+def _ended(arguments: Sequence[str]) -> int:
+    """Run the command line and return its exit code, whatever it ends with."""
     try:
         return _done(arguments)
     except (KeyboardInterrupt, click.Abort):
@@ -55,7 +61,8 @@ def _done(arguments: Sequence[str]) -> int:
     try:
         with ffc.make_context("ffc", list(arguments)) as context:
             ffc.invoke(context)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as it is in programs without a console
+            sys.stdout.flush()
         return 0
     except click.exceptions.Exit as done:
         return done.exit_code
@@ -90,6 +97,9 @@ def _fail_with(error: BaseException) -> int:
         place = f" at '{os.fsdecode(error.filename)}'" if isinstance(error.filename, (str, bytes)) else ""
         message = f"the system has no room for what this takes: {error.strerror}{place}; make room, and try again"
         return _fail(message, MissingError.exit_code)
+    if isinstance(error, PermissionError) and isinstance(error.filename, (str, bytes)):
+        message = f"cannot get at '{os.fsdecode(error.filename)}': {error.strerror}; name another path, or allow it"
+        return _fail(message, InputError.exit_code)
     said = f"{type(error).__name__}: {error}"
     if unfit := requirements.unfit(error):
         return _fail(f"{unfit} ({said})", MissingError.exit_code)

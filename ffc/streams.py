@@ -14,13 +14,13 @@ import os
 import select
 import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["ESCAPED", "PLAIN", "escape", "lost", "prepare"]
+__all__ = ["ESCAPED", "PLAIN", "escape", "is_terminal", "lenient", "lost", "prepare"]
 
 PLAIN, ESCAPED = "ffc.plain", "ffc.escaped"
 """How what an encoding lacks is written, as handlers of errors are named: by what looks alike, or as an escape."""
@@ -48,12 +48,33 @@ def prepare() -> None:
     sys.stdout, sys.stderr = _taking(sys.stdout, 1), _taking(sys.stderr, 2)
 
 
+@contextlib.contextmanager
+def lenient() -> Iterator[None]:
+    """Let the standard streams of a program that runs a command in it take what their encodings lack, for so long."""
+    given = [each for each in (sys.stdout, sys.stderr) if isinstance(each, io.TextIOWrapper) and not each.closed]
+    former = [(each, each.encoding, each.errors) for each in dict.fromkeys(given) if not _sink(each)]
+    try:
+        for stream, encoding, _ in former:
+            stream.reconfigure(encoding=_unlike_ascii(encoding), errors=PLAIN)
+        yield
+    finally:
+        for stream, encoding, errors in former:
+            with contextlib.suppress(OSError, ValueError):  # it was closed, or what it holds cannot be written
+                stream.reconfigure(encoding=encoding, errors=errors)
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Return whether a stream is a terminal; one that is closed, or of a program's own and does not say, is none."""
+    ask = getattr(stream, "isatty", None)
+    return bool(ask and not getattr(stream, "closed", False) and ask())
+
+
 def escape() -> None:
     """Write escapes to standard output from now on, which JSON reads back, for all that ascii lacks; not in Unicode.
 
     JSON is read as UTF-8, whatever the encoding was that wrote it.
     """
-    if _sink(sys.stdout) and isinstance(sys.stdout, io.TextIOWrapper):
+    if isinstance(sys.stdout, io.TextIOWrapper):
         encoding = sys.stdout.encoding
         sys.stdout.reconfigure(encoding=encoding if encoding.lower().startswith("utf") else _ASCII, errors=ESCAPED)
 
@@ -95,7 +116,7 @@ class _Sink(io.RawIOBase):
         return self._raw.isatty()
 
 
-def _sink(stream: TextIO) -> _Sink | None:
+def _sink(stream: TextIO | None) -> _Sink | None:
     found = getattr(getattr(stream, "buffer", None), "raw", None)
     return found if isinstance(found, _Sink) else None
 
@@ -119,9 +140,12 @@ def _taking(stream: TextIO | None, number: int) -> TextIO:
     with contextlib.suppress(OSError):
         stream.flush()
     raw: Any = getattr(stream.buffer, "raw", stream.buffer)  # unbuffered, as by python -u, there is nothing between
-    ascii_alone = codecs.lookup(stream.encoding).name == "ascii"
     by_line = stream.line_buffering or stream.write_through
-    return _text(_Sink(raw, stream), _ASCII if ascii_alone else stream.encoding, line_buffering=by_line)
+    return _text(_Sink(raw, stream), _unlike_ascii(stream.encoding), line_buffering=by_line)
+
+
+def _unlike_ascii(encoding: str) -> str:
+    return _ASCII if codecs.lookup(encoding).name == "ascii" else encoding
 
 
 def _text(sink: _Sink, encoding: str, *, line_buffering: bool) -> TextIO:

@@ -145,7 +145,7 @@ class Int8(ffc.Pass):
             log.did(product.role, where=product.name)  # before the name goes to what takes its place
             _write(product, stored[product.out], editor)
         if tables:
-            log.did("embedding tables", _quantise_embeddings(editor, self._least_table))
+            log.did("embedding tables", _quantise_embeddings(editor, self._least_table, log))
         attentions = sum(layer.attention is not None for layer in blocks.layers)
         if attentions:
             log.note(f"Q·K and probabilities·V of {attentions} attentions stay fp32: products of two activations")
@@ -374,12 +374,16 @@ def _why_unfit(node: ir.Node, weights: list[np.ndarray | None], graph: ir.Graph)
     return "its constant is the left operand" if right is None else f"its weight has {right.ndim} axes, not 2"
 
 
-def _quantise_embeddings(editor: Editor, least: int) -> int:
+def _quantise_embeddings(editor: Editor, least: int, log: ffc.Log | None = None) -> int:
     """Store the tables of look-ups as int8 where they have `least` bytes together, and return how many."""
     number = 0
     for node, stored, given in lookups(editor.graph, "int8"):
         tables = {name: _table(given[name]) for name in stored.tables}
         if sum(table.nbytes for table in tables.values()) < least:
+            continue
+        if not all(np.isfinite(table).all() for table in tables.values()):  # masks are kept in tables too, as -inf
+            if log is not None:
+                log.missed(f"embedding table {survey.name_of(node)}", "its table is not finite")
             continue
         inputs: dict[str, Any] = {**given}
         for name, table in tables.items():

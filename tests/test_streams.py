@@ -5,18 +5,20 @@ from __future__ import annotations
 import ast
 import errno
 import fcntl
+import io
 import json
 import os
 import pty
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from ffc import streams
+from ffc.cli import main
 from tests.checkout import ROOT
 
 posix = pytest.mark.skipif(sys.platform != "linux", reason="by what a shell of Unix does")
@@ -101,6 +103,7 @@ def test_a_file_does_not_get_the_number_of_a_closed_stream(tmp_path: Path) -> No
     code = f"""
 import os, sys
 from ffc import streams
+from ffc.cli import main
 streams.prepare()
 file = open({str(tmp_path / "model")!r}, "wb")
 assert file.fileno() > 2 and sys.stdin.read() == ""
@@ -138,6 +141,7 @@ def test_a_pipe_that_does_not_block_gets_all_of_it() -> None:
 def test_bars_on_a_terminal_of_few_characters(encoding: str) -> None:
     code = """
 from ffc import streams
+from ffc.cli import main
 streams.prepare()
 from ffc.commands.options.progress import progress
 with progress() as told:
@@ -161,3 +165,45 @@ with progress() as told:
     assert process.wait(30) == 0, shown
     assert b"\\u5c64x: train" in shown if encoding == "ascii" else "\\u5c64×: train".encode("latin-1") in shown
     assert b"----" in shown
+
+
+class OfItsOwn:
+    """A stream as notebooks and editors have it: it takes text, and knows nothing of terminals or files."""
+
+    encoding = "utf-8"
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> int:
+        self.text += text
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-16"])
+def test_a_program_that_runs_a_command_keeps_its_streams(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert main(["passes", "int8"]) == 0
+    assert (stream.encoding, stream.errors) == (encoding, "strict")
+    assert "contract: cosine " in stream.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+
+
+def test_json_in_a_program_is_read_as_it_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), "cp1252")
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert main(["passes", "int8", "--json"]) == 0 and stream.encoding == "cp1252"
+    assert "Q·K" in json.dumps(json.loads(stream.buffer.getvalue()), ensure_ascii=False)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", [OfItsOwn, lambda: None])
+def test_a_stream_may_know_nothing_but_to_write_or_not_be_there(
+    kind: Callable[[], OfItsOwn | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = kind()
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert main(["passes"]) == 0
+    assert stream is None or "int8" in stream.text

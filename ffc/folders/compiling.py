@@ -64,7 +64,7 @@ def compile(
         MissingError: If the model is to be exported and the extra `train` is not installed, or the hub lacks it.
     """
     path = files.path_of(model)
-    wanted = None if out is None else place(out, path or "")
+    wanted = None if out is None else place(out, path)
     if not is_saved(model) and (wanted is None or not wanted.folder):
         return pipeline.compile(
             model, passes, out=out, data=data, target=target, sets=sets, plugins=plugins, progress=progress

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffc.errors import InputError, one_line
+from ffc.folders.places import MODULES
 from ffc.train.models.features import SENTENCE
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["beside", "of_saved", "with_modules"]
 
 CONFIG, TOKENIZER, TOKENIZER_CONFIG = "config.json", "tokenizer.json", "tokenizer_config.json"
-SPECIAL, MODULES, SENTENCES = "special_tokens_map.json", "modules.json", "config_sentence_transformers.json"
+SPECIAL, SENTENCES = "special_tokens_map.json", "config_sentence_transformers.json"
 
 _WORDS = ("added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "*.model")
 """What tokenizers that have no `tokenizer.json` are made of; some libraries read them still."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,16 +27,18 @@ def write(folder: Path, model: ir.Model, contents: Mapping[str, bytes]) -> None:
         InputError: If the model cannot be saved, for example because the disk is full.
     """
     with publish.asked_for(f"{folder}", "name another folder"):
-        if folder.is_dir():
-            _fill(folder, model, contents)
+        real = Path(os.path.realpath(folder))
+        if real.is_dir():
+            _fill(real, model, contents)
             return
-        draft = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}.tmp")
-        draft.mkdir()
-        try:
+        with publish.draft(real) as draft:
             _fill(draft, model, contents)
-            os.replace(draft, folder)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+            try:
+                os.replace(draft, real)
+            except OSError:
+                if not real.is_dir():
+                    raise
+                _fill(real, model, contents)  # another process made it meanwhile
 
 
 def _fill(folder: Path, model: ir.Model, contents: Mapping[str, bytes]) -> None:

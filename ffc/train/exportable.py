@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -75,6 +75,13 @@ def _whole(model: nn.Module, encoder: sentences.Transformer, folder: Path) -> Ex
             f"the model in {folder} lowers texts before its tokenizer has them, which no tokenizer.json says; "
             "put a Lowercase normalizer into the tokenizer and set do_lower_case to false"
         )
-    limits = (encoder.longest or tokenizer.model_max_length, pretrained.longest(model))
-    known = [limit for limit in limits if limit is not None and limit < _UNBOUND]
-    return Exportable(model, tokenizer, folder, encoder.folder, min(known, default=None))
+    longest = _longest(model, encoder.longest or tokenizer.model_max_length)
+    return Exportable(model, tokenizer, folder, encoder.folder, longest)
+
+
+def _longest(model: nn.Module, told: int) -> int | None:
+    """Return how many tokens a text may have by what was told and by the table of positions, else by the config."""
+    known = [limit for limit in (told, pretrained.longest(model)) if limit is not None and limit < _UNBOUND]
+    config: Any = model.config
+    stated = getattr(config, "max_position_embeddings", None)
+    return min(known) if known else stated if isinstance(stated, int) and stated > 0 else None

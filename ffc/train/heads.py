@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ffc.errors import CannotApplyError
+from ffc.errors import CannotApplyError, one_line
 from ffc.train.models.features import SENTENCE, TOKENS
 from ffc.train.models.sentences import SentenceModel
 
@@ -46,10 +46,16 @@ def outputs(model: nn.Module, feeds: Mapping[str, Tensor]) -> list[str]:
         feeds: Inputs that it runs on.
 
     Raises:
-        CannotApplyError: If it puts out something else.
+        CannotApplyError: If it puts out something else, or does not run on such inputs.
     """
-    with torch.no_grad():
-        found = list(model(**feeds))
+    try:
+        with torch.no_grad():
+            found = list(model(**feeds))
+    except Exception as error:  # a model may want anything, such as several choices a row
+        why, given = one_line(str(error) or repr(error), 200), " and ".join(feeds)
+        raise CannotApplyError(
+            f"a {type(model).__name__} does not run on rows of {given}: {why}; name a model that does"
+        ) from error
     if _CACHES.intersection(found):
         raise CannotApplyError(
             f"a {type(model).__name__} puts out a cache of what it has read, which is not exported; set use_cache to "

@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification
 
 import ffc
 from ffc import cli
-from ffc.errors import MissingError, UsageError
+from ffc.errors import InputError, MissingError, UsageError
 from ffc.train import exportable
 from ffc.train.sentence_encoder import SentenceEncoder
 from tests.encoders import perturb
@@ -168,3 +168,16 @@ def test_without_torch_a_folder_is_refused_before_any_work(tmp_path: Path, monke
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingError, match=r"this needs torch, transformers, accelerate, the export needs onnxscript; install them with pip install"):
         ffc.compile(tmp_path, "fuse", out=tmp_path / "out.onnx")
+
+
+@pytest.mark.parametrize("name", ["result", "result.bin"])
+def test_a_model_in_memory_goes_to_a_file_of_any_name_but_to_a_folder_where_one_is_named(tmp_path: Path, name: str) -> None:
+    ffc.compile(encoder(), "clean", out=tmp_path / name)
+    assert (tmp_path / name).is_file()
+    ffc.compile(encoder(), "clean", out=f"{tmp_path}/folder/")
+    assert (tmp_path / "folder/model.onnx").is_file()
+
+
+def test_no_name_is_no_folder() -> None:
+    with pytest.raises(InputError, match="cannot load"):
+        ffc.compile("", "clean")

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from ffc.errors import UsageError
+from ffc.folders import contents
 from ffc.folders.places import Place, is_saved, place
+from tests.folders.test_contents import embeds
 
 
 @pytest.fixture(autouse=True)
@@ -80,3 +82,27 @@ def test_places_that_cannot_be_written_are_refused_before_any_work() -> None:
             Place(Path(path), True).check()
     Place(Path("new"), True).check()
     assert not Path("new").exists()
+
+
+def test_a_link_that_leads_nowhere_yet_is_checked_where_it_leads() -> None:
+    for link, to in {"to-new": "new", "to-none": "no/deep", "round": "round"}.items():
+        Path(link).symlink_to(to)
+    Place(Path("to-new"), True).check()
+    with pytest.raises(UsageError, match=r"the folder '.*no' of the output does not exist"):
+        Place(Path("to-none"), True).check()
+    with pytest.raises(UsageError, match="the folder 'round' cannot be written: Too many levels of symbolic links"):
+        Place(Path("round"), True).check()
+
+
+def test_a_model_of_sentence_transformers_is_not_replaced_but_one_of_ours_is() -> None:
+    file = Path("there/modules.json")
+    file.write_text('[{"type": "sentence_transformers.models.Transformer", "path": "0_Transformer"}]')
+    with pytest.raises(UsageError, match=r"holds a model of sentence-transformers, whose modules\.json would be replaced"):
+        Place(Path("there"), True).check()
+    file.write_bytes(contents.with_modules({contents.TOKENIZER: b""}, embeds())["modules.json"])
+    Place(Path("there"), True).check()
+
+
+def test_standard_output_is_no_folder_where_one_is_called_so() -> None:
+    Path("-").mkdir()
+    assert place("-", "model.onnx") == Place(Path("-"), False) and place("./-", "model.onnx").folder

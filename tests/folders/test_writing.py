@@ -14,6 +14,7 @@ import ffc
 from ffc.errors import InputError, UsageError
 from ffc.folders.writing import write
 from ffc.graph import files
+from ffc.graph.files import publish
 from tests.graphs import of_program
 
 CONTENTS = {"config.json": b"{}\n", "tokenizer.json": b"words"}
@@ -80,3 +81,40 @@ def test_what_cannot_be_saved_leaves_nothing_of_a_new_folder_and_an_old_one_as_i
 def test_a_place_that_is_not_there_is_told_in_a_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot write .*/no/out: No such file or directory; name another folder"):
         write(tmp_path / "no/out", relu(), CONTENTS)
+
+
+def test_a_new_folder_may_have_a_name_as_long_as_names_get_or_be_behind_a_link(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("n" * 255)
+    write(tmp_path / "link", relu(), CONTENTS)
+    assert os.readlink(tmp_path / "link") == "n" * 255 and (tmp_path / ("n" * 255) / "model.onnx").is_file()
+    assert set(os.listdir(tmp_path)) == {"link", "n" * 255}
+
+
+def test_a_folder_that_another_process_made_meanwhile_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save, out = files.save, tmp_path / "out"
+
+    def meanwhile(model: ir.Model, path: Path) -> None:
+        out.mkdir(exist_ok=True)
+        (out / "theirs").touch()
+        save(model, path)
+
+    monkeypatch.setattr(files, "save", meanwhile)
+    write(out, relu(), CONTENTS)
+    assert listing(out) == {each.removeprefix("out/") for each in WRITTEN} | {"theirs"}
+    assert listing(tmp_path) == {"out", *(f"out/{each}" for each in listing(out))}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs locks of files")
+def test_what_a_killed_process_left_of_a_folder_goes_and_what_one_is_at_stays(tmp_path: Path) -> None:
+    left = tmp_path / ".ffc-0123456789ab.tmp"
+    left.mkdir()
+    (left / "model.onnx").touch()
+    old, new = tmp_path / ".ffc-0.tmp", tmp_path / ".ffc-1.tmp"  # which may not be locked yet
+    old.mkdir()
+    os.utime(old, (0, 0))
+    new.mkdir()
+    with publish.draft(tmp_path / "other") as draft:
+        (draft / "config.json").touch()
+        write(tmp_path / "out", relu(), {})
+        assert set(os.listdir(tmp_path)) == {"out", draft.name, new.name}
+    assert set(os.listdir(tmp_path)) == {"out", new.name}

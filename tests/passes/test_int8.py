@@ -239,6 +239,20 @@ def test_tables_are_stored_as_int8_where_they_are_large_or_it_is_asked_for(rows:
     assert run_pass(item, looked_up(rows)).done.get("embedding tables") == taken
 
 
+@pytest.mark.parametrize("number", [-np.inf, np.inf, np.nan])
+@pytest.mark.parametrize("options", ["", "embeddings=true"])
+def test_a_table_that_is_not_finite_stays(number: float, options: str) -> None:
+    model = looked_up(1024)
+    table = np.array(constant(model.graph.initializers["table"]))
+    table[3, 5] = number
+    model.graph.initializers["table"].const_value = ir.Tensor(table, name="table")
+    (item,) = syntax.parse(f"int8{{{options}}}", LIBRARY)
+    log = run_pass(item, model)
+    assert not log.done.get("embedding tables") and [miss.why for miss in log.misses] == ["its table is not finite"]
+    found = constant(model.graph.initializers["table"])
+    assert found is not None and np.array_equal(found, table, equal_nan=True)
+
+
 def test_tables_are_stored_by_row() -> None:
     plain, log = quantised("embeddings=false")
     assert (count(plain, "Embed"), log.done.get("embedding tables")) == (1, None)

@@ -346,3 +346,9 @@ def test_a_decoder_that_keeps_a_cache_is_told_how_to_go_without() -> None:
     sizes = {"vocab_size": 40, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32, "bos_token_id": 0, "eos_token_id": 0}
     with pytest.raises(CannotApplyError, match=r"a GPT2LMHeadModel puts out a cache .*; set use_cache to false in its config\.json"):
         exported(transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)))
+
+
+def test_a_model_that_wants_other_rows_is_refused_in_a_line() -> None:
+    with pytest.raises(CannotApplyError, match=r"^a BertForMultipleChoice does not run on rows of input_ids and .*; name a") as caught:
+        exported(headed("BertForMultipleChoice"))
+    assert "\n" not in str(caught.value)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ffc import streams
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
@@ -25,7 +27,7 @@ _SECONDS = 10.0
 @contextlib.contextmanager
 def progress() -> Iterator[Progress]:
     """Return what shows a run, until the context ends."""
-    if not sys.stderr.isatty():
+    if not streams.is_terminal(sys.stderr):
         yield Lines()
         return
     from rich.console import Console

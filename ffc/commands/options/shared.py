@@ -144,9 +144,7 @@ def check_file(out: Path, inputs: Iterable[Path | None], *, option: str = "-o") 
     """
     from ffc.graph.files import targets
 
-    folder = targets.check_file(out, advice=f" with {option}")
-    if folder is not None:
-        targets.check_folder(folder, shown=folder, option=option)
+    targets.check_file(out, advice=f" with {option}")
     targets.check_apart([out], [file for path in inputs if path is not None for file in parts(path)])
 
 
@@ -207,7 +205,7 @@ def print_rich(renderable: RenderableType) -> None:
     """Print a table to stdout."""
     from rich.console import Console
 
-    width: dict[str, Any] = {} if sys.stdout.isatty() else {"width": _UNBROKEN}
+    width: dict[str, Any] = {} if streams.is_terminal(sys.stdout) else {"width": _UNBROKEN}
     Console(highlight=False, **width).print(renderable, crop=False)
 
 

@@ -26,6 +26,9 @@ _STDOUT = 1
 _LINKS = 40
 """How many links are followed on the way to a descriptor; the system gives up at as many."""
 _DESCRIPTOR = re.compile(r"/(?:proc/(?P<process>\d+)(?:/task/\d+)?|dev)/fd/(?P<number>\d+)")
+_MOUNTS = Path("/proc/self/mountinfo")
+_ESCAPE = re.compile(r"\\([0-7]{3})")
+"""How that file spells spaces and the like."""
 _KEPT: list[TextIO | None] = []
 """Standard output, while it is kept clean; for all threads, as `sys.stdout` is."""
 
@@ -53,6 +56,16 @@ class Destination:
     def is_linked(self) -> bool:
         """Whether the file lies elsewhere than its path says."""
         return self.real is not None and self.real != Path(os.path.realpath(self.path.parent)) / self.path.name
+
+    @property
+    def is_mounted(self) -> bool:
+        """Whether the file is mounted by itself, as files are into containers, so that none can take its place."""
+        try:
+            mounts = os.fsdecode(_MOUNTS.read_bytes()).splitlines()
+        except OSError:  # no Linux
+            return False
+        places = (_ESCAPE.sub(lambda found: chr(int(found[1], 8)), line.split(" ")[4]) for line in mounts)
+        return self.real is not None and os.fspath(self.real) in places
 
     def hindrance(self) -> str | None:
         """Say why nothing can be written into what is no file, or None where nothing speaks against it."""
@@ -98,7 +111,7 @@ def destination(path: Path) -> Destination:
     """Return where what is written to a path goes; links are followed, to files that are not there too.
 
     Raises:
-        OSError: If links go round in a circle, or one is not to be followed.
+        OSError: If links go round in a circle or one is not to be followed, or nothing can be said of the path.
     """
     if path == STANDARD_OUTPUT:
         return Destination(path, descriptor=_STDOUT)
@@ -107,7 +120,7 @@ def destination(path: Path) -> Destination:
     try:
         mode = os.stat(path).st_mode
     except OSError as error:
-        if error.errno == errno.ELOOP:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
             raise
         mode = stat.S_IFREG
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
@@ -154,7 +167,7 @@ def kept_clean() -> Iterator[None]:
 def _standard_output() -> BinaryIO:
     stream = _KEPT[-1] if _KEPT else sys.stdout
     buffer: BinaryIO | None = getattr(stream, "buffer", None)
-    if stream is None or stream.closed or buffer is None:
+    if stream is None or buffer is None or stream.closed:
         raise OSError(errno.EBADF, "it is closed, or takes no bytes")
     stream.flush()
     return buffer

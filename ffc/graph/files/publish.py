@@ -7,7 +7,9 @@ import mmap
 import os
 import re
 import secrets
+import shutil
 import stat
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +21,14 @@ from ffc.graph.files.destination import Destination, destination, of_standard_ou
 if os.name == "posix":
     import fcntl
 
-__all__ = ["Piece", "Staged", "Staging", "asked_for", "copy", "make_folder", "sweep", "write", "write_text"]
+__all__ = ["Piece", "Staged", "Staging", "asked_for", "copy", "draft", "make_folder", "sweep", "write", "write_text"]
 
 Piece = bytes | memoryview
 
 _TEMPORARY = ".ffc-{}.tmp"
 _CHUNK = 1 << 20
+_MOMENT = 60
+"""Seconds."""
 
 
 @dataclass(frozen=True)
@@ -105,12 +109,28 @@ class Staging:
         _sync_folder(staged.temporary.parent)
 
     def _sweep(self, folder: Path) -> None:
-        if folder in self._swept:
-            return
-        self._swept.add(folder)
-        for left in folder.glob(_TEMPORARY.format("*")):
-            with contextlib.suppress(OSError):
-                _remove_unless_locked(left)
+        if folder not in self._swept:
+            self._swept.add(folder)
+            _remove_left(folder)
+
+
+@contextlib.contextmanager
+def draft(folder: Path) -> Iterator[Path]:
+    """Make a folder under a temporary name beside the place of another, to be filled and renamed; else it goes again.
+
+    What a process that was killed has left of one is removed, as of a file.
+
+    Raises:
+        OSError: If it cannot be made.
+    """
+    _remove_left(folder.parent)
+    made = folder.with_name(_TEMPORARY.format(secrets.token_hex(6)))
+    made.mkdir()
+    try:
+        with _locked(made):
+            yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def write(path: Path, content: bytes) -> None:
@@ -227,19 +247,51 @@ def _rights(number: int, like: os.stat_result) -> int:
     return 0o7777 if (now.st_uid, now.st_gid) == (like.st_uid, like.st_gid) else 0o777
 
 
-def _lock(file: IO[bytes]) -> None:
+def _lock(file: IO[bytes] | int) -> None:
     """Lock a file until it is closed, where the system and the file system can."""
     if os.name == "posix":
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _remove_unless_locked(path: Path) -> None:
-    if os.name != "posix" or path.is_symlink() or not path.is_file():
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    if os.name != "posix":
+        yield
         return
-    with path.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink(missing_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove_left(folder: Path) -> None:
+    """Remove what processes that were killed have left in a folder."""
+    for left in folder.glob(_TEMPORARY.format("*")):
+        with contextlib.suppress(OSError):
+            _remove_unless_locked(left)
+
+
+def _remove_unless_locked(path: Path) -> None:
+    if os.name != "posix" or path.is_symlink() or not (path.is_file() or path.is_dir()) or _is_new(path):
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def _is_new(path: Path) -> bool:
+    """Whether a file or folder may have been made this moment, to be locked in the next: nothing is in it yet."""
+    empty = not any(path.iterdir()) if path.is_dir() else not path.stat().st_size
+    return empty and time.time() - path.stat().st_mtime < _MOMENT
 
 
 def _sync_folder(folder: Path) -> None:

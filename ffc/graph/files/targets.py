@@ -13,19 +13,16 @@ from ffc.graph.files.destination import STANDARD_OUTPUT, destination, status
 __all__ = ["check_apart", "check_file", "check_folder", "check_no_stream", "check_suffix", "is_standard_output", "same"]
 
 
-def check_file(path: Path, *, named: str = "", advice: str = " with -o") -> Path | None:
-    """Refuse a file that is a folder, or whose folder does not exist, and what is no file and cannot be written into.
+def check_file(path: Path, *, named: str = "", advice: str = " with -o") -> None:
+    """Refuse a file in whose place none can be put, and what is no file and cannot be written into.
 
     Args:
         path: The file to write; links are followed.
         named: What messages call it; the output, where nothing is said.
         advice: How to name another.
 
-    Returns:
-        The folder that the file is going to be written in, as messages call it; None where there is no file to write.
-
     Raises:
-        UsageError: If it is so.
+        UsageError: If it is a folder or mounted by itself, or its folder does not exist or cannot be written in.
     """
     what = named or f"the output '{path}'"
     try:
@@ -35,14 +32,18 @@ def check_file(path: Path, *, named: str = "", advice: str = " with -o") -> Path
     if to.real is None:
         if reason := to.hindrance():
             raise UsageError(f"{what} {reason}; name another file{advice}")
-        return None
+        return
     if path.is_dir():
         raise UsageError(f"{what} is a folder; name a file{advice}")
+    if to.is_mounted:
+        raise UsageError(
+            f"{what} is mounted by itself and cannot be replaced; mount its folder, or name another file{advice}"
+        )
     folder = to.real.parent if to.is_linked else path.parent
     if not folder.absolute().is_dir():
         link = f", to which '{path}' links," if to.is_linked else ""
         raise UsageError(f"the folder '{folder}' of {named or 'the output'}{link} does not exist; create it first")
-    return folder
+    _check_writable(folder, shown=folder, advice=advice)
 
 
 def check_no_stream(folder: Path, *, option: str = "-o") -> None:
@@ -88,11 +89,15 @@ def check_folder(folder: Path, *, shown: Path, option: str = "-o") -> None:
     """
     if not folder.is_dir():
         raise UsageError(f"the folder '{shown}' of the output does not exist; create it first")
+    _check_writable(folder, shown=shown, advice=f" with {option}")
+
+
+def _check_writable(folder: Path, *, shown: Path, advice: str) -> None:
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UsageError(f"cannot write in the folder '{shown}'; name another place with {option}") from error
+        raise UsageError(f"cannot write in the folder '{shown}'; name another place{advice}") from error
 
 
 def check_apart(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:

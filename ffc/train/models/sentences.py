@@ -258,6 +258,8 @@ def _activation(folder: Path, path: str) -> nn.Module:
         made: nn.Module = found()
     except TypeError as error:
         raise CannotApplyError(f"{folder / CONFIG} has the activation '{name}', which takes arguments") from error
+    if made.state_dict():
+        raise CannotApplyError(f"{folder / CONFIG} has the activation '{name}', whose own weights are not read")
     return made
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ffc.cli import main
 from ffc.errors import InputError, UsageError
 from ffc.graph.files import publish, targets
 from ffc.graph.files.destination import destination, kept_clean, named
@@ -123,7 +124,27 @@ def test_a_link_to_a_file_in_no_folder_names_that_folder(tmp_path: Path) -> None
     with pytest.raises(UsageError, match=f"'{tmp_path / 'absent'}' of the output, to which '{link}' links, does not"):
         targets.check_file(link)
     (tmp_path / "absent").mkdir()
-    assert targets.check_file(link) == tmp_path / "absent"
+    targets.check_file(link)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a folder in which not even root may write")
+def test_a_folder_that_cannot_be_written_in_is_told_before() -> None:
+    with pytest.raises(UsageError, match=r"^cannot write in the folder '/proc'; name another place with -o$"):
+        targets.check_file(Path("/proc/model.onnx"))
+
+
+@as_root
+def test_what_lies_in_a_folder_of_others_is_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "private").mkdir(mode=0o700)
+    path = tmp_path / "private/model.onnx"
+    os.seteuid(4321)
+    try:
+        with pytest.raises(UsageError, match=f"^the output '{path}' cannot be written: Permission denied; name another"):
+            targets.check_file(path)
+        assert main(["explain", str(path)]) == 3
+    finally:
+        os.seteuid(0)
+    assert capsys.readouterr().err == f"ffc: error: cannot get at '{path}': Permission denied; name another path, or allow it\n"
 
 
 @as_root
@@ -161,3 +182,17 @@ def test_outputs_are_told_apart_from_inputs(tmp_path: Path, monkeypatch: pytest.
         monkeypatch.setattr("ffc.graph.files.destination._standard_output", lambda: stream)
         with pytest.raises(UsageError, match="'-' is an input"):
             targets.check_apart([Path("-")], [Path("file")])
+
+
+def test_a_file_that_is_mounted_by_itself_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, escaped = tmp_path / "a model", f"{tmp_path}/a\\040model"
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(f"36 35 98:0 / / rw - ext4 /dev/vda rw\n37 36 98:0 /x {escaped} rw,noatime - ext4 /dev/vda rw\n")
+    path.touch()
+    (tmp_path / "link").symlink_to(path)
+    targets.check_file(path)
+    monkeypatch.setattr(sys.modules[destination.__module__], "_MOUNTS", mounts)
+    for name in (path, tmp_path / "link"):
+        with pytest.raises(UsageError, match="is mounted by itself and cannot be replaced; mount its folder, or name"):
+            targets.check_file(name)
+    targets.check_file(tmp_path / "other")

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import BertModel
+from transformers import BertModel, DebertaV2Config, DebertaV2Model
 
 from ffc.errors import CannotApplyError, FfcError, InputError
 from ffc.train import exportable
 from ffc.train.models.features import SENTENCE, TOKENS
 from tests.train.sentence_folders import TANH, dense_weights, save_sentences
+from tests.train.tiny import save_model
 
 MEAN = ("Pooling", {"pooling_mode": "mean"})
 DENSE = {"in_features": 32, "out_features": 8, "bias": True, "activation_function": TANH}
@@ -82,6 +83,16 @@ def test_texts_are_cut_to_what_settings_and_positions_allow(tmp_path: Path, sett
     assert exportable.read(save_sentences(tmp_path, **settings)).longest == longest
 
 
+def test_texts_are_cut_to_what_the_config_says_where_no_table_ends(tmp_path: Path) -> None:
+    save_model(tmp_path, layers=1)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings | {"model_max_length": 10**30}))
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 40}
+    config = DebertaV2Config(max_position_embeddings=64, position_biased_input=False, type_vocab_size=0, **sizes)
+    DebertaV2Model(config).save_pretrained(tmp_path)
+    assert exportable.read(tmp_path).longest == 64
+
+
 def test_a_cross_encoder_is_a_classifier(tmp_path: Path) -> None:
     from transformers import AutoModelForSequenceClassification
 
@@ -105,6 +116,7 @@ REFUSED: dict[str, tuple[Any, type[FfcError], str]] = {
     "prompts left out": ([("Pooling", {"include_prompt": False})], CannotApplyError, "leaves prompts out of the pooling"),
     "activation": ([MEAN, ("Dense", DENSE | {"activation_function": "os.system"})], CannotApplyError, "activation 'os.system', not one of"),
     "activation with arguments": ([MEAN, ("Dense", DENSE | {"activation_function": "torch.nn.modules.activation.Threshold"})], CannotApplyError, "which takes arguments"),
+    "activation with weights": ([MEAN, ("Dense", DENSE | {"activation_function": "torch.nn.modules.activation.PReLU"})], CannotApplyError, "activation 'PReLU', whose own weights are not read"),
     "other features": ([MEAN, ("Dense", DENSE | {"module_input_name": "all"})], CannotApplyError, "names 'all'; known: sentence_embedding"),
 }  # fmt: skip
 
