@@ -273,7 +273,8 @@ def _advice(name: str) -> str:
 
 
 def _read_sets(sets: Mapping[str, str] | Sequence[str], used: Sequence[type[Pass]]) -> dict[str, Options]:
-    texts = [f"{key}={value}" for key, value in sets.items()] if isinstance(sets, Mapping) else list(sets)
+    given = [sets] if isinstance(sets, str) else sets
+    texts = [f"{key}={value}" for key, value in given.items()] if isinstance(given, Mapping) else list(given)
     overrides: dict[str, Options] = {}
     for text in texts:
         source = Text(text, "" if isinstance(sets, Mapping) else "--set ")

@@ -179,8 +179,9 @@ def compile(recipe: Recipe, *, progress: Callable[[str], None] | None = None) ->
     model, place = recipe.model, recipe.place
     if model is None or place is None:
         raise UsageError(f'{recipe.source or "the recipe"} names no model; add one, such as model = "model.onnx"')
-    if any(targets.same(out, model.absolute()) for out in (place.path, place.model)):  # a model called - is a file
-        raise UsageError(f"the output '{place.model}' is the input; name another file with -o")
+    for out, kind in ((place.path, "folder" if place.folder else "file"), (place.model, "file")):
+        if targets.same(out, model.absolute()):  # a model called - is a file
+            raise UsageError(f"the output '{out}' is the input; name another {kind} with -o")
     place.check()
     outputs = [place.model, *recipe.reports]
     targets.check_apart(outputs, [*files.parts(model, outputs), *recipe.data])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 
 from ffc.errors import UsageError
@@ -63,11 +64,14 @@ def settled(rows: TextRows, model: Path | None) -> TextRows:
         InputError: If the file or the tokenizer is not there or broken, or has no such columns.
     """
     libraries.check(libraries.TEXTS)
+    if not isinstance(rows.path, str | Path):
+        kind = type(rows.path).__name__
+        raise UsageError(f"rows of text are read from a file, {', '.join(SUFFIXES)}, not from a {kind}; write one")
     records = iterate(Path(rows.path))
     found = tokenizer.find(rows.tokenizer, model)
     for name, value in (("max_length", rows.max_length), ("rows", rows.rows)):
-        if value is not None and value < 1:
-            raise UsageError(f"{name}={value} is none; give a number from 1")
+        if value is not None and (not isinstance(value, Integral) or value < 1):
+            raise UsageError(f"{name} is {value!r}, wanted a whole number from 1")
     first = next(records)
     columns = text_columns(first, rows.columns, "" if rows.columns else LABEL)
     check_columns(first, columns)

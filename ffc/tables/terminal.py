@@ -35,11 +35,12 @@ def grid(table: Table, *, ruled: bool = True, style: Style = lambda column, cell
     from rich.table import Table as Grid
     from rich.text import Text
 
-    padding = (0, 1) if ruled else (0, 2, 0, 0)
+    padding = (0, 1 if ruled else 2, 0, 0)
     shown = Grid(box=SIMPLE_HEAD if ruled else None, show_edge=False, pad_edge=False, padding=padding)
     shown.show_header = any(column.title for column in table.columns)
-    for column in table.columns:
-        shown.add_column(Text(column.title), justify="right" if column.number else "left")
+    for index, column in enumerate(table.columns):
+        least = max((len(row[index]) for row in table.rows), default=0) if column.number else None  # so none is cut
+        shown.add_column(Text(column.title), justify="right" if column.number else "left", min_width=least)
     for row in table.rows:
         shown.add_row(*(Text(cell, style(index, cell)) for index, cell in enumerate(row)))
     return shown
@@ -49,11 +50,9 @@ def text(table: Table) -> str:
     """Return a table and its notes as text, whatever the width of the window."""
     from rich.console import Console
 
-    shown = grid(table)
-    shown.padding = (0, 1, 0, 0)
     console = Console(file=io.StringIO(), width=_ENDLESS, color_system=None)
     with console.capture() as captured:
-        console.print(shown)
+        console.print(grid(table))
     found = [line.rstrip() for line in captured.get().splitlines()]
     found += [line for note in table.notes for line in ("", *textwrap.wrap(note, _WIDTH))]
     return "\n".join(found) + "\n"

@@ -156,6 +156,11 @@ def test_sets_hold_for_every_pass_of_the_name_and_win(sets: Any) -> None:
     assert second == Int8(skip=("head", "attn_out"), note="with space")
 
 
+def test_one_set_may_be_a_text() -> None:
+    [only] = syntax.parse("int8", LIBRARY, "int8.cosine=0.5")
+    assert syntax.unparse([only]) == "int8{cosine=0.5}"
+
+
 def test_sets_hold_for_passes_that_are_there_already() -> None:
     made = syntax.with_options([Int8(skip=("x",), cosine=0.5), Fuse()], ["int8.skip=head"])
     assert made == [Int8(skip=("head",), cosine=0.5), Fuse()]

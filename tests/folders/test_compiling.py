@@ -135,7 +135,7 @@ def test_a_recipe_may_name_a_folder_and_a_file_as_output(tmp_path: Path, monkeyp
 
 
 LINES: dict[str, tuple[int, str]] = {
-    "compile mood -o mood/": (2, "the output 'mood/model.onnx' is the input; name another file with -o"),
+    "compile mood -o mood/": (2, "the output 'mood' is the input; name another folder with -o"),
     "compile mood -o .": (2, "the folder '.' holds a model of torch, model.safetensors, whose config would be replaced; name another folder with -o"),
     "compile mood -o no/out/": (2, "the folder 'no' of the output does not exist; create it first"),
     "compile mood --passes fuze": (2, "unknown pass 'fuze'"),

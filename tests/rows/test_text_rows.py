@@ -29,7 +29,8 @@ def test_rows_know_their_column_and_the_tokenizer_beside_the_model(tmp_path: Pat
         ("a.csv", ["s"], {}, r"a\.csv holds no rows"),
         ("a.csv", [], {}, r"a\.csv holds no rows"),
         ("a.npz", ["s"], {}, r"by its suffix '\.npz'; known: \.tsv, \.csv, \.jsonl"),
-        ("a.tsv", ["s", "w1"], {"max_length": 0}, "max_length=0 is none; give a number from 1"),
+        ("a.tsv", ["s", "w1"], {"max_length": 0}, "max_length is 0, wanted a whole number from 1"),
+        ("a.tsv", ["s", "w1"], {"rows": "64"}, "rows is '64', wanted a whole number from 1"),
         ("a.tsv", ["s", "w1"], {"tokenizer": "missing"}, "no tokenizer at missing"),
     ],
 )
@@ -40,6 +41,12 @@ def test_what_is_wrong_is_told_before_any_work(
     with pytest.raises(FfcError, match=message) as caught:
         settled(TextRows(write(tmp_path / name, *lines), **given), tmp_path / "model.onnx")
     assert isinstance(caught.value, InputError | UsageError)
+
+
+def test_texts_themselves_are_told_to_go_into_a_file() -> None:
+    texts: Any = ["w1", "w2"]
+    with pytest.raises(UsageError, match=r"read from a file, \.tsv, \.csv, \.jsonl, not from a list; write one"):
+        settled(TextRows(texts), None)
 
 
 def test_of_many_rows_some_are_taken_evenly(tmp_path: Path) -> None:

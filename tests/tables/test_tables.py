@@ -109,3 +109,14 @@ def test_text_is_as_wide_as_the_table_and_ends_with_its_notes() -> None:
 @pytest.mark.parametrize(("value", "text"), [(1234.5, "1234"), (99.96, "100.0"), (9.876, "9.88"), (0.01234, "0.0123"), (0, "0")])
 def test_numbers_have_three_digits_that_count(value: float, text: str) -> None:
     assert number(value) == text
+
+
+def test_numbers_stay_whole_in_a_narrow_terminal() -> None:
+    names = ("changes", "nodes", "parameters (M)", "MB", "MACs (G)", "seconds", "difference", "cosine")
+    row = ("lower (for every compile)", "110", "1215", "110.6", "422.9", "11.43", "103.8", "1.3e-06", "1.000000")
+    console = Console(width=80, color_system=None)
+    with console.capture() as captured:
+        console.print(terminal.grid(Table(columns("pass", numbers=names), (row,))), crop=False)
+    lines = captured.get().splitlines()
+    assert lines[3].split()[1:] == list(row[1:])
+    assert max(map(len, lines)) == 80
