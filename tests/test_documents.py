@@ -66,7 +66,7 @@ def workplace(tmp_path: Path, exported: Callable[..., Path], monkeypatch: pytest
     save_data(Path("data"))
     write_tokenizer(Path())
     write_tokenizer(Path())
-    monkeypatch.setattr("ffc.train.models.loading._in_package", lambda name: str(tiny.save_model(tmp_path / name, longest=128)))
+    monkeypatch.setattr("ffc.settings.packages.folder", lambda name: tiny.save_model(tmp_path / name, longest=128))
     return tmp_path
 
 
