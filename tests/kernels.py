@@ -12,22 +12,22 @@ import pytest
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 
-def _needs(what: str, graph: str, opset: int = 23) -> pytest.MarkDecorator:
-    """Return a mark for tests of what a graph has; its inputs are all ones."""
-    return pytest.mark.skipif(not _runs(graph, opset), reason=f"this onnxruntime has no {what}")
+def _needs(what: str, graph: str, opset: int = 23, gives: float | None = None) -> pytest.MarkDecorator:
+    """Return a mark for tests of what a graph has; its inputs are all ones, and its output what it `gives`."""
+    return pytest.mark.skipif(not _runs(graph, opset, gives), reason=f"this onnxruntime has no {what}")
 
 
-def _runs(graph: str, opset: int) -> bool:
+def _runs(graph: str, opset: int, gives: float | None) -> bool:
     model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : {opset}]> g {graph}')
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     try:
         session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        session.run(None, {value.name: np.ones(value.shape, np.float32) for value in session.get_inputs()})
+        found = session.run(None, {value.name: np.ones(value.shape, np.float32) for value in session.get_inputs()})
     except (errors.Fail, errors.InvalidArgument, errors.NotImplemented, errors.RuntimeException):
         return False
-    return True
+    return gives is None or np.allclose(found[0], gives)
 
 
 needs_quantize_linear = _needs(
@@ -40,4 +40,21 @@ needs_norm_of_one = _needs(
 needs_attention_outputs = _needs(
     "second output of Attention",
     "(float[1, 1, 2, 4] x) => (float[1, 1, 2, 4] y, float[1, 1, 2, 2] s) { y, k, v, s = Attention(x, x, x) }",
+)
+needs_grouped_keys = _needs(
+    "right Attention with grouped keys",
+    "(float[1, 8, 5, 4] x) => (float[1, 8, 5, 4] y) "
+    "{ a = Constant<value_ints: ints = [0]>() b = Constant<value_ints: ints = [1]>() k = Slice(x, a, b, b) "
+    "y = Attention(x, k, k) }",
+    gives=1,
+)
+needs_bool_masks = _needs(
+    "0 for a query that a bool mask hides all from",
+    "(float[1, 1, 2, 4] x, float[1, 1, 2, 2] m) => (float[1, 1, 2, 4] y) "
+    "{ keep = Less(m, m) y = Attention(x, x, x, keep) }",
+    gives=0,
+)
+needs_norm_by_number = _needs(
+    "LayerNormalization with one number as its scale",
+    "(float[1, 2, 4] x, float[1] w) => (float[1, 2, 4] y) { s = Squeeze(w) y = LayerNormalization<axis = 1>(x, s, s) }",
 )

@@ -26,9 +26,9 @@ def shared_steps() -> Iterator[None]:
     provers: list[Any] = []
     kept: list[Any] = []  # so that no identity is given twice
 
-    def opened(model: Any, data: Any = None) -> Any:
+    def opened(model: Any, *rest: Any) -> Any:
         if not provers:
-            provers.append(_OPENED(model, data))
+            provers.append(_OPENED(model, *rest))
         return provers[0]
 
     def step(item: ffc.Pass, needed_by: str | None, stage: Any, *rest: Any) -> Any:

@@ -55,7 +55,9 @@ def check(*needs: Need) -> None:
         pronoun = "it" if sum(map(len, lacking.values())) == 1 else "them"
         sources = " ".join(dict.fromkeys(need.install for need in lacking))
         instead = "".join(f", {need.instead}" for need in lacking if need.instead)
-        raise MissingError(f"{found}; install {pronoun} with pip install {sources}{instead}")
+        name = next(iter(lacking.values()))[0]
+        cause = ModuleNotFoundError(f"No module named '{name}'", name=name)
+        raise MissingError(f"{found}; install {pronoun} with pip install {sources}{instead}") from cause
 
 
 def _is_there(name: str) -> bool:

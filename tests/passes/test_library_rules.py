@@ -20,12 +20,18 @@ from ffc.graph.dialect.trace import Program, trace
 from ffc.graph.execute import Runner
 from ffc.graph.shapes.inference import infer
 from tests.graphs import LIBRARY, LOWEST, Draft, Feeds, of_program
-from tests.kernels import needs_norm_of_one
+from tests.kernels import needs_norm_of_one, needs_quantize_linear
 from tests.rule_proofs import prove, samples
 
 SEEDS = (0, 1, 2)
 
-RULES = [pytest.param(rule, id=f"{name}:{rule.name}") for name, kind in LIBRARY.items() for rule in kind.rules]
+_NEEDS = {"round": [needs_quantize_linear]}
+"""Marks by how the name of a rule begins."""
+RULES = [
+    pytest.param(rule, id=f"{name}:{rule.name}", marks=_NEEDS.get(rule.name.partition("-")[0], []))
+    for name, kind in LIBRARY.items()
+    for rule in kind.rules
+]
 LOWERINGS = [(function, each) for function in FUNCTIONS.values() for each in function.lowerings]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import sys
 import tomllib
@@ -43,6 +44,10 @@ TABLE = [
     ("view empty.onnx -o r.html", "markupsafe", "HTML pages need markupsafe; install it with pip install jinja2"),
 ]  # fmt: skip
 
+_EXTRAS = ("torch", "transformers", "accelerate", "matplotlib", "datasets")
+needs_extras = pytest.mark.skipif(not all(map(importlib.util.find_spec, _EXTRAS)), reason="needs what extras bring")
+"""Where more is missing than a test takes away, more is told."""
+
 
 @pytest.fixture(autouse=True)
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,6 +61,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("hub.toml").write_text(OF_THE_HUB)
 
 
+@needs_extras
 @pytest.mark.parametrize(("words", "lacking", "line"), TABLE, ids=[f"{row[0].split()[0]}-{row[1]}" for row in TABLE])
 def test_each_command_says_first_what_is_not_installed(
     words: str, lacking: str, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -67,6 +73,7 @@ def test_each_command_says_first_what_is_not_installed(
     assert sorted(Path().iterdir()) == before
 
 
+@needs_extras
 def test_all_that_is_lacking_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("torch", "matplotlib", "datasets"):
         monkeypatch.setitem(sys.modules, name, None)  # type: ignore[arg-type]

@@ -335,6 +335,7 @@ def test_operator_becomes_what_it_stands_for(name: str) -> None:
         assert difference(run_stock(model, {"x": x}), run_stock(result, {"x": x})) < case.tolerance
 
 
+@needs_quantize_linear
 def test_a_relu_that_a_tool_dropped_comes_back() -> None:
     draft = Draft()
     x = draft.input("x", "batch", 8)
@@ -369,6 +370,7 @@ old (float[batch, 4] x) => (float[batch, 3] y)
 }"""
 
 
+@needs_quantize_linear
 @pytest.mark.parametrize("opset", [10, 13, 21])
 def test_operators_of_old_opsets_are_read(opset: int) -> None:
     model = ir.from_onnx_text(OLD.replace("OPSET", str(opset)))

@@ -27,6 +27,7 @@ from tests.graphs import (
     run_passes,
     run_stock,
 )
+from tests.kernels import needs_bool_masks, needs_grouped_keys
 
 LENGTHS = (1, 2, 7, 24)
 
@@ -164,7 +165,7 @@ def test_a_fused_product_that_must_stay_is_not_computed_in_part_again(split: str
     assert difference(run_stock(model, inputs), run_stock(after, inputs)) < 1e-5
 
 
-@pytest.mark.parametrize("kv_heads", [1, HEADS])
+@pytest.mark.parametrize("kv_heads", [pytest.param(1, marks=needs_grouped_keys), HEADS])
 def test_grouped_keys_and_values_of_the_operator_are_repeated(kv_heads: int) -> None:
     model = kernel_model(kv_heads=kv_heads)
     after = fused(model)
@@ -182,6 +183,7 @@ def test_attention_that_a_kernel_does_already_is_taken_too() -> None:
     assert difference(run_stock(model, inputs), run_stock(after, inputs)) < 1e-5
 
 
+@needs_bool_masks
 def test_a_bool_mask_of_the_operator_means_the_same_after() -> None:
     draft = Draft()
     x = draft.input("x", "batch", "seq", 12)

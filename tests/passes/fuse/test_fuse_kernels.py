@@ -27,6 +27,7 @@ from tests.graphs import (
     run_passes,
     run_stock,
 )
+from tests.kernels import needs_quantize_linear
 
 WIDTH, HEADS, UNITS, VOCABULARY, POSITIONS = 12, 3, 20, 30, 24
 FLOAT, INT32, INT64 = ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64
@@ -344,7 +345,9 @@ def quantised(kind: str, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("passes", ["fuse", "int8", "fuse,int8"])
-@pytest.mark.parametrize("kind", ["dynamic", "fused dynamic", "qdq", "operators"])
+@pytest.mark.parametrize(
+    "kind", ["dynamic", "fused dynamic", *(pytest.param(kind, marks=needs_quantize_linear) for kind in ("qdq", "operators"))]
+)
 def test_a_model_quantised_before_is_left_alone_with_the_reason(kind: str, passes: str, tmp_path: Path) -> None:
     path = quantised(kind, tmp_path)
     result = ffc.compile(path, passes, out=tmp_path / "out.onnx")
