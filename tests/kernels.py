@@ -43,9 +43,8 @@ needs_attention_outputs = _needs(
 )
 needs_grouped_keys = _needs(
     "right Attention with grouped keys",
-    "(float[1, 8, 5, 4] x) => (float[1, 8, 5, 4] y) "
-    "{ a = Constant<value_ints: ints = [0]>() b = Constant<value_ints: ints = [1]>() k = Slice(x, a, b, b) "
-    "y = Attention(x, k, k) }",
+    "(float[2, 5, 12] q, float[2, 5, 4] k) => (float[2, 5, 12] y) "
+    "{ y = Attention<q_num_heads: int = 3, kv_num_heads: int = 1>(q, k, k) }",
     gives=1,
 )
 needs_bool_masks = _needs(
