@@ -90,11 +90,11 @@ def test_an_error_of_what_tells_of_errors_is_one_line_too() -> None:
 
 
 def test_a_system_at_its_end_is_no_bug() -> None:
-    said = "import importlib\ndef fail(name): raise OSError(28, 'No space left on device', '/tmp/x')\nimportlib.import_module = fail"
+    said = "import importlib\ndef fail(name): raise OSError(28, 'No space left on device', 'm.onnx')\nimportlib.import_module = fail"
     done = command(said)
     assert done.returncode == 5
     assert done.stderr == (
-        "ffc: error: the system has no room for what this takes: No space left on device at '/tmp/x'; make room, and try again\n"
+        "ffc: error: the system has no room for what this takes: No space left on device at 'm.onnx'; make room, and try again\n"
     )
 
 
